@@ -1,0 +1,17 @@
+"""amatune: hyperparameter search for adversarial autoencoder anomaly detectors."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amatune.export import load as load
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Deferred, so that `import amatune` (and with it `amatune --help`) does not wait for torch.
+    if name == "load":
+        from amatune.export import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

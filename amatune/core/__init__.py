@@ -1,0 +1,1 @@
+"""The mathematics of AMA: networks, latent samplers, losses, scores. Needs torch only."""
