@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from amatune.core.networks import build_networks
+from amatune.core.networks import PooledConv2d, UpsampledConv2d, build_networks
 
 
 def count(module):
@@ -47,6 +48,40 @@ def test_any_image_size_and_channel_count_fits(family, shape):
     assert rebuilt.shape == images.shape
     assert float(rebuilt.detach().abs().max()) <= 1
     assert nets.critic(torch.cat([images, rebuilt], dim=1)).shape == (3,)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 14), (7, 5)])
+def test_pooled_convolution_is_a_convolution_and_a_mean(size):
+    conv = PooledConv2d(3, 5, 3, padding=1).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    plain = avg_pool2d(conv2d(x, conv.weight, conv.bias, padding=1), 2)
+    assert torch.allclose(conv(x), plain)
+    for target in (x, conv.weight, conv.bias):
+        ours = torch.autograd.grad(conv(x).square().sum(), target)[0]
+        theirs = torch.autograd.grad(plain.square().sum(), target, retain_graph=True)[0]
+        assert torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 6)])
+def test_upsampled_convolution_is_nearest_upsampling_and_a_convolution(size):
+    conv = UpsampledConv2d(3, 5, 3, padding=1).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    plain = conv2d(interpolate(x, scale_factor=2), conv.weight, conv.bias, padding=1)
+    ours = conv(x)
+    assert torch.allclose(ours, plain)
+    for target in (x, conv.weight, conv.bias):
+        a = torch.autograd.grad(ours.square().sum(), target, retain_graph=True)[0]
+        b = torch.autograd.grad(plain.square().sum(), target, retain_graph=True)[0]
+        assert torch.allclose(a, b)
+
+
+def test_upsampled_convolution_to_an_odd_size_continues_with_zeros():
+    conv = UpsampledConv2d(3, 5, 3, padding=1).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    larger = torch.nn.functional.pad(interpolate(x, scale_factor=2), (0, 1, 0, 1))
+    plain = conv2d(larger, conv.weight, conv.bias, padding=1)
+    conv.odd = (1, 1)
+    assert torch.allclose(conv(x), plain)
 
 
 def test_a_plain_critic_sees_single_images():

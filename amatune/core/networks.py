@@ -7,16 +7,17 @@ and unit count except the latent size. Other image sizes change the number of ha
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, relu
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from amatune.detector import ImageShape
 
 Family = Literal["residual", "small"]
+ConvT = TypeVar("ConvT", bound=nn.Conv2d)
 MIN_SIDE = 8  # pixels; below it there is nothing to halve
 
 
@@ -130,16 +131,17 @@ class _UpBlock(nn.Module):
         super().__init__()
         self.size = size
         self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = _block_conv(channels, channels)
+        self.conv1 = _block_conv(channels, channels, UpsampledConv2d)
+        self.conv1.odd = (size[0] % 2, size[1] % 2)
         self.norm2 = nn.BatchNorm2d(channels)
         self.conv2 = _block_conv(channels, channels)
         self.shortcut = _shortcut_conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.conv1(interpolate(relu(self.norm1(x)), size=self.size))
+        # Batch norm, ReLU and 1x1 convolutions commute with nearest upsampling, so it comes last.
+        inner = self.conv1(relu(self.norm1(x)))
         inner = self.conv2(relu(self.norm2(inner)))
-        # A 1x1 convolution commutes with nearest upsampling and is four times cheaper before it.
-        out: Tensor = inner + interpolate(self.shortcut(x), size=self.size)
+        out: Tensor = inner + _upsample(self.shortcut(x), self.size)
         return out
 
 
@@ -186,7 +188,7 @@ class ResidualCritic(Critic):
 
 
 class _DownBlock(nn.Module):
-    """conv, ReLU, conv, optional 2x2 mean; the first block has no ReLU in front."""
+    """conv, ReLU, conv, 2x2 mean where it halves; the first block has no ReLU in front."""
 
     def __init__(
         self,
@@ -201,7 +203,7 @@ class _DownBlock(nn.Module):
         self.halve = halve
         self.first = first
         self.conv1 = wrap(_block_conv(channels, out))
-        self.conv2 = wrap(_block_conv(out, out))
+        self.conv2 = wrap(_block_conv(out, out, PooledConv2d if halve else nn.Conv2d))
         self.shortcut = wrap(_shortcut_conv(channels, out)) if halve or channels != out else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,11 +212,51 @@ class _DownBlock(nn.Module):
         short = avg_pool2d(x, 2) if self.halve else x
         if self.shortcut is not None:
             short = self.shortcut(short)
-        return short + (avg_pool2d(inner, 2) if self.halve else inner)
+        out: Tensor = short + inner
+        return out
 
 
-def _block_conv(channels: int, out: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out, 3, padding=1)
+class PooledConv2d(nn.Conv2d):
+    """A 3x3 convolution followed by a 2x2 mean, (N, C, H, W) -> (N, out, H // 2, W // 2).
+
+    Computed as one 4x4 convolution of stride 2, whose kernel is the mean of the 3x3 kernel at the
+    four positions: the same sums with 4/9 of the multiplications.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, H // 2, W // 2)."""
+        rows = pad(self.weight, (0, 0, 0, 1)) + pad(self.weight, (0, 0, 1, 0))
+        kernel = (pad(rows, (0, 1)) + pad(rows, (1, 0))) / 4
+        return conv2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """Nearest upsampling by two followed by a 3x3 convolution, to 2 H x 2 W or one pixel more.
+
+    Computed as one 4x4 transposed convolution of stride 2, whose kernel adds up the taps that meet
+    the same pixel: the same sums with 4/9 of the multiplications. An odd size's last row and column
+    continue the upsampled image with zeros.
+    """
+
+    odd: tuple[int, int] = (0, 0)  # 1 where the output is one pixel more than twice the input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, 2 H + odd, 2 W + odd)."""
+        mirrored = self.weight.flip(2, 3)
+        rows = pad(mirrored, (0, 0, 0, 1)) + pad(mirrored, (0, 0, 1, 0))
+        kernel = (pad(rows, (0, 1)) + pad(rows, (1, 0))).transpose(0, 1)
+        return conv_transpose2d(x, kernel, self.bias, stride=2, padding=1, output_padding=self.odd)
+
+
+def _upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest upsampling by two; an odd size repeats its last row and column."""
+    doubled = interpolate(x, scale_factor=2.0)
+    rows, columns = size[0] - doubled.shape[2], size[1] - doubled.shape[3]
+    return pad(doubled, (0, columns, 0, rows), mode="replicate") if rows or columns else doubled
+
+
+def _block_conv(channels: int, out: int, kind: type[ConvT] = nn.Conv2d) -> ConvT:  # type: ignore[assignment]
+    conv = kind(channels, out, 3, padding=1)
     nn.init.xavier_uniform_(conv.weight, gain=math.sqrt(2))
     return conv
 
