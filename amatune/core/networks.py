@@ -131,10 +131,10 @@ class _UpBlock(nn.Module):
         super().__init__()
         self.size = size
         self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = _block_conv(channels, channels, UpsampledConv2d)
+        self.conv1 = _block_conv(UpsampledConv2d, channels, channels)
         self.conv1.odd = (size[0] % 2, size[1] % 2)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.conv2 = _block_conv(channels, channels)
+        self.conv2 = _block_conv(nn.Conv2d, channels, channels)
         self.shortcut = _shortcut_conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,8 +202,8 @@ class _DownBlock(nn.Module):
         super().__init__()
         self.halve = halve
         self.first = first
-        self.conv1 = wrap(_block_conv(channels, out))
-        self.conv2 = wrap(_block_conv(out, out, PooledConv2d if halve else nn.Conv2d))
+        self.conv1 = wrap(_block_conv(nn.Conv2d, channels, out))
+        self.conv2 = wrap(_block_conv(PooledConv2d if halve else nn.Conv2d, out, out))
         self.shortcut = wrap(_shortcut_conv(channels, out)) if halve or channels != out else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ def _upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     return pad(doubled, (0, columns, 0, rows), mode="replicate") if rows or columns else doubled
 
 
-def _block_conv(channels: int, out: int, kind: type[ConvT] = nn.Conv2d) -> ConvT:  # type: ignore[assignment]
+def _block_conv(kind: type[ConvT], channels: int, out: int) -> ConvT:
     conv = kind(channels, out, 3, padding=1)
     nn.init.xavier_uniform_(conv.weight, gain=math.sqrt(2))
     return conv
