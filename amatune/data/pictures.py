@@ -1,0 +1,311 @@
+"""Pictures on disk, and the one rule that makes any picture fit a detector.
+
+The geometry rule. A detector sees images of one shape (C, H, W), decided by the normal set and
+applied to every other picture: the anomalies, and whatever is scored later.
+
+1. Decoding, to 8 bits: the first frame, turned upright by its EXIF orientation; transparent parts
+   laid on white; palette, CMYK and the like become RGB; 16-bit grey is divided by 257, so that a
+   grey level means the same in every picture. Floating point and 32-bit grey are refused: their
+   range is unknown.
+2. Channels: grey becomes colour by repeating it; colour becomes grey by the ITU-R 601 luma,
+   0.299 R + 0.587 G + 0.114 B.
+3. Size: bilinear with antialiasing to exactly (H, W), without keeping the aspect ratio, so that no
+   border is invented and nothing is cut off.
+
+What the normal set decides: an array set keeps its own shape; a folder is colour when one of its
+training pictures is, and keeps their size when they all have the same and no side exceeds
+64 pixels, else it becomes 32 x 32 (`native_shape`). `image_size` and `channels` of a request
+override either. No side is shorter than 8 pixels.
+"""
+
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from amatune.errors import DataError
+
+ImageShape = tuple[int, int, int]  # (channels, height, width)
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+SUFFIXES = (  # in capitals too
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+MIN_SIDE = 8  # pixels; below, nothing is left to convolve
+MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB: Pillow's own bound on decompression bombs
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_KEEP_SIDE = 64  # pictures of one size up to this keep it
+_DEFAULT_SIDE = 32
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
+_SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
+_CHUNK = 512  # images resized at once: bounds the memory floats take
+
+
+class Header(NamedTuple):
+    """What a picture's header says, before any pixel is decoded."""
+
+    colour: bool
+    height: int  # upright
+    width: int
+
+
+def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
+    """The picture files among `paths`, sorted, each once; folders are searched recursively.
+
+    Hidden files and folders inside a folder are passed over. Raises `DataError` for a path that
+    does not exist, for a file whose suffix is not accepted, and when nothing is found.
+    """
+    found: set[Path] = set()
+    asked = [Path(path).expanduser() for path in paths]
+    for path in asked:
+        if path.is_dir():
+            found.update(_walk(path))
+        elif not path.exists():
+            raise DataError(f"no such file or folder: {path}")
+        elif path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{path} is not a picture; accepted: {', '.join(SUFFIXES)}")
+        else:
+            found.add(path)
+    if not found:
+        where = ", ".join(map(str, asked)) or "an empty list of paths"
+        raise DataError(f"no pictures in {where}; accepted: {', '.join(SUFFIXES)}")
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def read_picture(path: str | Path, image_shape: ImageShape) -> Pixels:
+    """One picture by the geometry rule, as uint8 (C, H, W).
+
+    Raises `DataError`, naming the file, when it is missing, broken, in no supported format or
+    larger than `MAX_PIXELS`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; errors still raise
+        return _decode(Path(path), image_shape)
+
+
+def read_pictures(paths: Sequence[Path], image_shape: ImageShape) -> tuple[Pixels, dict[Path, str]]:
+    """Many pictures by the geometry rule, decoded by several threads.
+
+    Returns uint8 (N, C, H, W) in the order given, without the pictures that could not be read,
+    and those with the reason.
+    """
+
+    def decode(path: Path) -> Pixels:
+        return _decode(path, image_shape)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
+        warnings.simplefilter("ignore")  # once for all threads: the filters are global
+        results = zip(paths, pool.map(_or_reason(decode), paths), strict=True)
+        decoded, unreadable = _sound_and_unreadable(results)
+    if not decoded:
+        return np.empty((0, *image_shape), np.uint8), unreadable
+    return np.stack(list(decoded.values())), unreadable
+
+
+def read_headers(paths: Sequence[Path]) -> tuple[dict[Path, Header], dict[Path, str]]:
+    """The headers of many pictures, without decoding pixels; and the unreadable, with reasons."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
+        warnings.simplefilter("ignore")
+        results = zip(paths, pool.map(_or_reason(_header), paths), strict=True)
+        return _sound_and_unreadable(results)
+
+
+def native_shape(headers: Iterable[Header]) -> ImageShape:
+    """The shape a set of pictures decides by the geometry rule."""
+    headers = list(headers)
+    channels = 3 if any(header.colour for header in headers) else 1
+    sizes = {(header.height, header.width) for header in headers}
+    if len(sizes) == 1:
+        height, width = sizes.pop()
+        if min(height, width) >= MIN_SIDE and max(height, width) <= _KEEP_SIDE:
+            return channels, height, width
+    return channels, _DEFAULT_SIDE, _DEFAULT_SIDE
+
+
+def fit(images: Pixels, image_shape: ImageShape) -> Pixels:
+    """Steps 2 and 3 of the geometry rule: uint8 (N, C, H, W) to uint8 (N, *image_shape).
+
+    C is 1 or 3 on both sides.
+    """
+    channels, height, width = image_shape
+    if channels == 1 and images.shape[1] == 3:
+        images = _luma(images)
+    if images.shape[2:] != (height, width):
+        images = _resize(images, (height, width))
+    if channels == 3 and images.shape[1] == 1:
+        images = np.repeat(images, 3, axis=1)
+    return images
+
+
+def _luma(images: Pixels) -> Pixels:
+    """ITU-R 601 in 16-bit fixed point, the same integers as Pillow's."""
+    red, green, blue = (images[:, [c]].astype(np.uint32) for c in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
+
+
+def _resize(images: Pixels, size: tuple[int, int]) -> Pixels:
+    resized = np.empty((*images.shape[:2], *size), np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        chunk = torch.from_numpy(images[start : start + _CHUNK].astype(np.float32))
+        smooth = torch.nn.functional.interpolate(
+            chunk, size, mode="bilinear", antialias=True, align_corners=False
+        )
+        resized[start : start + _CHUNK] = smooth.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return resized
+
+
+# What Pillow raises on damaged files: OSError (with UnidentifiedImageError) and, from the depths of
+# its plugins, the others.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def _decode(path: Path, image_shape: ImageShape) -> Pixels:
+    try:
+        with _open(path) as picture:
+            pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from error
+    fitted: Pixels = fit(pixels[None], image_shape)[0]
+    return fitted
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """Whether EXIF swaps the width and height of the header, as far as the header tells."""
+    if picture.format == "TIFF":
+        return False  # Pillow turns these by itself
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return False  # getexif would decode all pixels in search of a late chunk
+    return bool(picture.getexif().get(_ORIENTATION, 1) >= 5)
+
+
+def _header(path: Path) -> Header:
+    try:
+        with _open(path) as picture:
+            width, height = picture.size[::-1] if _is_turned(picture) else picture.size
+            return Header(picture.mode not in _GREY_MODES, height, width)
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _or_reason(read: Callable[[Path], T]) -> Callable[[Path], T | str]:
+    """The same reading, returning the message where it raised a `DataError`."""
+
+    def attempt(path: Path) -> T | str:
+        try:
+            return read(path)
+        except DataError as error:
+            return str(error)
+
+    return attempt
+
+
+def _sound_and_unreadable(
+    results: Iterable[tuple[Path, T | str]],
+) -> tuple[dict[Path, T], dict[Path, str]]:
+    sound: dict[Path, T] = {}
+    unreadable: dict[Path, str] = {}
+    for path, result in results:
+        if isinstance(result, str):
+            unreadable[path] = result
+        else:
+            sound[path] = result
+    return sound, unreadable
+
+
+def _open(path: Path) -> Image.Image:
+    picture = Image.open(path, formats=_FORMATS)
+    if picture.width * picture.height > MAX_PIXELS:
+        picture.close()
+        raise Image.DecompressionBombError
+    return picture
+
+
+def _to_eight_bits(picture: Image.Image) -> Pixels:
+    """Step 1 of the geometry rule, as uint8 (1 or 3, H, W)."""
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels are not supported, save it as 8 or 16 bits")
+    if picture.mode in _SIXTEEN_BIT:
+        deep = np.asarray(picture).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError("32-bit grey is not supported, save it as 8 or 16 bits")
+        return np.round(deep / 257).astype(np.uint8)[None]
+    grey = picture.mode in _GREY_MODES
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture).convert("RGB")
+    picture = picture.convert("L" if grey else "RGB")
+    pixels = np.asarray(picture)
+    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reasons: dict[type[Exception], str] = {
+        Image.DecompressionBombError: f"it has more than {MAX_PIXELS:,} pixels",
+        UnidentifiedImageError: f"not a picture, or not one of {', '.join(_FORMATS)}",
+        FileNotFoundError: "no such file",
+        PermissionError: "no permission to read it",
+        IsADirectoryError: "it is a folder",
+    }
+    reason = reasons.get(type(error), str(error) or type(error).__name__)
+    return DataError(f"cannot read picture {path}: {reason}")
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Pictures below `folder`. Linked folders are followed, each real folder once."""
+    found, entered = [], {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        below = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders)}
+        folders[:] = []
+        for name, real in below.items():
+            if not name.startswith(".") and real not in entered:
+                entered.add(real)
+                folders.append(name)
+        found += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot list folder {error.filename}: {error.strerror}") from error
+
+
+def threads() -> int:
+    """How many threads decode or hash files: the work is in C and lets go of the lock."""
+    return min(8, os.cpu_count() or 1)

@@ -1,0 +1,588 @@
+"""The problem a detector is judged on: which images it learns from, which it is judged by.
+
+Five disjoint lists of ids, decided by the request and its seed alone:
+
+    train normals          the training part of the normal set, less the next
+    validation normals     5% of them when classes are normal, 1% when a whole set is; at least 50,
+                           never more than 20%
+    validation anomalies   50 (`val_anomalies`), from the training part of the anomaly sets
+    test normals           the whole test part of the normal set
+    test anomalies         20% of their number, at least 10, from the test part of the anomaly sets
+
+What is normal and what is not:
+
+    normal_classes alone   those classes of the data set; its other classes are the anomalies
+    ood alone              the whole data set; the named sets are the anomalies
+    both                   those classes; the named sets alone are the anomalies (naming the data
+                           set itself among them adds its other classes)
+    neither                `digits`: 0 to 4 are normal, 5 to 9 are not; other sets are refused
+
+Several anomaly sets, or classes, get equal shares; where one has too few the others share the rest.
+A draw takes the ids whose SHA-256 with the seed comes first: the same on every machine and for
+every version of NumPy, and an image added later displaces at most one other.
+
+Making a problem decodes the training part, to pass over damaged pictures and to report copies. The
+test images are decoded by `Problem.test_images`, never before.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
+from amatune.data.sources import PARTS, Id, Part, Source, open_source
+from amatune.errors import DataError, did_you_mean
+from amatune.metrics import hanley_mcneil
+
+MIN_ANOMALIES = 10  # fewer say nothing: the AUROC's standard error is then about .07 at .90
+MIN_NORMALS = 50  # in the training part; a fifth of them validate
+TEST_SHARE = 0.2  # test anomalies per test normal
+
+_DEFAULT_NORMAL = {"digits": ("0", "1", "2", "3", "4")}  # the problem of a first run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemRequest:
+    """What a user asks for. Raises `DataError` that lists every impossible value."""
+
+    dataset: str = "digits"  # the normal set
+    ood: tuple[str, ...] = ()  # anomaly sets
+    normal_classes: tuple[str, ...] = ()  # classes of `dataset`
+    val_anomalies: int = 50  # images, at least 10
+    seed: int = 0  # of the draws
+    image_size: int | None = None  # pixels a side, at least 8; None: the normal set's
+    channels: int | None = None  # 1 or 3; None: the normal set's
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be {rule}, got {value!r}"
+            for name, rule, holds in _RULES
+            if not holds(value := getattr(self, name))
+        ]
+        if problems:
+            raise DataError("; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises `DataError` for unknown names and bad values."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            listed = [f"unknown setting {name!r}, {did_you_mean(name, known)}" for name in unknown]
+            raise DataError("; ".join(listed))
+        fields: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
+        return cls(**fields)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
+
+
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("dataset", "a name", lambda v: isinstance(v, str) and bool(v)),
+    ("ood", "a tuple of names", _is_names),
+    ("normal_classes", "a tuple of class names (text, also for digits)", _is_names),
+    (
+        "val_anomalies",
+        f"a whole number of at least {MIN_ANOMALIES}",
+        lambda v: _is_whole(v, MIN_ANOMALIES),
+    ),
+    ("seed", "a whole number of at least 0", lambda v: _is_whole(v, 0)),
+    (
+        "image_size",
+        f"a whole number of at least {MIN_SIDE} pixels",
+        lambda v: v is None or _is_whole(v, MIN_SIDE),
+    ),
+    (
+        "channels",
+        "1 (grey) or 3 (colour)",
+        lambda v: v is None or (_is_whole(v, 1) and v in (1, 3)),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some images of one part of one source."""
+
+    source: str  # canonical name
+    part: Part
+    ids: tuple[Id, ...]
+
+    def identities(self) -> list[tuple[str, Part, Id]]:
+        """Each image's identity among all sources."""
+        return [(self.source, self.part, one) for one in self.ids]
+
+
+Split = tuple[Selection, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The five lists of ids, grouped by source. Raises `DataError` when they overlap."""
+
+    train_normals: Split
+    validation_normals: Split
+    validation_anomalies: Split
+    test_normals: Split
+    test_anomalies: Split
+
+    def __post_init__(self) -> None:
+        taken: dict[tuple[str, Part, Id], str] = {}
+        for name, split in self.by_name().items():
+            part = "test" if name.startswith("test") else "train"
+            for selection in split:
+                if selection.part != part:
+                    raise DataError(f"{_spoken(name)} come from the {selection.part} part")
+                for key in selection.identities():
+                    if key in taken:
+                        raise DataError(f"{_spoken(name)} and {_spoken(taken[key])} share {key}")
+                    taken[key] = name
+
+    def by_name(self) -> dict[str, Split]:
+        """The splits under their field names."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def counts(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: sum(len(s.ids) for s in split) for name, split in self.by_name().items()}
+
+
+class Problem:
+    """A request with its splits decided; made by `make_problem` or `Problem.from_dict`.
+
+    Images are uint8 (N, *image_shape). They are decoded once and kept; treat them as read-only.
+    """
+
+    request: ProblemRequest
+    image_shape: ImageShape
+    splits: Splits
+    warnings: list[str]  # what the user should know; grows when the test part is opened
+    test_opened: bool  # whether test images have been decoded
+
+    def __init__(
+        self,
+        request: ProblemRequest,
+        image_shape: ImageShape,
+        splits: Splits,
+        sources: Mapping[str, Source],
+        warnings: Iterable[str] = (),
+    ) -> None:
+        self.request = request
+        self.image_shape = image_shape
+        self.splits = splits
+        self.warnings = list(warnings)
+        self.test_opened = False
+        self._sources = sources
+        self._images: dict[str, Pixels] = {}
+
+    def train_images(self) -> Pixels:
+        """The normal images to learn from."""
+        return self._read("train_normals")
+
+    def validation_images(self) -> tuple[Pixels, Pixels]:
+        """Normal images and anomalies to choose settings by."""
+        return self._read("validation_normals"), self._read("validation_anomalies")
+
+    def test_images(self) -> tuple[Pixels, Pixels]:
+        """Normal images and anomalies for the final figures. The only reader of the test part."""
+        self.test_opened = True
+        images = self._read("test_normals"), self._read("test_anomalies")
+        self._report_damaged()
+        return images
+
+    def test_duplicates(self) -> list[str]:
+        """Copies between the test images and the others, or between normal and anomalous ones.
+
+        One sentence per pair of splits; empty when there are none. Opens the test part.
+        """
+        self.test_images()
+        seen = ("train_normals", "validation_normals", "validation_anomalies")
+        pairs = [(old, new) for new in ("test_normals", "test_anomalies") for old in seen]
+        return self._duplicates([*pairs, ("test_normals", "test_anomalies")])
+
+    def describe(self) -> str:
+        """One line: what is normal, what is not, how many."""
+        counts = self.splits.counts()
+        normal = _normal_classes(self.request)
+        what = self.request.dataset
+        if normal:
+            what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
+        if self.request.ood:
+            what += f"{',' if normal else ''} against {', '.join(self.request.ood)}"
+        return (
+            f"{what}{',' if normal else ':'} {counts['train_normals']} train, "
+            f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
+            f"test {counts['test_normals']} + {counts['test_anomalies']}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that `from_dict` needs, as JSON values."""
+        return {
+            "request": self.request.to_dict(),
+            "image_shape": list(self.image_shape),
+            "counts": self.splits.counts(),
+            "splits": {
+                name: [{"source": s.source, "part": s.part, "ids": list(s.ids)} for s in split]
+                for name, split in self.splits.by_name().items()
+            },
+            "sources": {
+                name: source.record(_used(self.splits, name))
+                for name, source in self._sources.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The very same problem again, without drawing anew.
+
+        Raises `DataError` that says what changed when the data is no longer what it was. Pictures
+        added to a folder do not matter, those that were used do. Test images are not decoded.
+        """
+        try:
+            request = ProblemRequest.from_dict(values["request"])
+            channels, height, width = values["image_shape"]
+            splits = Splits(
+                **{
+                    name: tuple(Selection(s["source"], s["part"], tuple(s["ids"])) for s in split)
+                    for name, split in values["splits"].items()
+                }
+            )
+            records = dict(values["sources"])
+            warnings = list(values["warnings"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"not a saved problem: {type(error).__name__} {error}") from error
+        sources = {name: open_source(name) for name in records}
+        for name, source in sources.items():
+            used = _used(splits, name)
+            gone = [str(one) for part in PARTS for one in source.missing(part, used[part])]
+            if gone:
+                more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+                raise DataError(
+                    f"{name} has changed since the problem was made, it no longer has "
+                    f"{', '.join(gone[:3])}{more}; restore it or search anew"
+                )
+            now = source.record(used)
+            changed = [
+                key for key in {**records[name], **now} if records[name].get(key) != now.get(key)
+            ]
+            if changed:
+                listed = "; ".join(
+                    "other images under the same names"
+                    if key == "content"
+                    else f"{key} were {records[name].get(key)}, are now {now.get(key)}"
+                    for key in changed
+                )
+                raise DataError(
+                    f"{name} has changed since the problem was made ({listed}); restore it or "
+                    "search anew"
+                )
+        return cls(request, (channels, height, width), splits, sources, warnings)
+
+    def _read(self, name: str) -> Pixels:
+        """The images of a split; ids that turn out to be damaged leave it."""
+        if name not in self._images:
+            parts, sound = [], []
+            for selection in self.splits.by_name()[name]:
+                source = self._sources[selection.source]
+                pixels, ids = source.read(selection.part, selection.ids, self.image_shape)
+                parts.append(pixels)
+                sound.append(dataclasses.replace(selection, ids=tuple(ids)))
+            self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
+            self._images[name] = np.concatenate(parts)
+        return self._images[name]
+
+    def _report_damaged(self) -> None:
+        for name, source in self._sources.items():
+            if source.unreadable:
+                reasons = list(source.unreadable.values())
+                more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+                self._warn_once(
+                    f"{name}: damaged pictures passed over ({len(reasons)}): "
+                    + "; ".join(reasons[:5])
+                    + more
+                )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def _duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """A sentence for each pair of splits that have identical images in common."""
+        digests = {
+            name: [hashlib.blake2b(image.tobytes()).digest() for image in self._read(name)]
+            for name in dict.fromkeys(name for pair in pairs for name in pair)
+        }
+        keys = {
+            name: [key for selection in split for key in selection.identities()]
+            for name, split in self.splits.by_name().items()
+        }
+        found = []
+        for first, second in pairs:
+            known = dict(zip(digests[first], keys[first], strict=True))
+            copies = [
+                (known[d], k)
+                for d, k in zip(digests[second], keys[second], strict=True)
+                if d in known
+            ]
+            if copies:
+                (_, _, original), (_, _, copy) = copies[0]
+                found.append(
+                    f"{len(copies)} of {len(keys[second])} {_spoken(second)} are identical to "
+                    f"{_spoken(first)}, for example {copy} to {original}"
+                )
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """A stratum of anomalies: a source, or some of its classes."""
+
+    source: Source
+    classes: frozenset[str] | None = None  # None: all images, with or without classes
+
+    def ids(self, part: Part) -> list[Id]:
+        ids = self.source.ids(part)
+        if self.classes is None:
+            return list(ids)
+        labels = self.source.labels(part)
+        return [one for one, label in zip(ids, labels, strict=True) if label in self.classes]
+
+
+def make_problem(request: ProblemRequest) -> Problem:
+    """Decide the splits of a request and decode the training part.
+
+    Raises `DataError` when a set does not exist or cannot be used, when a class does not exist, or
+    when there are too few images. Whatever else the user should know is in `Problem.warnings`.
+    """
+    normal, anomalies, sources = _open(request)
+    train = normal.ids("train")
+    test = normal.ids("test")
+    if len(train) < MIN_NORMALS or len(test) < MIN_ANOMALIES:
+        raise DataError(
+            f"too few normal images in {request.dataset}: {len(train)} in the training part (at "
+            f"least {MIN_NORMALS} needed) and {len(test)} in the test part (at least "
+            f"{MIN_ANOMALIES} needed)"
+        )
+    share = 0.05 if normal.classes is not None else 0.01
+    held_out = min(max(50, round(share * len(train))), len(train) // 5)
+    validation = set(_draw(train, held_out, request.seed, "validation normals"))
+    test_anomalies = max(MIN_ANOMALIES, round(TEST_SHARE * len(test)))
+    splits = Splits(
+        train_normals=_one(normal, "train", [i for i in train if i not in validation]),
+        validation_normals=_one(normal, "train", [i for i in train if i in validation]),
+        validation_anomalies=_spread(anomalies, "train", request.val_anomalies, request.seed),
+        test_normals=_one(normal, "test", test),
+        test_anomalies=_spread(anomalies, "test", test_anomalies, request.seed),
+    )
+    wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
+    _require_anomalies(splits, wanted)
+    problem = Problem(request, _image_shape(request, normal.source), splits, sources)
+    duplicates = problem._duplicates(
+        [
+            ("train_normals", "validation_normals"),
+            ("train_normals", "validation_anomalies"),
+            ("validation_normals", "validation_anomalies"),
+        ]
+    )
+    problem._report_damaged()
+    _require_anomalies(problem.splits, wanted)  # damaged ones have left
+    problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
+    return problem
+
+
+def share_out(total: int, available: Sequence[int]) -> list[int]:
+    """Split `total` as equally as `available` allows; the first get what does not divide.
+
+    The shares sum to `total`, or to everything available when that is less.
+    """
+    shares = [0] * len(available)
+    left = min(total, sum(available))
+    while left:
+        open_ones = [i for i, most in enumerate(available) if shares[i] < most]
+        equal = max(1, left // len(open_ones))
+        for i in open_ones:
+            given = min(equal, available[i] - shares[i], left)
+            shares[i] += given
+            left -= given
+    return shares
+
+
+def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Source]]:
+    """What is normal, the strata of what is not, and every source by its canonical name."""
+    source = open_source(request.dataset)
+    if source.image_shape is None:
+        raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
+    normal = _normal_classes(request)
+    if not normal and not request.ood:
+        classes = f" (its classes: {_listed(source.class_names)})" if source.class_names else ""
+        raise DataError(
+            f"{request.dataset} says what is normal but not what is anomalous: add --ood NAME, or "
+            f"--normal-class CLASS to make the other classes anomalous{classes}"
+        )
+    others = _other_classes(request.dataset, source, normal) if normal else ()
+    group = _Group(source, frozenset(normal) if normal else None)
+    if not request.ood:
+        if not others:
+            raise DataError(
+                f"every class of {request.dataset} is normal, none is left to be anomalous: name "
+                "fewer with --normal-class, or add --ood NAME"
+            )
+        return group, [_Group(source, frozenset({c})) for c in others], {source.name: source}
+    anomalies: list[_Group] = []
+    for name in request.ood:
+        ood = open_source(name)
+        if ood.name in {other.source.name for other in anomalies}:
+            raise DataError(f"--ood {name} is given twice")
+        own = ood.name == source.name
+        if own and not others:
+            raise DataError(
+                f"{name} is both the normal set and an anomaly set; name another --ood, or classes "
+                "with --normal-class to make its other classes anomalous"
+            )
+        new = _Group(source, frozenset(others)) if own else _Group(ood)
+        for other in (group, *anomalies):
+            _refuse_common_files(other, new)
+        anomalies.append(new)
+    return group, anomalies, {g.source.name: g.source for g in (group, *anomalies)}
+
+
+def _normal_classes(request: ProblemRequest) -> tuple[str, ...]:
+    """The classes that are normal, each once; empty when the whole set is."""
+    default = () if request.ood else _DEFAULT_NORMAL.get(request.dataset, ())
+    return tuple(dict.fromkeys(request.normal_classes)) or default
+
+
+def _other_classes(name: str, source: Source, normal: Collection[str]) -> tuple[str, ...]:
+    if not source.class_names:
+        raise DataError(f"--normal-class cannot be used with {name}: {source.why_no_classes}")
+    unknown = [c for c in normal if c not in source.class_names]
+    if unknown:
+        raise DataError(
+            f"{name} has no class {', '.join(map(repr, unknown))}; its classes: "
+            f"{_listed(source.class_names)}"
+        )
+    return tuple(c for c in source.class_names if c not in normal)
+
+
+def _refuse_common_files(first: _Group, second: _Group) -> None:
+    """Folders may lie within each other, pictures may not be in two sets."""
+    files = [
+        {group.source.location / str(one) for part in PARTS for one in group.ids(part)}
+        for group in (first, second)
+        if group.source.location is not None and group.source.location.is_dir()
+    ]
+    common = files[0] & files[1] if len(files) == 2 else None
+    if common:
+        raise DataError(
+            f"{first.source.name} and {second.source.name} have {len(common)} pictures in common, "
+            f"for example {min(common)}; sets must not overlap"
+        )
+
+
+def _image_shape(request: ProblemRequest, source: Source) -> ImageShape:
+    shape = source.image_shape
+    if shape is None:
+        raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
+    channels, height, width = shape
+    if request.image_size is not None:
+        height = width = request.image_size
+    return request.channels or channels, height, width
+
+
+def _draw(ids: Iterable[Id], count: int, seed: int, purpose: str) -> list[Id]:
+    """The `count` ids that come first in the order of their SHA-256 with seed and purpose."""
+
+    def key(one: Id) -> bytes:
+        return hashlib.sha256(f"{seed}/{purpose}/{one}".encode()).digest()
+
+    return sorted(ids, key=key)[:count]
+
+
+def _one(group: _Group, part: Part, ids: Sequence[Id]) -> Split:
+    return (Selection(group.source.name, part, tuple(ids)),)
+
+
+def _spread(groups: Sequence[_Group], part: Part, total: int, seed: int) -> Split:
+    """Draw `total` anomalies, the same number from each stratum; one selection per source."""
+    available = [group.ids(part) for group in groups]
+    drawn: dict[str, list[Id]] = {}
+    for group, ids, share in zip(
+        groups, available, share_out(total, [len(ids) for ids in available]), strict=True
+    ):
+        drawn.setdefault(group.source.name, []).extend(_draw(ids, share, seed, f"{part} anomalies"))
+    order = {g.source.name: {one: i for i, one in enumerate(g.source.ids(part))} for g in groups}
+    return tuple(
+        Selection(name, part, tuple(sorted(ids, key=order[name].__getitem__)))
+        for name, ids in drawn.items()
+    )
+
+
+def _require_anomalies(splits: Splits, wanted: Mapping[str, int]) -> None:
+    for name in wanted:
+        found = splits.counts()[name]
+        if found < MIN_ANOMALIES:
+            split = splits.by_name()[name]
+            part = "test" if name.startswith("test") else "training"
+            raise DataError(
+                f"too few anomalies: the {part} part of {', '.join(s.source for s in split)} has "
+                f"{found}, at least {MIN_ANOMALIES} are needed; add pictures or another --ood"
+            )
+
+
+def _shortages(splits: Splits, wanted: Mapping[str, int]) -> list[str]:
+    """What fewer anomalies than asked for cost."""
+    counts = splits.counts()
+    messages = []
+    for name, asked in wanted.items():
+        if counts[name] < asked:
+            normals = counts[name.replace("anomalies", "normals")]
+            messages.append(
+                f"only {counts[name]} of {asked} {_spoken(name)} could be found: the standard "
+                f"error of an AUROC of .90 is {hanley_mcneil(0.9, counts[name], normals):.3f} "
+                f"instead of {hanley_mcneil(0.9, asked, normals):.3f}"
+            )
+    return messages
+
+
+def _used(splits: Splits, source: str) -> dict[Part, list[Id]]:
+    """The ids of one source in all splits, by part."""
+    used: dict[Part, list[Id]] = {"train": [], "test": []}
+    for split in splits.by_name().values():
+        for selection in split:
+            if selection.source == source:
+                used[selection.part] += selection.ids
+    return used
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _listed(names: Sequence[str], most: int = 40) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _ranges(classes: Sequence[str]) -> str:
+    """ "0-4" for consecutive numbers, "cat, dog" for anything else."""
+    if all(c.isdecimal() for c in classes):
+        numbers = sorted(map(int, classes))
+        if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(classes)
