@@ -150,6 +150,8 @@ class Detector(ABC):
     summary: ClassVar[str]  # one line: full name, authors, venue
     Config: ClassVar[type[DetectorConfig]]
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
+    learns_from_anomalies: ClassVar[bool] = False  # whether `train_epoch` can use labelled ones
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> settings that differ
 
     def __init__(
         self,
@@ -169,8 +171,11 @@ class Detector(ABC):
     config: Any  # the resolved configuration, as used; narrowed by each method
 
     @abstractmethod
-    def train_epoch(self, images: Tensor) -> dict[str, float]:
-        """One pass over `images` (N, C, H, W), resident on the detector's device.
+    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
+        """One pass over normal `images` (N, C, H, W), resident on the detector's device.
+
+        `anomalies` (M, C, H, W) are labelled ones to learn from; given only to methods that
+        declare `learns_from_anomalies`.
 
         Returns the epoch's mean losses by name. Raises `DivergedError` on NaN or infinity and
         `DataError` when there are too few images.

@@ -288,6 +288,44 @@ def test_each_network_has_its_momentum():
     assert encoder["params"] == list(detector.encoder.parameters())
 
 
+def test_real_anomalies_stand_in_for_atypical_images_from_the_start():
+    detector = training(make(warmup=0.5, negative_share=0.25))
+    known = batch(3, seed=9)
+    pairs = detector._make_pairs(batch(), known)
+    for negative in pairs.images[6:]:
+        assert any(torch.equal(negative, one) for one in known)
+    assert pairs.weights.tolist() == pytest.approx([1 / 8] * 6 + [-5 / 8] * 2)
+    losses = make(warmup=0.5).train_epoch(as_bytes(batch(16)), as_bytes(known))
+    assert losses["negatives"] != 0
+
+
+def test_the_penalty_of_the_authors_covers_reconstructions_alone():
+    detector = training(make(penalised="reconstructions", penalty_norm="pixel"))
+    pairs = detector._make_pairs(batch()).detached()
+    state = detector.generator.get_state()
+    losses = detector._critic_step(pairs)
+
+    detector = training(make(penalised="reconstructions", penalty_norm="pixel"))
+    detector._make_pairs(batch())
+    detector.generator.set_state(state)
+    share = torch.rand(8, 1, 1, 1, generator=detector.generator)
+    right = pairs.images + share * (pairs.rebuilt - pairs.images)
+    points = torch.cat([pairs.images, right], dim=1)
+    expected = gradient_penalty(detector.critic, points, "pixel").mean()
+    assert float(losses["penalty"]) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("preset", AMA.presets)
+def test_every_preset_trains_and_scores(preset):
+    detector = make(**AMA.presets[preset])
+    losses = detector.train_epoch(as_bytes(batch(16)))
+    detector.calibrate(as_bytes(batch(16)))
+    assert detector.score(as_bytes(batch(3))).shape == (3,)
+    assert ("interpolation" in losses) == (preset != "without-simplex")
+    assert ("negatives" in losses) == (preset != "without-atypical")
+    assert detector.primary_score == ("R" if preset == "r-score" else "A")
+
+
 # --- scores ---------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,15 @@ def test_simplex_weights_are_convex(generator, k):
     assert torch.allclose(weights.sum(dim=0), torch.ones(COUNT))
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_remainder_weights_are_convex_and_uniform_but_the_last(generator, k):
+    weights = simplex_weights(COUNT, k, generator, "remainder")
+    assert torch.allclose(weights.sum(dim=0), torch.ones(COUNT))
+    assert bool((weights >= -1e-6).all())
+    for row in weights[: k - 1]:
+        assert_distributed(row, stats.uniform(0, 1 / (k - 1)).cdf)
+
+
 def test_simplex_weights_of_two_follow_the_ratio_of_uniforms(generator):
     def cdf(t):  # P(a / (a + b) <= t) for independent uniforms a, b
         t = np.asarray(t)

@@ -12,12 +12,22 @@ from torch import Generator, Tensor
 
 Direction = Literal["inward", "outward"]
 Radial = Literal["radius", "volume"]
+SimplexRule = Literal["normalised", "remainder"]
 
 MIN_OUTWARD_FACTOR = 0.05  # codes are divided by it at the most: 1/a has no upper bound otherwise
 
 
-def simplex_weights(count: int, k: int, generator: Generator) -> Tensor:
-    """Convex weights a_i / sum(a) with a_i ~ U[0, 0.5], (k, count); each column sums to 1."""
+def simplex_weights(
+    count: int, k: int, generator: Generator, rule: SimplexRule = "normalised"
+) -> Tensor:
+    """Weights of k codes, (k, count); each column sums to 1.
+
+    `normalised`, the paper: a_i / sum(a) with a_i ~ U[0, 0.5]. `remainder`, the authors' code for
+    k = 3: the first k - 1 are U[0, 1 / (k - 1)] and the last is what is left of 1.
+    """
+    if rule == "remainder" and k > 1:
+        draws = torch.rand(k - 1, count, generator=generator, device=generator.device) / (k - 1)
+        return torch.cat([draws, 1 - draws.sum(dim=0, keepdim=True)])
     draws = torch.rand(k, count, generator=generator, device=generator.device).mul_(0.5)
     # All k draws being zero has probability 2^-24k; the floor keeps even that finite.
     draws = draws.clamp_min_(torch.finfo(draws.dtype).tiny)

@@ -13,12 +13,16 @@ treated as anomalies that must *not* be rebuilt (atypical selection). Eq. 2-4 ar
 
 Where this differs from the authors' public code, and why:
 
-- The gradient penalty's norm runs over a whole pair, not over each pixel's channels, and every kind
-  of pair is penalised, also (x, x'_inter): without it nothing bounds the critic along those pairs.
-- The interpolation weights are a_i / sum(a), the paper's formula, so that all lie in [0, 1].
+- The gradient penalty's norm runs over a whole pair, not over each pixel's channels
+  (`penalty_norm`), and every kind of pair is penalised, also (x, x'_inter) (`penalised`): without
+  it nothing bounds the critic along those pairs.
+- The interpolation weights are a_i / sum(a), the paper's formula (`simplex`).
 - G and E learn from the interpolates, as in the formula (`interpolation_gradient`).
+- An interpolate is paired with one of its parents, not with all (`parents_paired`).
 - Reconstructions, interpolates and negatives are made once per batch and shared by all critic
   steps and the E/G step: E and G do not change in between.
+
+The preset `authors-code` undoes all but the last of these.
 
 Scores are higher for more anomalous images.
 """
@@ -35,6 +39,7 @@ from torch.nn.utils import parametrize
 from amatune.core.latent import (
     Direction,
     Radial,
+    SimplexRule,
     cube_codes,
     interpolate_codes,
     parent_indices,
@@ -71,6 +76,7 @@ class AMAConfig(DetectorConfig):
     # Objective, Eq. 1-4
     mirrored: bool = True  # the critic sees pairs; False is the paper's ablation
     k: int = 3  # normal codes mixed by an interpolate; 1 switches interpolation off
+    simplex: SimplexRule = "normalised"  # how the k weights are drawn; authors' code: remainder
     parents_paired: Literal["one", "all"] = "one"  # all: average over the k parents (authors' code)
     interpolation_gradient: bool = True  # E and G learn from interpolates; authors' code: False
     lambda_inter: float = 0.5  # weight of the interpolates; 0 switches them off
@@ -78,6 +84,7 @@ class AMAConfig(DetectorConfig):
     lambda_reg: float = 1.0  # weight of the mean code norm
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
+    penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
 
     # Atypical selection
     geometry: Literal["shell", "ray", "cube"] = "ray"  # published figures: ray; main text: shell
@@ -191,6 +198,22 @@ class AMA(Detector):
     summary: ClassVar[str] = "Adversarial Mirrored Autoencoder (Somepalli et al., UAI 2021)"
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
     score_names: ClassVar[tuple[str, ...]] = ("A", "R")
+    learns_from_anomalies: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "authors-code": {
+            "penalty_norm": "pixel",
+            "penalised": "reconstructions",
+            "simplex": "remainder",
+            "parents_paired": "all",
+            "interpolation_gradient": False,
+        },
+        # The ablations of the paper's Tables 1 and 2.
+        "without-mirror": {"mirrored": False},
+        "without-simplex": {"k": 1},
+        "without-atypical": {"negative_share": 0.0},
+        "r-score": {"score": "R"},
+    }
     config: AMAConfig
 
     def __init__(
@@ -242,14 +265,19 @@ class AMA(Detector):
 
     # --- training ---------------------------------------------------------------------------------
 
-    def train_epoch(self, images: Tensor) -> dict[str, float]:
+    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
         """One epoch over `images` (N, C, H, W). Returns means over its steps:
+
+        With labelled `anomalies` (M, C, H, W), the paper's semi-supervised case, those stand in for
+        the atypical images: drawn anew for every batch, with replacement, and without a warm-up.
 
         `wasserstein` E[D(x,x) - D(x,x')] on normals, `interpolation` and `negatives` likewise,
         `penalty` the unweighted gradient penalty, `critic` and `autoencoder` what each player
         minimised, `code_norm` the mean ||E(x)||, `reconstruction` the mean |x - x'| per pixel.
         """
         self._check_images(images)
+        if anomalies is not None:
+            self._check_images(anomalies)
         means = LossMeans()
         modules = (self.encoder, self.decoder, self.critic)
         for module in modules:
@@ -258,7 +286,7 @@ class AMA(Detector):
             batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
             for indices in batches:
                 batch = to_unit_range(images[indices.to(images.device)].to(self.device))
-                means.add(self._train_step(batch))
+                means.add(self._train_step(batch, anomalies))
         finally:
             for module in modules:
                 module.eval()
@@ -269,9 +297,9 @@ class AMA(Detector):
         self.epoch += 1
         return losses
 
-    def _train_step(self, batch: Tensor) -> dict[str, Tensor]:
+    def _train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
         """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W)."""
-        pairs = self._make_pairs(batch)
+        pairs = self._make_pairs(batch, anomalies)
         fixed = pairs.detached()
         for _ in range(self.config.critic_steps):
             losses = self._critic_step(fixed)
@@ -281,10 +309,10 @@ class AMA(Detector):
         losses["reconstruction"] = (fixed.images - fixed.rebuilt)[:normals].abs().mean()
         return losses
 
-    def _make_pairs(self, batch: Tensor) -> _Pairs:
+    def _make_pairs(self, batch: Tensor, anomalies: Tensor | None = None) -> _Pairs:
         """Codes, reconstructions, interpolates and negatives of a batch, with E's and G's graph."""
         config = self.config
-        negatives = self._negatives(batch)
+        negatives = self._negatives(batch, anomalies)
         normals = batch[: len(batch) - len(negatives)]
         images = torch.cat([normals, negatives])
         count = len(normals)
@@ -297,7 +325,7 @@ class AMA(Detector):
         to_decode = codes
         if config.k > 1 and config.lambda_inter > 0:
             indices = parent_indices(count, config.k, self.generator)
-            weights = simplex_weights(count, config.k, self.generator)
+            weights = simplex_weights(count, config.k, self.generator, config.simplex)
             sources = codes if config.interpolation_gradient else codes.detach()
             to_decode = torch.cat([codes, interpolate_codes(sources, indices, weights)])
         # One pass for both kinds of codes, so that batch norm's statistics describe both.
@@ -313,14 +341,22 @@ class AMA(Detector):
         weights = pair_weights(count, len(negatives), config.lambda_neg, self.device)
         return _Pairs(images, rebuilt, parents, mixed, code_norms, weights)
 
-    def _negatives(self, batch: Tensor) -> Tensor:
+    def _negatives(self, batch: Tensor, anomalies: Tensor | None = None) -> Tensor:
         """Images decoded from atypical codes, (negatives, C, H, W); none during the warm-up.
 
         E and G in eval mode and without gradient: from here on they are images like any other.
+        With `anomalies`, a random choice of those instead.
         """
         config = self.config
         count = min(round(config.negative_share * len(batch)), len(batch) - 1)
-        if self.epoch < config.warmup_epochs or count == 0 or config.lambda_neg == 0:
+        if count == 0 or config.lambda_neg == 0:
+            return batch[:0]
+        if anomalies is not None:
+            chosen = torch.randint(
+                len(anomalies), (count,), generator=self.generator, device=self.device
+            )
+            return to_unit_range(anomalies[chosen.to(anomalies.device)].to(self.device))
+        if self.epoch < config.warmup_epochs:
             return batch[:0]
         self.encoder.eval()
         self.decoder.eval()
@@ -366,7 +402,10 @@ class AMA(Detector):
             loss = critic_loss(same, to_rebuilt, to_mixed, weights, config.lambda_inter)
             penalty = torch.zeros((), device=self.device)
             if config.lambda_gp > 0:
-                penalty = self._penalty(torch.cat(left[1:]), torch.cat(right[1:]), len(images))
+                last = 2 if config.penalised == "reconstructions" else len(left)
+                penalty = self._penalty(
+                    torch.cat(left[1:last]), torch.cat(right[1:last]), len(images)
+                )
                 loss = loss + config.lambda_gp * penalty
             self.critic_optimizer.zero_grad()
             torch.autograd.backward(loss)
