@@ -1,0 +1,158 @@
+"""The folder of one run: where everything that belongs to a search lies.
+
+runs/<name>/  run.json      what was asked, versions, command line, seed, split ids
+              study.db      the Optuna study
+              trials/       Ray Tune's results and checkpoints
+              tensorboard/  one folder of event files per trial
+              best/         retrained models, leaderboard.json, export/
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from amatune.errors import RequestError, did_you_mean
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class RunFolder:
+    """The paths inside a run's folder, and its `run.json`. Making one touches no disk."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).resolve()
+        self.name = self.path.name
+        self.run_json = self.path / "run.json"
+        self.study_path = self.path / "study.db"
+        self.trials = self.path / "trials"
+        self.tensorboard = self.path / "tensorboard"
+        self.best = self.path / "best"
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, runs_dir: str | os.PathLike[str], name: str | None, dataset: str) -> Self:
+        """Make a new folder in `runs_dir` and return it.
+
+        Without a name one is made of the time and the data set, and a number when two runs start
+        in the same second. Raises `RequestError` for a name that is taken or cannot be a folder.
+        """
+        base = Path(runs_dir)
+        base.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            if not _NAME.fullmatch(name):
+                raise RequestError(
+                    f"a run cannot be called {name!r}: a name is made of letters, digits, '.', "
+                    "'_' and '-', and starts with a letter or a digit"
+                )
+            try:
+                (base / name).mkdir()
+            except FileExistsError:
+                if not (base / name / "run.json").exists():
+                    raise RequestError(
+                        f"{base / name} exists already and is not a run; remove it, or choose "
+                        "another --name"
+                    ) from None
+                raise RequestError(
+                    f"the run {name!r} exists already in {base}; continue it with --resume, or "
+                    "choose another --name"
+                ) from None
+            return cls(base / name)
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.partition(":")[2] or dataset)
+        plain = Path(plain).name.strip("-.") or "images"
+        stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{plain[-40:].strip('-.')}"
+        for tail in ("", *(f"-{n}" for n in range(2, 1000))):
+            try:
+                (base / (stem + tail)).mkdir()
+            except FileExistsError:
+                continue
+            return cls(base / (stem + tail))
+        raise RequestError(f"no free name for a run in {base}; choose one with --name")
+
+    @classmethod
+    def open(cls, text: str | None, runs_dir: str | os.PathLike[str]) -> Self:
+        """The run of that name in `runs_dir`, or at that path; the newest one for None.
+
+        Raises `RequestError` that lists what exists when there is no such run.
+        """
+        existing = all_runs(runs_dir)
+        if text is None:
+            if not existing:
+                raise RequestError(f"there are no runs in {runs_dir}; `amatune search` makes one")
+            return cls(existing[-1].path)
+        for path in (Path(runs_dir) / text, Path(text)):
+            if (path / "run.json").is_file():
+                return cls(path)
+        if not existing:
+            raise RequestError(f"no run {text!r}: there are no runs in {runs_dir}")
+        hint = did_you_mean(text, [run.name for run in existing])
+        raise RequestError(f"no run {text!r} in {runs_dir}; {hint}")
+
+    def read(self) -> dict[str, Any]:
+        """The contents of `run.json`. Raises `RequestError` when it is missing or broken."""
+        try:
+            contents = json.loads(self.run_json.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RequestError(f"{self.path} is not a run: it holds no run.json") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"{self.run_json} is not readable JSON: {error}") from None
+        if not isinstance(contents, dict):
+            raise RequestError(f"{self.run_json} must hold a JSON object")
+        return contents
+
+    def write(self, contents: dict[str, Any]) -> None:
+        """Replace `run.json`; a reader sees the old or the new contents, never a part."""
+        write_json(self.run_json, contents)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only process that works on this run; the lock goes with the process.
+
+        Raises `RequestError` when another one does.
+        """
+        with open(self.path / ".lock", "w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RequestError(
+                    f"another process is working on the run {self.name!r}; wait for it, or stop it"
+                ) from None
+            yield
+
+
+def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
+    """The runs in a folder, oldest first (by when they were started)."""
+    found = [RunFolder(path.parent) for path in Path(runs_dir).glob("*/run.json")]
+    return sorted(found, key=lambda run: (_started(run), run.name))
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write JSON atomically: into a neighbouring temporary file, flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _started(run: RunFolder) -> str:
+    try:
+        return str(run.read().get("started", ""))
+    except RequestError:
+        return ""

@@ -1,0 +1,54 @@
+"""The checkpoints of trainings, as Ray Tune writes them below `trials/`.
+
+    trials/0012/checkpoint_000003/       training "0012", first session that ran it
+    trials/0012.2/checkpoint_000000/     the same, continued by a later session
+
+Each session has a folder of its own, so that a new checkpoint never overwrites one that may still
+be needed. The place is a folder or a URI such as s3://bucket/run.
+"""
+
+from pyarrow import fs  # type: ignore[import-untyped]
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+class Checkpoints:
+    """The checkpoints below `place`, a folder or URI that Ray Tune writes into."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._files, self._root = fs.FileSystem.from_uri(place)
+
+    def next_folder(self, training: str) -> str:
+        """A name for the folder of a training in a new session."""
+        taken = len(self._folders(training))
+        return training if taken == 0 else f"{training}.{taken + 1}"
+
+    def newest_first(self, training: str) -> list[str]:
+        """The training's checkpoints, as paths or URIs that `tune.Checkpoint` opens.
+
+        The newest may have been cut short by a kill; then the one before it is still there.
+        """
+        found = []
+        for folder in reversed(self._folders(training)):
+            inside = self._list(f"{self._root}/{folder}")
+            names = sorted((f for f in inside if f.startswith("checkpoint_")), reverse=True)
+            found += [f"{self._place.rstrip('/')}/{folder}/{name}" for name in names]
+        return found
+
+    def delete(self, training: str) -> None:
+        """Remove the training's checkpoints; its other files stay."""
+        for folder in self._folders(training):
+            for name in self._list(f"{self._root}/{folder}"):
+                if name.startswith("checkpoint_"):
+                    self._files.delete_dir(f"{self._root}/{folder}/{name}")
+
+    def _folders(self, training: str) -> list[str]:
+        """Oldest session first."""
+        names = self._list(self._root)
+        found = [n for n in names if n == training or n.startswith(f"{training}.")]
+        return sorted(found, key=lambda name: int(name.partition(".")[2] or 1))
+
+    def _list(self, path: str) -> list[str]:
+        infos = self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return [info.base_name for info in infos if info.type == fs.FileType.Directory]

@@ -1,0 +1,122 @@
+"""The Ray cluster a search runs on: started or joined, quiet, and measured for what fits."""
+
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from amatune.errors import RequestError
+
+ANSWER_SECONDS = 10.0  # until a cluster counts as not there
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A cluster for the duration: the one at `address`, or one started on this machine.
+
+    A connection that exists already is used and left open. Raises `RequestError` when nothing
+    answers at the address.
+    """
+    with _quiet():
+        if ray.is_initialized():
+            yield
+            return
+        if address is None:
+            _provide_token()
+        else:
+            _require_answer(address)
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,  # workers' output; also keeps /tmp/ray from growing
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise _no_answer(str(address), error) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def gpus() -> float:
+    """How many GPUs the cluster has."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return float(resources.get("GPU", 0))
+
+
+def places(cpus_per_trial: float, gpus_per_trial: float) -> int:
+    """How many trials fit on the cluster at a time, counted machine by machine."""
+    total = 0
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        resources = node["Resources"]
+        fits = [resources.get("CPU", 0) / cpus_per_trial]
+        if gpus_per_trial > 0:
+            count = resources.get("GPU", 0)
+            # A share lies on one GPU: three trials of 0.3 fit on each, not ten on three.
+            if gpus_per_trial < 1:
+                fits.append(count * int(1 / gpus_per_trial + 1e-9))
+            else:
+                fits.append(count / gpus_per_trial)
+        total += int(min(fits) + 1e-9)
+    return total
+
+
+def _require_answer(address: str) -> None:
+    # Ray itself keeps trying for minutes, and says so on stderr.
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise RequestError(
+            f"the address of a Ray cluster is HOST:PORT, or 'auto' on one of its machines; got "
+            f"{address!r}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from None
+
+
+def _no_answer(address: str, error: Exception) -> RequestError:
+    why = str(error).partition("\n")[0]
+    return RequestError(
+        f"no Ray cluster answers at {address!r}: {why}; start one with `ray start --head`, or "
+        "leave the address out"
+    )
+
+
+def _provide_token() -> None:
+    # Since 2.59 a cluster on this machine wants a token; older versions take no notice. Ray makes
+    # one in ~/.ray. Ours lives in this process and its workers alone, and needs no writable home.
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    with contextlib.suppress(RuntimeError):  # there is no home directory at all
+        if (Path.home() / ".ray" / "auth_token").exists():
+            return
+    os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Ray comments on authentication and shared memory when it starts, and Tune logs each failed
+    # trial as an error. What a user needs to know of that, we say.
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

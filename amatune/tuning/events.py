@@ -1,0 +1,94 @@
+"""What a search and a retraining tell whoever is watching.
+
+A listener is any function of one event. Events are frozen values without behaviour, so that the
+terminal, a notebook or a test can each show them in its own way.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["waiting", "running", "done", "pruned", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStarted:
+    """The cluster is up and the first trial is about to be proposed."""
+
+    run: Path
+    method: str
+    problem: str  # one line: data set, counts
+    trials: int  # wanted in total
+    finished: int  # of those, finished by an earlier session of the same run
+    epochs: int
+    concurrent: int  # trials at a time
+    cpus_per_trial: float
+    gpus_per_trial: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialUpdate:
+    """A trial of the search changed: proposed, started, one epoch further, ended."""
+
+    number: int  # as in the study, from 0; trial 0 is the default configuration
+    state: State
+    epoch: int  # epochs completed
+    epochs: int  # full budget
+    auroc: float | None  # validation AUROC of the primary score after `epoch`
+    settings: Mapping[str, Any]  # what the space suggested, and what was held fixed
+    reason: str = ""  # why it failed or was pruned
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnded:
+    """No trial runs any more."""
+
+    run: Path
+    ending: Literal["finished", "out of time", "interrupted"]
+    done: int
+    pruned: int
+    failed: int
+    best: int | None  # number of the best full-budget trial
+    best_auroc: float | None  # its validation AUROC: a selection figure, biased upwards
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainStarted:
+    """The shortlist is made; every configuration of it trains once per seed."""
+
+    run: Path
+    configurations: tuple[str, ...]  # "trial-12", ..., "default"
+    seeds: tuple[int, ...]
+    epochs: int
+    finished: int  # trainings finished by an earlier call
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainUpdate:
+    """One training of the shortlist changed."""
+
+    configuration: str
+    seed: int
+    state: State
+    epoch: int
+    epochs: int
+    auroc: float | None  # validation AUROC of the primary score
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestStarted:
+    """The choice is made on validation images; the test images are read now, once."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    chosen: str
+    models: int  # to be scored
+
+
+Event = SearchStarted | TrialUpdate | SearchEnded | RetrainStarted | RetrainUpdate | TestStarted
+Listener = Callable[[Event], None]

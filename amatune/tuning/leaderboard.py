@@ -1,0 +1,212 @@
+"""The result of a run: what the shortlist scores on the test images, and how sure that is.
+
+Two kinds of figures, never to be confused. Validation figures have selected something: the search's
+picked the shortlist, the retraining's picked the chosen configuration; both are biased upwards and
+are no results. Test figures come from images that nothing was selected on.
+
+Over seeds a figure is the mean, its spread the standard deviation. The interval of an AUROC is
+DeLong's for each seed's detector, averaged over the seeds: what to expect of one trained detector
+on other images of the same kind. The comparison with the default configuration pairs the seeds and
+the images: its variance is that of DeLong's paired test (the mean standard error of the pairs, an
+upper bound for their mean's, as they share the images) plus that of the mean over seeds.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amatune import metrics
+from amatune.errors import RequestError
+from amatune.runs import RunFolder, write_json
+
+SCHEMA = 1  # of leaderboard.json
+SIGNIFICANT = 0.05  # p below which a difference counts as one
+
+SeedScores = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestFigures:
+    """Test figures of one score of one configuration, over its seeds."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    auroc: float
+    auroc_spread: float | None  # None with one seed
+    auroc_low: float  # 95% interval
+    auroc_high: float
+    aupr: float
+    aupr_spread: float | None
+    fpr95: float  # share of normal images flagged when 95% of the anomalies are
+    fpr95_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow:
+    """One configuration of the shortlist."""
+
+    configuration: str  # "trial-12" or "default"; also the folder in best/models
+    default: bool
+    chosen: bool
+    settings: dict[str, Any]  # searched and fixed values
+    config: dict[str, Any]  # the whole detector configuration that was trained
+    seeds: tuple[int, ...]  # that finished
+    search_auroc: float | None  # selection figure; None when the search did not finish it
+    validation_auroc: float  # selection figure: mean over the seeds
+    validation_spread: float | None
+    validation_by_seed: tuple[float, ...]
+    test: dict[str, TestFigures]  # by score name
+    test_auroc_by_seed: tuple[float, ...]  # of the primary score
+    failures: tuple[str, ...]  # seeds that failed, with the reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The chosen configuration against the default one, on the same test images."""
+
+    difference: float  # test AUROC of the primary score, chosen minus default, mean over seeds
+    standard_error: float
+    p: float  # two-sided
+    verdict: str  # a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """The shortlist, best validation AUROC first, and what was found on the test images."""
+
+    run: RunFolder
+    method: str
+    primary_score: str
+    epochs: int
+    seeds: tuple[int, ...]
+    rows: tuple[LeaderboardRow, ...]
+    comparison: Comparison | None  # None when the default was chosen, or could not be trained
+    dropped: tuple[str, ...]  # configurations that failed with every seed, and why
+    test_normals: int
+    test_anomalies: int
+    warnings: tuple[str, ...]  # about the test images: copies of others
+
+    @property
+    def chosen(self) -> LeaderboardRow:
+        """The configuration chosen on validation images."""
+        return next(row for row in self.rows if row.chosen)
+
+    @property
+    def chosen_model(self) -> Path:
+        """Folder of the chosen configuration's detector with the best validation AUROC.
+
+        That seed is one more selection: what to expect of it is the configuration's mean.
+        """
+        row = self.chosen
+        best = max(range(len(row.seeds)), key=lambda i: row.validation_by_seed[i])
+        return model_folder(self.run, row.configuration, row.seeds[best])
+
+    def write(self) -> None:
+        """Write `best/leaderboard.json`, atomically."""
+        values = dataclasses.asdict(dataclasses.replace(self, run=None))  # type: ignore[arg-type]
+        del values["run"]
+        notes = {
+            "search_auroc": "selection figure on validation images, biased upwards: not a result",
+            "validation": "selection figures on validation images, biased upwards: not results",
+            "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
+            "DeLong interval per seed, averaged",
+        }
+        write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
+
+
+def read_leaderboard(run: RunFolder) -> Leaderboard:
+    """The leaderboard an earlier retraining wrote. Raises `RequestError` when there is none."""
+    path = run.best / "leaderboard.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema = values.pop("schema")
+        if schema != SCHEMA:
+            raise RequestError(f"{path} has schema {schema}; this version reads {SCHEMA}")
+        del values["notes"]
+        rows = tuple(_row(row) for row in values.pop("rows"))
+        comparison = values.pop("comparison")
+        for name in ("seeds", "dropped", "warnings"):
+            values[name] = tuple(values[name])
+        return Leaderboard(
+            run=run,
+            rows=rows,
+            comparison=Comparison(**comparison) if comparison else None,
+            **values,
+        )
+    except FileNotFoundError:
+        raise RequestError(
+            f"the run {run.name!r} has no leaderboard yet; `amatune best {run.name}` makes it"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RequestError(f"{path} cannot be read as a leaderboard: {error!r}") from None
+
+
+def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
+    """Where the detector of a configuration and seed is kept."""
+    return run.best / "models" / configuration / f"seed{seed}"
+
+
+def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
+    """Figures of one score, from its test scores with each seed."""
+    pairs = [(s["normal"], s["anomaly"]) for s in by_seed]
+    aurocs = [metrics.auroc(*pair) for pair in pairs]
+    auprs = [metrics.average_precision(*pair) for pair in pairs]
+    fprs = [metrics.fpr_at_tpr(*pair) for pair in pairs]
+    intervals = [metrics.delong_interval(*pair) for pair in pairs]
+    return TestFigures(
+        auroc=statistics.fmean(aurocs),
+        auroc_spread=spread(aurocs),
+        auroc_low=statistics.fmean(low for low, _ in intervals),
+        auroc_high=statistics.fmean(high for _, high in intervals),
+        aupr=statistics.fmean(auprs),
+        aupr_spread=spread(auprs),
+        fpr95=statistics.fmean(fprs),
+        fpr95_spread=spread(fprs),
+    )
+
+
+def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comparison:
+    """Chosen against default, seed by seed on the same test images; see the module's docstring."""
+    pairs = [
+        metrics.delong_paired(a["normal"], a["anomaly"], b["normal"], b["anomaly"])
+        for a, b in zip(chosen, default, strict=True)
+    ]
+    differences = [pair.difference for pair in pairs]
+    difference = statistics.fmean(differences)
+    of_images = statistics.fmean(pair.standard_error for pair in pairs)
+    of_seeds = (spread(differences) or 0.0) / math.sqrt(len(pairs))
+    error = math.hypot(of_images, of_seeds)
+    if error == 0:
+        p = 1.0 if difference == 0 else 0.0
+    else:
+        p = math.erfc(abs(difference) / error / math.sqrt(2))
+    by = f"by {abs(difference):.3f} AUROC (p = {p:.2g})"
+    if p >= SIGNIFICANT:
+        verdict = f"no evidence of improvement over the default (difference {difference:+.3f}"
+        verdict += f", p = {p:.2g})"
+    elif difference > 0:
+        verdict = f"better than the default {by}"
+    else:
+        verdict = f"worse than the default {by}, although the validation images preferred it"
+    if len(pairs) == 1:
+        verdict += "; one seed says nothing about the spread over seeds"
+    return Comparison(difference=difference, standard_error=error, p=p, verdict=verdict)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation, of a sample; None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _row(values: dict[str, Any]) -> LeaderboardRow:
+    test = {name: TestFigures(**figures) for name, figures in values.pop("test").items()}
+    for name in ("seeds", "validation_by_seed", "test_auroc_by_seed", "failures"):
+        values[name] = tuple(values[name])
+    return LeaderboardRow(test=test, **values)

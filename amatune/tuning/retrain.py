@@ -1,0 +1,449 @@
+"""From the best trials to a result: retrain the shortlist over fresh seeds, choose, test once.
+
+The shortlist is the best full-budget trials of the search and, as a control, the default
+configuration. All train from scratch with seeds the search has not used, the same ones for every
+configuration. The choice falls on the best mean validation AUROC over the seeds; only then are the
+test images read, scored by every detector, and turned into a `Leaderboard`.
+"""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from amatune import metrics, registry
+from amatune.data.protocol import Problem
+from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.errors import AmatuneError, RequestError
+from amatune.runs import RunFolder
+from amatune.tuning import cluster, execution
+from amatune.tuning import study as studies
+from amatune.tuning.checkpoints import Checkpoints
+from amatune.tuning.device import claim_device
+from amatune.tuning.events import (
+    Event,
+    Listener,
+    RetrainStarted,
+    RetrainUpdate,
+    State,
+    TestStarted,
+)
+from amatune.tuning.job import CHECKPOINT_SECONDS, Images, Job, Trained
+from amatune.tuning.leaderboard import (
+    Comparison,
+    Leaderboard,
+    LeaderboardRow,
+    TestFigures,
+    compare,
+    figures,
+    model_folder,
+    read_leaderboard,
+    spread,
+)
+from amatune.tuning.model import load_model, read_facts, save_model
+from amatune.tuning.request import SearchRequest
+from amatune.tuning.scores import load_scores, save_scores
+from amatune.tuning.search import find_room, saved_request, trials_place
+from amatune.tuning.seeds import derive_seed
+
+__all__ = [
+    "Comparison",
+    "Leaderboard",
+    "LeaderboardRow",
+    "TestFigures",
+    "read_leaderboard",
+    "run_best",
+]
+
+VALIDATION = "validation.npz"
+TEST = "test.npz"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration of the shortlist."""
+
+    name: str  # "trial-12" or "default"
+    default: bool
+    settings: dict[str, Any]
+    config: DetectorConfig  # resolved
+    search_auroc: float | None
+
+
+@dataclass
+class Training:
+    """One candidate with one seed."""
+
+    candidate: Candidate
+    seed: int  # 1, 2, ...
+    detector_seed: int
+    folder: Path  # of what it leaves behind
+    epoch: int = 0
+    auroc: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folders. The budget is part of it: a checkpoint belongs to one budget."""
+        return f"{self.candidate.name}-{self.candidate.config.epochs}epochs-seed{self.seed}"
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What is kept of the detector that this training makes; None when there is none."""
+        facts = read_facts(self.folder)
+        mine = {"config": self.candidate.config.to_dict(), "seed": self.detector_seed}
+        if facts is None or any(facts.get(name) != value for name, value in mine.items()):
+            return None
+        return facts
+
+    @property
+    def primary(self) -> str:
+        """The score that ranks the images; once it is finished."""
+        return str((self.facts or {})["primary"])
+
+    def primary_scores(self, file: str) -> dict[str, np.ndarray]:
+        """The kept scores of VALIDATION or TEST images: "normal" (N,), "anomaly" (M,)."""
+        return load_scores(self.folder / file)[self.primary]
+
+
+def run_best(
+    run: RunFolder,
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    epochs: int | None = None,
+    listener: Listener | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Leaderboard:
+    """Retrain the best `top` trials and the default over `seeds` seeds, choose one, test all.
+
+    Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
+    test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
+    trains only what is not there yet. Uses the cluster and the resources of the search's request.
+
+    Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
+    have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
+    Ctrl-C, with everything finished so far kept.
+    """
+    for name, value in (("top", top), ("seeds", seeds), ("epochs", epochs)):
+        if value is not None and value < 1:
+            raise RequestError(f"{name} must be at least 1, got {value}")
+    emit = listener or _nobody
+    with run.alone():
+        request = saved_request(run)
+        problem = Problem.from_dict(run.read()["problem"])
+        candidates = shortlist(run, request, problem, top, epochs or request.epochs)
+        trainings = [
+            Training(
+                candidate,
+                seed,
+                derive_seed(request.seed, "retrain", seed),
+                model_folder(run, candidate.name, seed),
+            )
+            for candidate in candidates
+            for seed in range(1, seeds + 1)
+        ]
+        work = _Retraining(run, request, problem, trainings, emit, checkpoint_seconds)
+        emit(
+            RetrainStarted(
+                run=run.path,
+                configurations=tuple(candidate.name for candidate in candidates),
+                seeds=tuple(range(1, seeds + 1)),
+                epochs=candidates[0].config.epochs,
+                finished=len(trainings) - len(work.left),
+                warnings=tuple(problem.warnings),
+            )
+        )
+        if work.left:
+            _train(work, request, problem)
+        finished = {
+            candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
+            for candidate in candidates
+        }
+        if not any(finished.values()):
+            reasons = "; ".join(sorted(set(itertools.chain(*work.failures.values()))))
+            raise AmatuneError(f"every training of the shortlist failed: {reasons}")
+        chosen = _choose(finished, seeds)
+        untested = [
+            t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
+        ]
+        if untested:
+            emit(TestStarted(chosen=chosen, models=len(untested)))
+            _test(untested, request, problem)
+        rows = [
+            _row(candidate, finished[candidate.name], chosen, work.failures)
+            for candidate in candidates
+            if finished[candidate.name]
+        ]
+        some_scores = finished[chosen][0].primary_scores(TEST)
+        board = Leaderboard(
+            run=run,
+            method=request.method,
+            primary_score=finished[chosen][0].primary,
+            epochs=candidates[0].config.epochs,
+            seeds=tuple(range(1, seeds + 1)),
+            rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
+            comparison=_compare(finished[chosen], finished["default"]),
+            dropped=tuple(
+                f"{name}: {'; '.join(work.failures[name])}"
+                for name, trainings in finished.items()
+                if not trainings
+            ),
+            test_normals=len(some_scores["normal"]),
+            test_anomalies=len(some_scores["anomaly"]),
+            warnings=tuple(problem.test_duplicates()),
+        )
+        board.write()
+        return board
+
+
+def shortlist(
+    run: RunFolder, request: SearchRequest, problem: Problem, top: int, epochs: int
+) -> list[Candidate]:
+    """The best `top` full-budget trials, then the default, all with a budget of `epochs`.
+
+    The default is in there once and takes no place from another, also when it is among the best;
+    a configuration that was tried twice is in there once. Raises `RequestError` when no trial has
+    reached the full budget.
+    """
+    method = registry.detector_class(request.method)
+    full = studies.full_trials(studies.open_study(run))
+    if not full:
+        raise RequestError(
+            f"no trial of the run {run.name!r} has reached the full budget of {request.epochs} "
+            "epochs yet; continue the search with --resume"
+        )
+    default = method.Config.from_dict({**request.fixed, "epochs": epochs})
+    default = default.resolve(problem.image_shape)
+    found: list[Candidate] = []
+    default_auroc = None
+    for trial in full:
+        config = method.Config.from_dict({**trial.user_attrs[studies.CONFIG], "epochs": epochs})
+        if config == default:
+            default_auroc = trial.value if default_auroc is None else default_auroc
+        elif len(found) < top and all(config != other.config for other in found):
+            settings = trial.user_attrs[studies.SETTINGS]
+            found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
+    space = registry.search_space(request.method)
+    settings = studies.default_settings(space, default, request.fixed)
+    return [*found, Candidate("default", True, settings, default, default_auroc)]
+
+
+class _Retraining:
+    """The `Work` of a retraining."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        request: SearchRequest,
+        problem: Problem,
+        trainings: Sequence[Training],
+        emit: Listener,
+        checkpoint_seconds: float,
+    ) -> None:
+        self._run = run
+        self._request = request
+        self._image_shape = problem.image_shape
+        self._emit = emit
+        self._checkpoint_seconds = checkpoint_seconds
+        self.place = trials_place(run, request, "best/trials")
+        self._checkpoints = Checkpoints(self.place)
+        self.left = [training for training in trainings if training.facts is None]
+        self.failures: dict[str, list[str]] = {}  # by candidate
+        self._running: dict[str, Training] = {}
+
+    def start(self, key: str) -> Job | None:
+        if not self.left:
+            return None
+        training = self._running[key] = self.left.pop(0)
+        self._update(training, "waiting")
+        return Job(
+            folder=self._checkpoints.next_folder(training.name),
+            config=training.candidate.config.to_dict(),
+            settings=training.candidate.settings,
+            seed=training.detector_seed,
+            tensorboard=str(self._run.tensorboard / f"best-{training.name}"),
+            checkpoints=tuple(self._checkpoints.newest_first(training.name)),
+            checkpoint_seconds=self._checkpoint_seconds,
+            keep_model=True,
+        )
+
+    def started(self, key: str) -> None:
+        self._update(self._running[key], "running")
+
+    def report(self, key: str, epoch: int, auroc: float) -> bool:
+        training = self._running[key]
+        training.epoch, training.auroc = epoch, auroc
+        self._update(training, "running")
+        return False
+
+    def keep(self, key: str, trained: Trained) -> None:
+        training = self._running[key]
+        (training.folder / TEST).unlink(missing_ok=True)  # of an earlier detector
+        save_scores(training.folder / VALIDATION, trained.scores)
+        facts = {
+            "method": self._request.method,
+            "config": training.candidate.config.to_dict(),
+            "image_shape": list(self._image_shape),
+            "seed": training.detector_seed,
+            "primary": trained.primary,
+        }
+        save_model(training.folder, trained.model or {}, facts)
+
+    def finish(self, key: str, epoch: int, auroc: float) -> None:
+        training = self._running.pop(key)
+        training.epoch, training.auroc = epoch, auroc
+        self._checkpoints.delete(training.name)
+        self._update(training, "done")
+
+    def fail(self, key: str, reason: str) -> None:
+        training = self._running.pop(key)
+        failures = self.failures.setdefault(training.candidate.name, [])
+        failures.append(f"seed {training.seed}: {reason}")
+        self._checkpoints.delete(training.name)
+        self._update(training, "failed", reason)
+
+    def _update(self, training: Training, state: State, reason: str = "") -> None:
+        self._emit(
+            RetrainUpdate(
+                configuration=training.candidate.name,
+                seed=training.seed,
+                state=state,
+                epoch=training.epoch,
+                epochs=training.candidate.config.epochs,
+                auroc=training.auroc,
+                reason=reason,
+            )
+        )
+
+
+def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
+    """Carry out all trainings that are left."""
+    trainable: Any = registry.trainable_class(request.method)
+    normal, anomaly = problem.validation_images()
+    with cluster.cluster(request.address):
+        room = find_room(request, trainable)
+        ending = execution.execute(
+            work,
+            trainable=trainable,
+            images=Images(train=problem.train_images(), normal=normal, anomaly=anomaly),
+            cpus_per_trial=request.cpus_per_trial,
+            gpus_per_trial=room.gpus_per_trial,
+            concurrent=room.concurrent,
+            place=work.place,
+            halt=execution.Halt(),
+        )
+    if ending == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _validation(trainings: Sequence[Training]) -> list[float]:
+    """Validation AUROC of the primary score, by seed."""
+    return [metrics.auroc(**t.primary_scores(VALIDATION)) for t in trainings]
+
+
+def _choose(finished: Mapping[str, Sequence[Training]], seeds: int) -> str:
+    """The candidate with the best mean validation AUROC; of equals the default.
+
+    One that failed with some seed is not chosen while another failed with none.
+    """
+
+    def merit(name: str) -> tuple[bool, float, bool]:
+        aurocs = _validation(finished[name])
+        return len(aurocs) == seeds, statistics.fmean(aurocs), name == "default"
+
+    return max((name for name, trainings in finished.items() if trainings), key=merit)
+
+
+def _test(trainings: Sequence[Training], request: SearchRequest, problem: Problem) -> None:
+    """Open the test set and keep every detector's scores beside it."""
+    trainable: Any = registry.trainable_class(request.method)
+    with cluster.cluster(request.address):
+        room = find_room(request, trainable)
+        cpus, gpus = request.cpus_per_trial, room.gpus_per_trial
+        score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
+        normal, anomaly = (ray.put(images) for images in problem.test_images())
+        pending: dict[Any, Training] = {}
+        for training in trainings:
+            detector = load_model(training.folder)
+            parts = (
+                type(detector),
+                detector.config,
+                detector.image_shape,
+                detector.seed,
+                detector.inference_state(),
+            )
+            pending[score.remote(parts, normal, anomaly, cpus, gpus)] = training
+        while pending:
+            task = ray.wait(list(pending))[0][0]
+            scores: Any = ray.get(task)
+            save_scores(pending.pop(task).folder / TEST, scores)
+
+
+def _score(
+    parts: tuple[type[Detector], Any, ImageShape, int, dict[str, Tensor]],
+    normal: np.ndarray,
+    anomaly: np.ndarray,
+    cpus: float,
+    gpus: float,
+) -> dict[str, dict[str, np.ndarray]]:
+    """In a worker: every score of the test images (N, C, H, W) uint8."""
+    detector_class, config, image_shape, seed, state = parts
+    detector = detector_class(config, image_shape, claim_device(cpus, gpus), seed)
+    detector.load_inference_state(state)
+    # Copies: arrays in the object store are read-only.
+    by_side = {
+        "normal": detector.scores(torch.tensor(normal)),
+        "anomaly": detector.scores(torch.tensor(anomaly)),
+    }
+    return {
+        name: {side: scores[name].numpy() for side, scores in by_side.items()}
+        for name in detector.score_names
+    }
+
+
+def _row(
+    candidate: Candidate,
+    trainings: Sequence[Training],
+    chosen: str,
+    failures: Mapping[str, Sequence[str]],
+) -> LeaderboardRow:
+    validation = _validation(trainings)
+    by_seed = [load_scores(training.folder / TEST) for training in trainings]
+    return LeaderboardRow(
+        configuration=candidate.name,
+        default=candidate.default,
+        chosen=candidate.name == chosen,
+        settings=candidate.settings,
+        config=candidate.config.to_dict(),
+        seeds=tuple(training.seed for training in trainings),
+        search_auroc=candidate.search_auroc,
+        validation_auroc=statistics.fmean(validation),
+        validation_spread=spread(validation),
+        validation_by_seed=tuple(validation),
+        test={name: figures([scores[name] for scores in by_seed]) for name in by_seed[0]},
+        test_auroc_by_seed=tuple(metrics.auroc(**t.primary_scores(TEST)) for t in trainings),
+        failures=tuple(failures.get(candidate.name, ())),
+    )
+
+
+def _compare(chosen: Sequence[Training], default: Sequence[Training]) -> Comparison | None:
+    """Over the seeds that both have; None for the default itself, or when they share no seed."""
+    controls = {training.seed: training for training in default}
+    pairs = [(t, controls[t.seed]) for t in chosen if t.seed in controls]
+    if not pairs or chosen is default:
+        return None
+    return compare(
+        [ours.primary_scores(TEST) for ours, _ in pairs],
+        [theirs.primary_scores(TEST) for _, theirs in pairs],
+    )
+
+
+def _nobody(_event: Event) -> None:
+    pass

@@ -1,0 +1,32 @@
+"""Scores image by image, kept as small .npz files."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]  # score name -> {"normal", "anomaly"} -> (N,)
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Write scores atomically; each array is named `<score>/<normal or anomaly>`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {
+        f"{name}/{side}": values for name, sides in scores.items() for side, values in sides.items()
+    }
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+def load_scores(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Read what `save_scores` wrote."""
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            name, _, side = key.rpartition("/")
+            scores.setdefault(name, {})[side] = arrays[key]
+    return scores

@@ -1,0 +1,295 @@
+"""The search: Optuna proposes, Ray Tune trains, the study remembers.
+
+One validation AUROC per epoch is all that steers it; no test image is read. The best validation
+AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
+"""
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+import amatune
+from amatune import registry
+from amatune.data.protocol import Problem, make_problem
+from amatune.detector import DetectorConfig, ImageShape
+from amatune.errors import RequestError
+from amatune.runs import RunFolder
+from amatune.tuning import cluster, execution
+from amatune.tuning import study as studies
+from amatune.tuning.checkpoints import Checkpoints
+from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
+from amatune.tuning.execution import Ending
+from amatune.tuning.job import CHECKPOINT_SECONDS, Images
+from amatune.tuning.request import SearchRequest
+from amatune.tuning.session import FINISHED, Session
+
+__all__ = ["SearchOutcome", "SearchRequest", "run_search", "saved_request"]
+
+SCHEMA = 1  # of run.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """How a search ended. `best_*` are empty when no trial reached the full budget."""
+
+    run: RunFolder
+    ending: Ending
+    done: int
+    pruned: int
+    failed: int
+    best_number: int | None
+    best_auroc: float | None  # on validation images: a selection figure, biased upwards
+    best_settings: dict[str, Any]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it; `resume=True` continues it."""
+        return self.ending == "interrupted"
+
+
+def saved_request(run: RunFolder) -> SearchRequest:
+    """What a run was asked to do."""
+    return SearchRequest.from_dict(run.read()["request"])
+
+
+def run_search(
+    request: SearchRequest,
+    listener: Listener | None = None,
+    resume: bool = False,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> SearchOutcome:
+    """Search as requested and return when all trials have ended, time is over or on Ctrl-C.
+
+    With `resume` the run `request.name` goes on, or the newest one for None: finished trials stay,
+    unfinished ones continue from their newest checkpoint, then new ones follow until there are
+    `request.trials` in all. Raises `RequestError` (also its kinds `ConfigError`, `DataError`) for
+    what cannot be done, before anything is started; on resuming also when the request differs from
+    the saved one in what decides the search.
+
+    `checkpoint_seconds` is how much of a trial's training a kill may cost.
+    """
+    emit = listener or _nobody
+    if resume:
+        run = RunFolder.open(request.name, request.runs_dir)
+        with run.alone():
+            problem = _reopen(run, request)
+            return _search(run, request, problem, emit, checkpoint_seconds)
+
+    problem = make_problem(request.problem)
+    _complete(request, problem.image_shape)  # refuses impossible fixed values
+    run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
+    with run.alone():
+        request = replace(request, name=run.name)
+        run.write(
+            {
+                "schema": SCHEMA,
+                "request": request.to_dict(),
+                "method": request.method,
+                "seed": request.seed,
+                "problem": problem.to_dict(),
+                **_circumstances(),
+                "continued": [],
+            }
+        )
+        return _search(run, request, problem, emit, checkpoint_seconds)
+
+
+def _search(
+    run: RunFolder,
+    request: SearchRequest,
+    problem: Problem,
+    emit: Listener,
+    checkpoint_seconds: float,
+) -> SearchOutcome:
+    began = time.monotonic()
+    trainable: Any = registry.trainable_class(request.method)
+    images = _images(problem)
+    study = _study(run, request, problem.image_shape)
+    place = trials_place(run, request)
+    session = Session(
+        study,
+        request,
+        run,
+        Checkpoints(place),
+        registry.search_space(request.method),
+        _Completion(request, problem.image_shape),
+        emit,
+        checkpoint_seconds,
+    )
+    ending: Ending = "finished"
+    if session.left > 0:
+        with cluster.cluster(request.address):
+            room = find_room(request, trainable)
+            emit(
+                SearchStarted(
+                    run=run.path,
+                    method=request.method,
+                    problem=problem.describe(),
+                    trials=request.trials,
+                    finished=session.count(*FINISHED),
+                    epochs=request.epochs,
+                    concurrent=room.concurrent,
+                    cpus_per_trial=request.cpus_per_trial,
+                    gpus_per_trial=room.gpus_per_trial,
+                    warnings=tuple(problem.warnings),
+                )
+            )
+            ending = execution.execute(
+                session,
+                trainable=trainable,
+                images=images,
+                cpus_per_trial=request.cpus_per_trial,
+                gpus_per_trial=room.gpus_per_trial,
+                concurrent=room.concurrent,
+                place=place,
+                halt=execution.Halt(request.time_budget),
+            )
+    outcome = _outcome(run, study, ending)
+    emit(
+        SearchEnded(
+            run=run.path,
+            ending=ending,
+            done=outcome.done,
+            pruned=outcome.pruned,
+            failed=outcome.failed,
+            best=outcome.best_number,
+            best_auroc=outcome.best_auroc,
+            seconds=time.monotonic() - began,
+        )
+    )
+    return outcome
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the cluster has room for."""
+
+    concurrent: int
+    gpus_per_trial: float
+
+
+def find_room(request: SearchRequest, trainable: Any) -> Room:
+    """How many trials run at a time, and with what share of a GPU.
+
+    Raises `RequestError` when not even one fits.
+    """
+    share = request.gpus_per_trial
+    if share is None:
+        share = trainable.gpu_share if cluster.gpus() > 0 else 0.0
+    fit = cluster.places(request.cpus_per_trial, share)
+    if fit < 1:
+        raise RequestError(
+            f"no machine has room for a trial with {request.cpus_per_trial:g} CPUs and {share:g} "
+            "GPUs; ask for less per trial"
+        )
+    return Room(min(fit, request.concurrent or fit), share)
+
+
+def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:
+    """Where Ray Tune keeps its files: a folder inside the run's, there or at the storage path."""
+    if request.storage_path is None:
+        return str(run.path / inside)
+    return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
+
+
+class _Completion:
+    """Makes settings a whole configuration."""
+
+    def __init__(self, request: SearchRequest, image_shape: ImageShape) -> None:
+        self._request = request
+        self._image_shape = image_shape
+
+    def __call__(self, settings: Mapping[str, Any]) -> DetectorConfig:
+        method = registry.detector_class(self._request.method)
+        config = method.Config.from_dict({**settings, "epochs": self._request.epochs})
+        return config.resolve(self._image_shape)
+
+
+def _complete(request: SearchRequest, image_shape: ImageShape) -> DetectorConfig:
+    """The default configuration with the fixed values in it."""
+    return _Completion(request, image_shape)(request.fixed)
+
+
+def _images(problem: Problem) -> Images:
+    normal, anomaly = problem.validation_images()
+    return Images(train=problem.train_images(), normal=normal, anomaly=anomaly)
+
+
+def _study(run: RunFolder, request: SearchRequest, image_shape: ImageShape) -> optuna.Study:
+    """The run's study; a new one starts with the default configuration."""
+    default = _complete(request, image_shape)
+    grace = default.grace_epochs() + 1
+    pruner = (
+        studies.make_pruner(request.epochs, grace)
+        if request.scheduler == "asha"
+        else optuna.pruners.NopPruner()
+    )
+    # Also when resuming: the session before may have been killed before it came to this.
+    if not run.study_path.exists():
+        space = registry.search_space(request.method)
+        studies.create_study(run, studies.default_settings(space, default, request.fixed))
+    return studies.open_study(run, pruner)
+
+
+def _reopen(run: RunFolder, request: SearchRequest) -> Problem:
+    """Check a continued run's request against the saved one and note the continuation."""
+    contents = run.read()
+    saved = saved_request(run)
+    differences = saved.differences(request)
+    if differences:
+        raise RequestError(
+            f"the run {run.name!r} cannot be continued with another request: "
+            f"{'; '.join(differences)}. Leave these as they were, or start a new run; more trials "
+            "and another time budget are possible"
+        )
+    problem = Problem.from_dict(contents["problem"])
+    continued = [*contents.get("continued", []), _circumstances()]
+    asked = replace(request, name=run.name).to_dict()
+    run.write({**contents, "request": asked, "continued": continued})
+    return problem
+
+
+def _circumstances() -> dict[str, Any]:
+    """When, how and with what a session was started."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "ray", "optuna")}
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {
+            "amatune": amatune.__version__,
+            "python": platform.python_version(),
+            **versions,
+        },
+        "machine": platform.node(),
+    }
+
+
+def _outcome(run: RunFolder, study: optuna.Study, ending: Ending) -> SearchOutcome:
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state for trial in trials]
+    best = next(iter(studies.full_trials(study)), None)
+    return SearchOutcome(
+        run=run,
+        ending=ending,
+        done=states.count(TrialState.COMPLETE),
+        pruned=states.count(TrialState.PRUNED),
+        failed=states.count(TrialState.FAIL),
+        best_number=best.number if best else None,
+        best_auroc=best.value if best else None,
+        best_settings=best.user_attrs[studies.SETTINGS] if best else {},
+    )
+
+
+def _nobody(_event: Event) -> None:
+    pass

@@ -1,0 +1,203 @@
+"""The Optuna study of a run: one SQLite file that knows every trial.
+
+Sampler, pruner and `--resume` all work from it alone. It has one writer, the process that searches;
+any number may read. SQLite must lie on a local disk, not on NFS.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from amatune.detector import DetectorConfig
+from amatune.errors import RequestError
+from amatune.runs import RunFolder
+from amatune.tuning.events import State, TrialUpdate
+from amatune.tuning.request import Sampler
+from amatune.tuning.seeds import derive_seed
+
+Space = Callable[[Any], dict[str, Any]]
+
+REDUCTION = 3  # of the trials that reach a rung, about one in REDUCTION goes on
+STARTUP_TRIALS = 10  # proposed at random before TPE has something to learn from
+
+# Keys of a trial's user attributes.
+SETTINGS = "settings"  # what was suggested and what was held fixed
+CONFIG = "config"  # the whole resolved configuration
+REASON = "reason"  # why it failed or was pruned
+
+STATES: dict[TrialState, State] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def create_study(run: RunFolder, first: Mapping[str, Any]) -> None:
+    """Make the run's study, named like the run; validation AUROC is maximised.
+
+    The first trial will be the one with the settings `first`. The file appears whole or not at all.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    temporary = run.path / f".study-{os.getpid()}.db"
+    temporary.unlink(missing_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+    study = optuna.create_study(study_name=run.name, storage=storage, direction="maximize")
+    study.enqueue_trial(dict(first))
+    storage.engine.dispose()
+    os.replace(temporary, run.study_path)
+
+
+def open_study(run: RunFolder, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+    """The study of an existing run. Raises `RequestError` when there is none or it is damaged."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not run.study_path.is_file():
+        raise RequestError(f"the run {run.name!r} has no study at {run.study_path}")
+    try:
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{run.study_path}",
+            # A reader (a dashboard, `amatune status`) may hold the lock for a moment.
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            skip_table_creation=True,
+        )
+        names = optuna.get_all_study_names(storage)
+        if len(names) != 1:
+            raise RequestError(
+                f"{run.study_path} must hold one study, it holds {len(names)}: {', '.join(names)}"
+            )
+        # Not by the run's name: a run folder may have been renamed.
+        return optuna.load_study(study_name=names[0], storage=storage, pruner=pruner)
+    except RequestError:
+        raise
+    except Exception as error:  # SQLAlchemy and Optuna each have their own families of errors
+        first_line = str(error).partition("\n")[0]
+        raise RequestError(f"{run.study_path} cannot be read as a study: {first_line}") from error
+
+
+def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that proposes trial `number`.
+
+    Each trial gets its own, seeded by its number, so that a proposal depends on the seed, the
+    number and the study's trials alone: a continued search goes on as if it had never stopped.
+    """
+    own_seed = derive_seed(seed, "proposal", number)
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=own_seed)
+    with warnings.catch_warnings():
+        # group is marked experimental. It is what keeps TPE multivariate in a space with an `if`.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP_TRIALS,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=own_seed,
+        )
+
+
+def rungs(epochs: int, grace: int) -> list[int]:
+    """Epochs at which poor trials are stopped, rising; empty when the budget is too short.
+
+    At a ninth and a third of the budget, or at a third alone, or at `grace` alone where half of the
+    budget can be saved; never before `grace` epochs.
+    """
+    early, late = math.ceil(epochs / REDUCTION**2), math.ceil(epochs / REDUCTION)
+    if early >= grace:
+        return [rung for rung in (early, early * REDUCTION) if rung < epochs]
+    if late >= grace:
+        return [late]
+    return [grace] if 2 * grace <= epochs else []
+
+
+def make_pruner(epochs: int, grace: int) -> optuna.pruners.BasePruner:
+    """Asynchronous successive halving with these `rungs`, compared at equal epochs."""
+    levels = rungs(epochs, grace)
+    if not levels:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=levels[0], reduction_factor=REDUCTION
+    )
+
+
+class HeldFixed:
+    """An Optuna trial for a space in which some names are not searched.
+
+    They take their fixed value, also in the space's conditions, and never reach the study's
+    parameters, so that the sampler does not model what does not vary.
+    """
+
+    def __init__(self, trial: Any, fixed: Mapping[str, Any]) -> None:
+        self._trial = trial
+        self._fixed = fixed
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> Any:
+        """Like `optuna.Trial.suggest_float`."""
+        return self._value("suggest_float", name, low, high, **options)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> Any:
+        """Like `optuna.Trial.suggest_int`."""
+        return self._value("suggest_int", name, low, high, **options)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Like `optuna.Trial.suggest_categorical`."""
+        return self._value("suggest_categorical", name, choices)
+
+    def _value(self, kind: str, name: str, *rule: Any, **options: Any) -> Any:
+        if name in self._fixed:
+            return self._fixed[name]
+        return getattr(self._trial, kind)(name, *rule, **options)
+
+
+class _Defaults:
+    """Stands in for an Optuna trial and answers with a configuration's own values."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self._config = config
+
+    def _value(self, name: str, *_rule: Any, **_options: Any) -> Any:
+        return getattr(self._config, name)
+
+    suggest_float = suggest_int = suggest_categorical = _value
+
+
+def default_settings(
+    space: Space, config: DetectorConfig, fixed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of `config` that the space would search, and the fixed ones.
+
+    `config` is the resolved default configuration with the fixed values already in it.
+    """
+    return {**space(HeldFixed(_Defaults(config), fixed)), **fixed}
+
+
+def trial_update(trial: FrozenTrial, epochs: int) -> TrialUpdate:
+    """A trial of the study as an event."""
+    values = trial.intermediate_values
+    epoch = max(values, default=0)
+    return TrialUpdate(
+        number=trial.number,
+        state=STATES[trial.state],
+        epoch=epoch,
+        epochs=epochs,
+        auroc=values.get(epoch),
+        settings=trial.user_attrs.get(SETTINGS, trial.params),
+        reason=trial.user_attrs.get(REASON, ""),
+    )
+
+
+def read_trials(run: RunFolder) -> list[TrialUpdate]:
+    """Every trial of a run, by number; the search may be going on meanwhile."""
+    epochs = run.read()["request"]["epochs"]
+    return [trial_update(t, epochs) for t in open_study(run).get_trials(deepcopy=False)]
+
+
+def full_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that reached the full budget, best validation AUROC first, then by number."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))

@@ -1,0 +1,1 @@
+"""What a search of each method tries: one file per method, `def space(trial)`."""

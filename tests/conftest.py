@@ -1,0 +1,37 @@
+"""What several test files share: a small trained detector and pictures to score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from amatune.detectors.ama import AMA, AMAConfig
+
+torch.set_num_threads(1)  # small networks: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def detector() -> AMA:
+    """AMA for grey 12 x 12 images, trained for an epoch on 32 of them, and calibrated."""
+    images = torch.from_numpy(_images(32))
+    small = AMA(AMAConfig(epochs=1, batch_size=16, width=0.05, critic_steps=1), (1, 12, 12))
+    small.train_epoch(images)
+    small.calibrate(images)
+    return small
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five PNG pictures, 0.png to 4.png, that fit the detector."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(_images(5)):
+        Image.fromarray(image[0]).save(folder / f"{number}.png")
+    return folder
+
+
+def _images(count: int) -> np.ndarray:
+    """Noise, uint8 (count, 1, 12, 12)."""
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, 1, 12, 12), dtype=np.uint8)

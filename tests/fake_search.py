@@ -1,0 +1,112 @@
+"""What the tests of the search share: a problem made of noise, and a cluster that knows the fakes.
+
+Run as a program it is a search that a test can kill:
+
+    python fake_search.py '{"runs_dir": ..., "name": ..., "trials": 4, ...}' [resume]
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from fake_method import FakeDetector, FakeTrainable, space
+
+from amatune import registry
+from amatune.data.protocol import ProblemRequest
+from amatune.tuning import retrain, search
+from amatune.tuning.events import Event
+from amatune.tuning.request import SearchRequest
+
+SHAPE = (1, 8, 8)
+
+
+class FakeProblem:
+    """Noise; anomalies are a little brighter."""
+
+    image_shape = SHAPE
+    warnings: tuple[str, ...] = ()
+    may_test = False
+
+    def train_images(self) -> np.ndarray:
+        return noise(200, 100, seed=0)
+
+    def validation_images(self) -> tuple[np.ndarray, np.ndarray]:
+        return noise(60, 100, seed=1), noise(50, 106, seed=2)
+
+    def test_images(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.may_test:
+            raise AssertionError("a test image was read")
+        return noise(80, 100, seed=3), noise(40, 106, seed=4)
+
+    def test_duplicates(self) -> list[str]:
+        return []
+
+    def describe(self) -> str:
+        return "noise against brighter noise"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"fake": True}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FakeProblem":
+        assert values == {"fake": True}
+        return cls()
+
+
+def noise(count: int, mean: float, seed: int) -> np.ndarray:
+    """uint8 (count, 1, 8, 8)."""
+    values = np.random.default_rng(seed).normal(mean, 30, (count, *SHAPE))
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make "fake" the one method, and FakeProblem the one problem, of this process."""
+    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+    monkeypatch.setattr(registry, "trainable_class", lambda _method: FakeTrainable)
+    monkeypatch.setattr(registry, "search_space", lambda _method: space)
+    monkeypatch.setattr(search, "make_problem", lambda _request: FakeProblem())
+    monkeypatch.setattr(search, "Problem", FakeProblem)
+    monkeypatch.setattr(retrain, "Problem", FakeProblem)
+    monkeypatch.setattr(FakeProblem, "may_test", False)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """A cluster that says it has 4 CPUs and a GPU, and whose workers can import the fakes.
+
+    Searches find the connection open and use it, all test files the same one.
+    """
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    if not ray.is_initialized():
+        ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+
+
+def request(runs_dir: Path | str, **changes: Any) -> SearchRequest:
+    """A small search with the fakes, one trial at a time: starting a worker takes seconds."""
+    small = {"name": "run", "trials": 4, "epochs": 9, "concurrent": 1, "gpus_per_trial": 0.0}
+    values: dict[str, Any] = {**small, **changes}
+    return SearchRequest(problem=ProblemRequest(), method="fake", runs_dir=str(runs_dir), **values)
+
+
+if __name__ == "__main__":
+    wanted = json.loads(sys.argv[1])
+    saving = wanted.pop("checkpoint_seconds", 60.0)
+    install(pytest.MonkeyPatch())
+
+    def show(event: Event) -> None:
+        if wanted.get("name") != "silent":
+            print(type(event).__name__, getattr(event, "state", ""), flush=True)
+
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    outcome = search.run_search(
+        request(**wanted), show, resume=sys.argv[2:] == ["resume"], checkpoint_seconds=saving
+    )
+    sys.exit(130 if outcome.interrupted else 0)

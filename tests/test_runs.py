@@ -1,0 +1,112 @@
+"""Run folders: names, refusals, and files that are never half written."""
+
+import json
+import multiprocessing
+import os
+
+import pytest
+
+from amatune.errors import RequestError
+from amatune.runs import RunFolder, all_runs, write_json
+
+
+def make(runs_dir, name, started="2026-01-01"):
+    run = RunFolder.create(runs_dir, name, "digits")
+    run.write({"started": started})
+    return run
+
+
+def test_paths(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    assert run.name == "r"
+    assert run.study_path == tmp_path / "r" / "study.db"
+    assert not run.path.exists()
+
+
+def test_create_makes_the_folder_and_its_parents(tmp_path):
+    run = RunFolder.create(tmp_path / "a" / "b", "first", "digits")
+    assert run.path.is_dir()
+    assert run.name == "first"
+
+
+def test_names_made_from_time_and_data_set_are_unique(tmp_path):
+    runs = [RunFolder.create(tmp_path, None, "folder:/data/My scans/") for _ in range(3)]
+    assert len({run.name for run in runs}) == 3
+    assert all("My-scans" in run.name for run in runs)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-x", "a b", "ä"])
+def test_impossible_names_are_refused(tmp_path, name):
+    with pytest.raises(RequestError, match="cannot be called"):
+        RunFolder.create(tmp_path, name, "digits")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_is_refused(tmp_path):
+    make(tmp_path, "mine")
+    with pytest.raises(RequestError, match=r"'mine' exists already.*--resume"):
+        RunFolder.create(tmp_path, "mine", "digits")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RequestError, match="is not a run"):
+        RunFolder.create(tmp_path, "mine", "digits")
+
+
+def test_open_by_name_path_and_newest(tmp_path):
+    make(tmp_path, "b", "2026-01-01T10:00")
+    make(tmp_path, "a", "2026-01-02T10:00")
+    assert RunFolder.open("b", tmp_path).name == "b"
+    assert RunFolder.open(str(tmp_path / "b"), "elsewhere").name == "b"
+    assert RunFolder.open(None, tmp_path).name == "a"
+    assert [run.name for run in all_runs(tmp_path)] == ["b", "a"]
+
+
+def test_open_says_what_there_is(tmp_path):
+    with pytest.raises(RequestError, match="there are no runs"):
+        RunFolder.open(None, tmp_path / "none")
+    make(tmp_path, "scans-1")
+    make(tmp_path, "other")
+    with pytest.raises(RequestError, match="did you mean 'scans-1'"):
+        RunFolder.open("scan-1", tmp_path)
+    with pytest.raises(RequestError, match="known: other, scans-1"):
+        RunFolder.open("zzz", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_a_broken_run_json_is_a_request_error(tmp_path, text):
+    run = make(tmp_path, "r")
+    run.run_json.write_text(text, encoding="latin-1")
+    with pytest.raises(RequestError, match=r"run\.json"):
+        run.read()
+
+
+def test_write_replaces_and_survives_failure(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def hold(path, ready, release):
+    with RunFolder(path).alone():
+        ready.set()
+        release.wait(30)
+
+
+def test_a_run_is_worked_on_by_one_process(tmp_path):
+    run = make(tmp_path, "r")
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(run.path, ready, release))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(RequestError, match="another process"), run.alone():
+        pass
+    os.kill(other.pid, 9)  # the lock goes with the process
+    other.join()
+    with run.alone():
+        pass

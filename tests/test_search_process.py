@@ -1,0 +1,104 @@
+"""A search as a process: killed, interrupted, and listened to. Each on a cluster of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from amatune.errors import RequestError
+from amatune.runs import RunFolder
+from amatune.tuning.study import read_trials
+
+HERE = Path(__file__).parent
+
+
+def start(tmp_path, *words, **changes):
+    """The search of `fake_search.py`, in a session of its own: its group can be signalled."""
+    wanted = {"runs_dir": str(tmp_path), "trials": 4, "scheduler": "none", **changes}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "fake_search.py"), json.dumps(wanted), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def trials(tmp_path, name="run"):
+    return read_trials(RunFolder(tmp_path / name))
+
+
+def wait_until(condition, process, seconds=90):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it took too long"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def epochs_of(tmp_path):
+    try:
+        return [t.epoch for t in trials(tmp_path)]
+    except RequestError:  # not made yet
+        return []
+
+
+def test_kill_nine_and_resume(tmp_path):
+    """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost."""
+    slow = {"fixed": {"seconds": 0.1}, "epochs": 12, "checkpoint_seconds": 0.0}
+    process = start(tmp_path, **slow)
+    wait_until(lambda: sum(epochs_of(tmp_path)) >= 18, process)
+    process.kill()
+    process.communicate()
+    before = trials(tmp_path)
+    assert "running" in [t.state for t in before]
+    # A second search of the same run is possible at once: the lock went with the process.
+    process = start(tmp_path, "resume", **slow)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+    after = trials(tmp_path)
+    assert [t.number for t in after] == [0, 1, 2, 3]
+    assert [t.state for t in after] == ["done"] * 4
+    assert [t.settings for t in after[: len(before)]] == [t.settings for t in before]
+    ends = Counter(line for line in output.splitlines() if line.endswith(("done", "failed")))
+    assert sum(ends.values()) == 4 - [t.state for t in before].count("done")
+    continued = [t for t in before if t.state == "running" and t.epoch > 1]
+    # From their checkpoints, not from the start: a result per epoch that was left, and few twice.
+    results = output.splitlines().count("TrialUpdate running")
+    left = 4 * 12 - sum(t.epoch for t in before)
+    assert results < left + 2 * len(continued) + 4 * 2
+    assert not list((tmp_path / "run" / "trials").glob("*/checkpoint_*"))
+
+
+def test_one_interrupt_ends_it_in_good_order(tmp_path):
+    """Ctrl-C in a terminal reaches every process of the group, Ray's as well."""
+    process = start(tmp_path, fixed={"seconds": 0.1}, epochs=500, trials=3, concurrent=2)
+    wait_until(lambda: sum(epochs_of(tmp_path)) >= 4, process)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    assert time.monotonic() - began < 40
+    assert "SearchEnded" in output
+    unfinished = trials(tmp_path)
+    assert {t.state for t in unfinished} == {"running"}
+    for trial in unfinished:
+        places = (tmp_path / "run" / "trials").glob(f"{trial.number:04d}/checkpoint_*/*.pt")
+        assert [torch.load(p, weights_only=True)["epoch"] for p in places] >= [trial.epoch - 1]
+
+
+def test_a_search_says_nothing_by_itself(tmp_path):
+    """Neither Ray nor Optuna nor a failing trial writes to the streams."""
+    process = start(tmp_path, name="silent", fixed={"diverges_at": 0.7}, trials=3)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (output, errors) == ("", "")
+    assert "failed" in [t.state for t in trials(tmp_path, "silent")]

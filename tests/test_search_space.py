@@ -1,0 +1,89 @@
+"""Search spaces of all methods: what they suggest is a configuration."""
+
+import dataclasses
+import warnings
+
+import optuna
+import pytest
+
+from amatune.registry import detector_class, method_names, search_space
+from amatune.tuning.study import HeldFixed, default_settings, make_sampler
+
+SHAPES = [(1, 28, 28), (3, 32, 32)]
+
+
+def proposals(method, count, sampler="random"):
+    study = optuna.create_study(direction="maximize")
+    for number in range(count):
+        study.sampler = make_sampler(sampler, 0, number)
+        trial = study.ask()
+        settings = search_space(method)(trial)
+        yield trial, settings
+        study.tell(trial, number % 7 / 7)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("method", method_names())
+def test_proposals_are_configurations_under_their_own_names(method, sampler):
+    config_class = detector_class(method).Config
+    for trial, settings in proposals(method, 60, sampler):
+        assert settings == trial.params
+        for shape in SHAPES:
+            config = config_class.from_dict({**settings, "epochs": 30}).resolve(shape)
+            for name, value in settings.items():
+                assert getattr(config, name) == value, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("method", method_names())
+def test_the_default_configuration_lies_in_the_space(method, shape):
+    config = detector_class(method).Config(epochs=30).resolve(shape)
+    settings = default_settings(search_space(method), config, {})
+    study = optuna.create_study()
+    study.enqueue_trial(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna's way to say that a value is outside
+        suggested = search_space(method)(study.ask())
+    assert suggested == settings
+    assert config.replace(**suggested) == config
+
+
+def test_ama_searches_what_its_geometry_uses():
+    searched = {}
+    for _, settings in proposals("ama", 60):
+        searched.setdefault(settings["geometry"], set()).add(frozenset(settings))
+        if settings["geometry"] == "ray":
+            assert settings["delta"] <= 1
+    common = {"geometry", "k", "lambda_inter", "lambda_neg", "lambda_reg", "lr"}
+    assert searched == {
+        "cube": {frozenset(common)},
+        "ray": {frozenset(common | {"direction", "delta"})},
+        "shell": {frozenset(common | {"direction", "delta", "radius"})},
+    }
+
+
+def test_a_fixed_setting_is_not_suggested_and_decides_conditions():
+    study = optuna.create_study()
+    trial = study.ask()
+    fixed = {"geometry": "cube", "lr": 1e-2}  # a fixed value need not lie in the space
+    settings = search_space("ama")(HeldFixed(trial, fixed))
+    assert settings["geometry"] == "cube"
+    assert settings["lr"] == 1e-2
+    assert "delta" not in settings
+    assert not set(fixed) & set(trial.params)
+
+
+def test_default_settings_take_fixed_values():
+    config = detector_class("ama").Config(geometry="cube", width=0.25).resolve((1, 28, 28))
+    settings = default_settings(search_space("ama"), config, {"geometry": "cube", "width": 0.25})
+    assert settings["width"] == 0.25
+    assert "delta" not in settings
+    assert dataclasses.replace(config, **settings) == config

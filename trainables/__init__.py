@@ -1,0 +1,1 @@
+"""The methods under Ray Tune: one thin adapter per method, `TRAINABLE = ...`."""

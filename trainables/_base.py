@@ -1,0 +1,186 @@
+"""The one `tune.Trainable`: trains any detector, one epoch per step.
+
+A worker process serves many trials one after the other (`reuse_actors`). Whatever belongs to one
+trial is made in `_begin` and nowhere else, so that a reused worker trains exactly as a fresh one.
+The networks are built at the first step: what one trial's settings break is then that trial's
+failure, and not the worker's.
+"""
+
+import dataclasses
+import pickle
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ray import tune
+from ray.tune.result import DONE, SHOULD_CHECKPOINT
+
+from amatune import metrics
+from amatune.detector import Detector
+from amatune.errors import AmatuneError, DivergedError
+from amatune.tuning.checkpoints import CHECKPOINT_FILE
+from amatune.tuning.device import claim_device
+from amatune.tuning.job import Job, Trained
+from amatune.tuning.tensorboard import TrainingLog
+
+CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
+
+
+class DetectorTrainable(tune.Trainable):
+    """Trains `detector_class` on images from the object store; a method's adapter subclasses it.
+
+    Every step reports `epoch`, `auroc` (validation AUROC of the primary score), `aurocs` by score
+    name and `losses` by name. The last one also has `trained`, the fields of `Trained`.
+    """
+
+    detector_class: ClassVar[type[Detector]]
+    gpu_share: ClassVar[float] = 0.25  # of a GPU per trial, when the user does not say
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], train: np.ndarray, normal: np.ndarray, anomaly: np.ndarray
+    ) -> None:
+        """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
+        validation."""
+        resources = self.trial_resources.required_resources if self.trial_resources else {}
+        self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0))
+        # Copies: arrays in the object store are read-only and shared.
+        self._train, self._normal, self._anomaly = (
+            torch.tensor(images, device=self._device) for images in (train, normal, anomaly)
+        )
+        few = min(CALIBRATION_IMAGES, len(self._train))
+        spread = torch.linspace(0, len(self._train) - 1, few).round().long()
+        self._sample = self._train[spread.to(self._device)]
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Forget the trial before; called instead of `setup` when the worker is reused."""
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._job = Job(**config["job"])
+        self._detector: Detector | None = None
+        self._log: TrainingLog | None = None
+        self._saved_at = time.monotonic()
+
+    def _end(self) -> None:
+        if self._log is not None:
+            self._log.close()
+        self._log = None
+
+    def cleanup(self) -> None:
+        """Close the event files."""
+        self._end()
+
+    def step(self) -> dict[str, Any]:
+        """Train an epoch, calibrate, and score the validation images."""
+        try:
+            return self._step()
+        except torch.cuda.OutOfMemoryError as error:
+            raise AmatuneError(
+                "out of GPU memory; a larger share (--gpus-per-trial), smaller networks (--width) "
+                "or smaller batches need less"
+            ) from error
+
+    def _step(self) -> dict[str, Any]:
+        detector = self._detector or self._build()
+        losses = detector.train_epoch(self._train)
+        epoch = detector.epoch
+        done = epoch >= detector.config.epochs
+        detector.calibrate(self._train if done else self._sample)
+        scores = self._scores(detector)
+        aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
+        auroc = aurocs[detector.primary_score]
+        self._write_log(detector, losses, aurocs, scores)
+
+        due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
+        result: dict[str, Any] = {
+            "epoch": epoch,
+            "auroc": auroc,
+            "aurocs": aurocs,
+            "losses": losses,
+            DONE: done,
+            SHOULD_CHECKPOINT: due and not done,
+        }
+        if done:
+            model = detector.inference_state() if self._job.keep_model else None
+            trained = Trained(scores=scores, primary=detector.primary_score, model=model)
+            result["trained"] = {
+                f.name: getattr(trained, f.name) for f in dataclasses.fields(trained)
+            }
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write all that resuming needs."""
+        detector = self._detector or self._build()
+        torch.save(detector.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
+        self._saved_at = time.monotonic()
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Continue from a checkpoint folder."""
+        self._detector = self._new_detector()
+        self._detector.load_state_dict(_read_checkpoint(checkpoint, self._device))
+
+    def _build(self) -> Detector:
+        """The job's detector, at the newest epoch that was saved and can be read, else at 0."""
+        detector = self._new_detector()
+        for place in self._job.checkpoints:
+            try:
+                with tune.Checkpoint(place).as_directory() as folder:
+                    state = _read_checkpoint(folder, self._device)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+                continue  # cut short by a kill; the one before it is whole
+            detector.load_state_dict(state)
+            break
+        self._detector = detector
+        return detector
+
+    def _new_detector(self) -> Detector:
+        config = self.detector_class.Config.from_dict(self._job.config)
+        channels, height, width = self._train.shape[1:]
+        return self.detector_class(config, (channels, height, width), self._device, self._job.seed)
+
+    def _scores(self, detector: Detector) -> dict[str, dict[str, np.ndarray]]:
+        sets = {"normal": self._normal, "anomaly": self._anomaly}
+        by_set = {name: detector.scores(images) for name, images in sets.items()}
+        scores = {
+            score: {name: by_set[name][score].numpy() for name in sets}
+            for score in detector.score_names
+        }
+        bad = [n for n, s in scores.items() if not all(np.isfinite(v).all() for v in s.values())]
+        if bad:
+            raise DivergedError(
+                f"{detector.name} diverged in epoch {detector.epoch}: scores "
+                f"{', '.join(bad)} of validation images are not finite"
+            )
+        return scores
+
+    def _write_log(
+        self,
+        detector: Detector,
+        losses: dict[str, float],
+        aurocs: dict[str, float],
+        scores: dict[str, dict[str, np.ndarray]],
+    ) -> None:
+        job, epoch = self._job, detector.epoch
+        if self._log is None:
+            epochs = detector.config.epochs
+            self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
+        self._log.scalars(epoch, losses, aurocs, aurocs[detector.primary_score])
+        if self._log.shows_pictures(epoch):
+            images = {"normal": self._normal, "anomaly": self._anomaly}
+            self._log.reconstructions(epoch, detector, images)
+            train = detector.scores(self._sample)
+            self._log.histograms(
+                epoch, {n: {"training": train[n].numpy(), **s} for n, s in scores.items()}
+            )
+
+
+def _read_checkpoint(folder: str, device: str) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(
+        Path(folder) / CHECKPOINT_FILE, map_location=device, weights_only=True
+    )
+    return state
