@@ -1,0 +1,75 @@
+# make demo and make test do their own set-up; `make help` lists the targets.
+
+# The demo: digits 0-4 are normal, 5-9 the anomalies, small networks at a quarter of their width.
+DEMO_TRIALS  ?= 12
+DEMO_EPOCHS  ?= 30
+DEMO_WIDTH   ?= 0.25
+DEMO_TOP     ?= 1
+DEMO_SEEDS   ?= 3
+DEMO_SEED    ?= 0
+DEMO_PROBLEM ?= --dataset digits --normal-class 0 --normal-class 1 --normal-class 2 \
+                --normal-class 3 --normal-class 4
+DEMO_FIXED   ?= --width $(DEMO_WIDTH) --fix batch_size=64 --fix critic_steps=2
+DEMO_FOLDER  := demo
+DEMO_RUN     := digits
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The interpreter that creates .venv; make setup PYTHON=/path/to/python overrides the choice.
+PYTHON ?=
+
+.PHONY: help setup demo test clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@echo 'Targets:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install amatune and its tools into it
+
+demo: $(STAMP) ## search, retrain, export and score on the embedded digits, in minutes
+	@rm -rf $(DEMO_FOLDER)
+	@set -e; export PATH="$(abspath $(BIN)):$$PATH"; \
+	step() { printf '\n$$ %s\n' "$$*"; "$$@"; }; \
+	step amatune search $(DEMO_PROBLEM) $(DEMO_FIXED) --trials $(DEMO_TRIALS) \
+	    --epochs $(DEMO_EPOCHS) --seed $(DEMO_SEED) --runs-dir $(DEMO_FOLDER)/runs --name $(DEMO_RUN); \
+	step amatune best $(DEMO_RUN) --runs-dir $(DEMO_FOLDER)/runs --top $(DEMO_TOP) \
+	    --seeds $(DEMO_SEEDS) --export; \
+	step python benchmarks/demo_pictures.py $(DEMO_FOLDER)/runs/$(DEMO_RUN) $(DEMO_FOLDER)/pictures; \
+	step amatune score $(DEMO_FOLDER)/runs/$(DEMO_RUN)/best/export $(DEMO_FOLDER)/pictures; \
+	step amatune status $(DEMO_RUN) --runs-dir $(DEMO_FOLDER)/runs
+
+test: $(STAMP) ## lint, format check, types, tests; stops at the first that fails
+	@check() { printf '\n== %s\n' "$$*"; "$(BIN)/$$@" || { echo "make test: $$1 failed" >&2; exit 1; }; }; \
+	check ruff check . && \
+	check ruff format --check . && \
+	check mypy && \
+	check pytest
+
+clean: ## remove .venv, caches, the demo's output; runs/ is kept
+	rm -rf $(VENV) $(DEMO_FOLDER) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
+
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	suits() { "$$1" -c "import sys, $$2; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; }; \
+	if ! suits $(BIN)/python pip; then \
+	    chosen=''; \
+	    for python in $(PYTHONS); do \
+	        if suits "$$python" 'venv, ensurepip'; then chosen="$$python"; break; fi; \
+	    done; \
+	    if [ -z "$$chosen" ]; then \
+	        echo 'make setup: no Python 3.11 or newer with its venv module; tried: $(PYTHONS).' >&2; \
+	        echo 'Install one (Debian, Ubuntu: apt install python3 python3-venv) or name it:' \
+	             'make setup PYTHON=/path/to/python3' >&2; \
+	        exit 1; \
+	    fi; \
+	    rm -rf $(VENV); \
+	    "$$chosen" -m venv $(VENV); \
+	fi; \
+	echo 'make setup: installing into $(VENV); the first time downloads torch and ray'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	touch $(STAMP)

@@ -1,0 +1,1027 @@
+"""The command line.
+
+Commands turn options into requests, show what happens meanwhile, and print the result. What is
+slow to import (torch, Ray, Optuna) is imported inside the command that needs it, so that
+`amatune --help` answers at once.
+
+Exit codes: 0 done, 1 ran and failed, 2 the request was wrong, 130 interrupted and resumable. Only
+`AmatuneError` and the errors of option parsing become a message; anything else is a bug and keeps
+its traceback.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import inspect
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TextIO, TypeVar
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+import amatune
+from amatune.errors import AmatuneError, RequestError
+from amatune.runs import RunFolder, all_runs
+from amatune.tuning.events import (
+    Event,
+    RetrainStarted,
+    RetrainUpdate,
+    SearchStarted,
+    State,
+    TestStarted,
+    TrialUpdate,
+)
+
+if TYPE_CHECKING:
+    from amatune.export import ScoredPicture
+    from amatune.tuning.leaderboard import Leaderboard
+    from amatune.tuning.request import SearchRequest
+    from amatune.tuning.search import SearchOutcome
+
+RUNS_DIR = "runs"
+TABLE_ROWS = 20  # trials listed at the end of a search; `amatune status` lists them all
+PIPE_WIDTH = 120  # columns of a table that does not go to a terminal
+PROGRESS_SECONDS = 30.0  # of silence in a pipe, before a line tells how far things are
+
+app = typer.Typer(
+    name="amatune",
+    help="Search the settings of an image anomaly detector, retrain the best, score pictures.",
+    epilog="A first run, in minutes:\n"
+    "amatune search --width 0.25 --epochs 30 --trials 12\n"
+    "amatune best --export",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# What option parsing raises for a wrong option, value or command.
+_UsageError: type[Any] = typer.BadParameter.mro()[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `arguments` default to the process's own."""
+    try:
+        code = app(args=arguments, prog_name="amatune", standalone_mode=False)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "amatune"
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message}; see {command} --help", 2)
+    except AmatuneError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"amatune: {message}", file=sys.stderr)
+    return code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"amatune {amatune.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _entry(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _command(*examples: str) -> Callable[[_Command], _Command]:
+    """Register a command; its docstring is its help, reflowed to the terminal's width."""
+
+    def register(function: _Command) -> _Command:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        epilog = "\n".join(["[bold]Examples[/bold]", *map(escape, examples)])
+        return app.command(help=text, epilog=epilog)(function)
+
+    return register
+
+
+# --- option values --------------------------------------------------------------------------------
+
+
+# Parsers of our own, since a message must name the value that is wrong.
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_AUTO = -1.0  # a share of GPUs: `auto`, in the place of the None that a parser cannot return
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a time; write 90s, 10m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _gpu_share(text: str) -> float:
+    if text == "auto":
+        return _AUTO
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a share of GPUs; write auto, 0, 0.25, 1 or 2")
+    return share
+
+
+def _fixed_settings(assignments: Sequence[str], width: float | None) -> dict[str, Any]:
+    """The settings that --fix and --width hold fixed."""
+    fixed: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if not name or not text:
+            raise RequestError(f"--fix {assignment!r} is not NAME=VALUE, such as critic_steps=2")
+        if name in fixed:
+            raise RequestError(f"--fix gives {name!r} twice; give it one value")
+        fixed[name] = _setting(text)
+    if width is not None:
+        if "width" in fixed:
+            raise RequestError("--width and --fix width=... say the same thing; give one of them")
+        fixed["width"] = width
+    return fixed
+
+
+def _setting(text: str) -> Any:
+    """A setting as `_value` writes it: a number, true, false, none, a list or a word."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text.lower().replace("none", "null"))
+    return text
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _option(panel: str, metavar: str, text: str, **rules: Any) -> Any:
+    return typer.Option(metavar=metavar, help=text, rich_help_panel=panel, **rules)
+
+
+_data = partial(_option, "The problem")
+_tune = partial(_option, "The search")
+_machine = partial(_option, "The machine")
+_folder = partial(_option, "The run")
+_plain = partial(_option, "Options")
+
+_DATASET = "Normal images: a name that `amatune datasets` lists, folder:PATH or npz:PATH."
+_OOD = "Data set of the anomalies. May be repeated."
+_CLASS = "Normal class; without --ood the other classes are the anomalies. May be repeated."
+_VAL = "Anomalies the search may look at, to choose by."
+_SIZE = "Side of the square all images are brought to; by default the data set's own."
+_CHANNELS = "Grey (1) or colour (3); by default the data set's own."
+_METHOD = "The detector; `amatune methods` lists them."
+_TRIALS = "Settings to try, those of an earlier session included."
+_EPOCHS = "Full budget of a trial: passes over the training images."
+_TIME = "End the search after 90s, 10m or 2h; --resume continues it."
+_WIDTH = "Hold the networks' width at this multiple of the published one."
+_FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
+_SAMPLER = "How settings are proposed: learned from earlier trials, or at random."
+_SCHEDULER = "How poor trials are stopped: at ASHA's rungs, or not at all."
+_SEED = "Decides the splits, the proposals and the trainings."
+_GPUS = "GPUs of one trial, such as 0.25: four trials share one; by default auto."
+_CPUS = "CPU cores of one trial."
+_CONCURRENT = "Trials at a time; by default as many as fit."
+_ADDRESS = "Address of a running Ray cluster; by default this machine alone."
+_STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
+_NAME = "Name of the run; by default made of the time and the data set."
+_RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
+_RUNS_DIR = "Folder that holds the runs."
+
+# Options and an argument that several commands share.
+_Run = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Name or folder; by default the newest run.")
+]
+_RunsDir = Annotated[Path, _plain("DIR", _RUNS_DIR)]
+
+
+@_command(
+    "amatune search --width 0.25 --epochs 30 --trials 12",
+    "amatune search --dataset digits --normal-class 0 --normal-class 1 --name zero-one",
+    "amatune search --dataset folder:good --ood folder:bad --time-budget 2h",
+    "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
+    "amatune search --resume --name zero-one --trials 100",
+)
+def search(
+    context: typer.Context,
+    dataset: Annotated[str, _data("NAME", _DATASET)] = "digits",
+    ood: Annotated[list[str] | None, _data("NAME", _OOD)] = None,
+    normal_class: Annotated[list[str] | None, _data("CLASS", _CLASS)] = None,
+    val_anomalies: Annotated[int, _data("N", _VAL, parser=_whole)] = 50,
+    image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=_whole)] = None,
+    channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=_whole)] = None,
+    method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
+    trials: Annotated[int, _tune("N", _TRIALS, parser=_whole)] = 50,
+    epochs: Annotated[int, _tune("N", _EPOCHS, parser=_whole)] = 100,
+    time_budget: Annotated[float | None, _tune("TIME", _TIME, parser=_duration)] = None,
+    width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=_number)] = None,
+    fix: Annotated[list[str] | None, _tune("NAME=VALUE", _FIX)] = None,
+    sampler: Annotated[str, _tune("tpe|random", _SAMPLER)] = "tpe",
+    scheduler: Annotated[str, _tune("asha|none", _SCHEDULER)] = "asha",
+    seed: Annotated[int, _tune("N", _SEED, parser=_whole)] = 0,
+    gpus_per_trial: Annotated[float | None, _machine("SHARE", _GPUS, parser=_gpu_share)] = None,
+    cpus_per_trial: Annotated[float, _machine("N", _CPUS, parser=_number)] = 1.0,
+    concurrent: Annotated[int | None, _machine("N", _CONCURRENT, parser=_whole)] = None,
+    address: Annotated[str | None, _machine("ADDRESS", _ADDRESS)] = None,
+    storage_path: Annotated[str | None, _machine("PATH", _STORAGE)] = None,
+    name: Annotated[str | None, _folder("NAME", _NAME)] = None,
+    runs_dir: Annotated[Path, _folder("DIR", _RUNS_DIR)] = Path(RUNS_DIR),
+    resume: Annotated[
+        bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")
+    ] = False,
+) -> int:
+    """Search the settings of a detector for one problem.
+
+    Trains with many settings on normal images, stops the poor ones early, and ranks them by how
+    well they tell held-out normal images from a few known anomalies. No test image is touched:
+    `amatune best` then retrains the best settings and measures them once.
+    """
+    from amatune.tuning.search import run_search
+
+    problem = {
+        "dataset": dataset,
+        "ood": tuple(ood or ()),
+        "normal_classes": tuple(normal_class or ()),
+        "val_anomalies": val_anomalies,
+        "seed": seed,
+        "image_size": image_size,
+        "channels": channels,
+    }
+    settings = {
+        "method": method,
+        "trials": trials,
+        "epochs": epochs,
+        "time_budget": time_budget,
+        "gpus_per_trial": None if gpus_per_trial == _AUTO else gpus_per_trial,
+        "cpus_per_trial": cpus_per_trial,
+        "concurrent": concurrent,
+        "seed": seed,
+        "sampler": sampler,
+        "scheduler": scheduler,
+        "fixed": _fixed_settings(fix or (), width),
+        "address": address,
+        "storage_path": storage_path,
+        "name": name,
+        "runs_dir": str(runs_dir),
+    }
+    request = _continued(context, problem, settings) if resume else _request(problem, settings)
+    console = _console()
+    view = _view(console, held=tuple(request.fixed), time_budget=request.time_budget)
+    try:
+        with view:
+            outcome = run_search(request, listener=view, resume=resume)
+    except KeyboardInterrupt:
+        # Before the first trial, or a second Ctrl-C during the orderly end of the first.
+        how = "" if view.run is None else f"; {_how_to_resume(RunFolder(view.run))}"
+        return _fail(f"interrupted{how}", 130)
+    return _print_outcome(console, request, outcome)
+
+
+@_command(
+    "amatune best --export",
+    "amatune best zero-one --top 5 --seeds 5 --export-dir models/zero-one",
+)
+def best(
+    run: _Run = None,
+    top: Annotated[int, _plain("N", "Trials to retrain, beside the defaults.", parser=_whole)] = 3,
+    seeds: Annotated[int, _plain("N", "Trainings of each, from fresh seeds.", parser=_whole)] = 3,
+    epochs: Annotated[
+        int | None, _plain("N", "Epochs of each; by default those of the search.", parser=_whole)
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the chosen detector to a folder of its own.")
+    ] = False,
+    export_dir: Annotated[
+        Path | None, _plain("DIR", "That folder, by default RUN/best/export; implies --export.")
+    ] = None,
+    runs_dir: _RunsDir = Path(RUNS_DIR),
+) -> int:
+    """Retrain the best settings of a run over fresh seeds, and test them once.
+
+    The winner is chosen on validation images, by its mean over the seeds; only then are the test
+    images read. The published default settings take part as a control.
+    """
+    from amatune.export import export_detector, require_replaceable
+    from amatune.tuning.model import load_model
+    from amatune.tuning.retrain import run_best
+
+    folder = RunFolder.open(run, runs_dir)
+    target = export_dir or (folder.best / "export" if export else None)
+    if target is not None:
+        require_replaceable(target)  # before hours of training, not after
+    console = _console()
+    try:
+        with _view(console) as view:
+            board = run_best(folder, top=top, seeds=seeds, epochs=epochs, listener=view)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the finished trainings", 130)
+    _say(console)
+    _print_leaderboard(console, board)
+    if target is not None:
+        export_detector(
+            load_model(board.chosen_model),
+            target,
+            method=board.method,
+            figures=_model_figures(board),
+            data=_model_data(board),
+        )
+        _say(console, f"\nExported model: {_near(target)}")
+        _say(console, f"Score pictures: {shlex.join(['amatune', 'score', _near(target)])} PATH...")
+    return 0
+
+
+@_command(
+    "amatune score runs/zero-one/best/export photos/",
+    "amatune score models/zero-one photos/ --output scores.csv",
+    "amatune score models/zero-one one.png two.jpg --json",
+)
+def score(
+    export: Annotated[
+        Path, typer.Argument(metavar="EXPORT", help="Folder that `amatune best --export` wrote.")
+    ],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Pictures, and folders of pictures.")
+    ],
+    output: Annotated[
+        Path | None, _plain("FILE", "Write there instead of to standard output.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per line instead of CSV.")
+    ] = False,
+) -> int:
+    """Score pictures with an exported detector; higher is more anomalous.
+
+    Writes CSV with the columns path, score, and every score of the detector by name. Pictures that
+    cannot be read are reported on standard error and left out; the exit code is then 1, or 2 when
+    nothing could be scored.
+    """
+    from amatune.data.pictures import find_pictures
+    from amatune.export import load
+
+    exported = load(export)
+    files = find_pictures(paths)
+    scored = failed = 0
+    with _destination(output) as file, _scoring_progress(len(files)) as advance:
+        write = _writer(file, exported.detector.score_names, as_json)
+        for picture in exported.score_files(files):
+            if picture.problem is None:
+                write(picture)
+                scored += 1
+            else:
+                _fail(picture.problem, 1)
+                failed += 1
+            advance()
+        if not scored:
+            raise RequestError(f"nothing was scored: none of {failed} pictures could be read")
+    return 1 if failed else 0
+
+
+@_command("amatune status", "amatune status zero-one")
+def status(run: _Run = None, runs_dir: _RunsDir = Path(RUNS_DIR)) -> None:
+    """Show a run: its trials, the best so far, and what was retrained and exported.
+
+    Reads the run's folder alone, so it also works while the search is under way.
+    """
+    from amatune.tuning.leaderboard import read_leaderboard
+    from amatune.tuning.study import read_trials
+
+    folder = RunFolder.open(run, runs_dir)
+    request = folder.read()["request"]
+    trials = read_trials(folder)
+    numbers = {state: sum(trial.state == state for trial in trials) for state in _STYLES}
+    counts = [f"{number} {state}" for state, number in numbers.items() if number]
+    console = _console()
+    _say(
+        console,
+        f"Run {folder.name}: {', '.join(counts) or 'no trials yet'}, of {request['trials']}",
+    )
+    if request["fixed"]:
+        _say(console, f"Held fixed: {_settings(request['fixed'])}")
+    _say(console)
+    _print_trials(console, trials, held=tuple(request["fixed"]))
+    _say(console)
+    if (folder.best / "leaderboard.json").exists():
+        _print_leaderboard(console, read_leaderboard(folder))
+        _say(console)
+    if (folder.best / "export").exists():
+        _say(console, f"Exported model: {_near(folder.best / 'export')}")
+    _say(console, f"Compare the trials: {_tensorboard(folder)}")
+    others = [other.name for other in all_runs(folder.path.parent) if other.path != folder.path]
+    if others:
+        _say(console, f"Other runs here: {', '.join(others)}")
+
+
+@_command("amatune datasets")
+def datasets() -> None:
+    """List the data sets that --dataset and --ood accept."""
+    from amatune.data.sources import list_datasets
+
+    table = _table("name", "images", "train", "test", "what it is")
+    for info in list_datasets():
+        sizes = ("-" if size is None else f"{size:,}" for size in (info.train, info.test))
+        table.add_row(*map(escape, (info.name, info.image, *sizes, info.summary)))
+    _console().print(table)
+
+
+@_command("amatune methods")
+def methods() -> None:
+    """List the detectors that --method accepts."""
+    from amatune.registry import detector_class, method_names
+
+    table = _table("name", "scores", "what it is")
+    for name in method_names():
+        cls = detector_class(name)
+        table.add_row(*map(escape, (name, ", ".join(cls.score_names), cls.summary)))
+    _console().print(table)
+
+
+@_command("amatune space ama")
+def space(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="One of `amatune methods`.")],
+) -> None:
+    """Show what a search of a method varies, with ranges and the published defaults.
+
+    `amatune search --fix NAME=VALUE` holds any of them fixed.
+    """
+    from amatune.tuning.describe import describe_space
+
+    table = _table("setting", "range", "default", "only when")
+    for parameter in describe_space(method):
+        default = _value(parameter.default)
+        table.add_row(*map(escape, (parameter.name, parameter.range, default, parameter.condition)))
+    _console().print(table)
+
+
+# --- requests and results -------------------------------------------------------------------------
+
+
+def _request(problem: Mapping[str, Any], settings: Mapping[str, Any]) -> "SearchRequest":
+    from amatune.data.protocol import ProblemRequest
+    from amatune.tuning.request import SearchRequest
+
+    return SearchRequest(problem=ProblemRequest(**problem), **settings)
+
+
+def _continued(
+    context: typer.Context, problem: Mapping[str, Any], settings: Mapping[str, Any]
+) -> "SearchRequest":
+    """The request of an earlier run, changed by the options that were given on the command line.
+
+    Whether such a change is possible is for the search to decide.
+    """
+    from amatune.tuning.search import saved_request
+
+    folder = RunFolder.open(settings["name"], settings["runs_dir"])
+    earlier = saved_request(folder)
+    renamed = {"normal_class": "normal_classes", "fix": "fixed", "width": "fixed"}
+    given = {
+        renamed.get(option, option)
+        for option in context.params
+        if (source := context.get_parameter_source(option)) and source.name == "COMMANDLINE"
+    }
+    changes = {key: value for key, value in settings.items() if key in given}
+    # The earlier session's time says nothing about this one's.
+    changes["time_budget"] = settings["time_budget"]
+    changes |= {"name": folder.name, "runs_dir": str(folder.path.parent)}
+    changes["problem"] = dataclasses.replace(
+        earlier.problem, **{key: value for key, value in problem.items() if key in given}
+    )
+    return dataclasses.replace(earlier, **changes)
+
+
+def _print_outcome(console: Console, request: "SearchRequest", outcome: "SearchOutcome") -> int:
+    """The table of trials and what to do next; returns the exit code."""
+    from amatune.tuning.study import read_trials
+
+    run = outcome.run
+    trials = read_trials(run)
+    _say(console)
+    _print_trials(console, trials, held=tuple(request.fixed), most=TABLE_ROWS)
+    if len(trials) > TABLE_ROWS:
+        more = len(trials) - TABLE_ROWS
+        _say(console, f"and {more} more: {_about(run, 'status', run.name)}")
+    _say(console)
+    if outcome.interrupted:
+        return _fail(f"interrupted; {_how_to_resume(run)}", 130)
+    if outcome.ending == "out of time":
+        _say(console, f"The time is used up; {_how_to_resume(run)}")
+    if outcome.best_number is None:
+        raise AmatuneError(
+            f"no trial reached the full budget of {request.epochs} epochs: {outcome.pruned} were "
+            f"stopped, {outcome.failed} failed"
+        )
+    _say(
+        console,
+        f"Best: trial {outcome.best_number}, validation AUROC {_figure(outcome.best_auroc)}, an "
+        f"optimistic figure: the best of {len(trials)}, on few anomalies.",
+    )
+    _say(console, f"Retrain and test the best: {_about(run, 'best', run.name, '--export')}")
+    _say(console, f"Compare the trials: {_tensorboard(run)}")
+    return 0
+
+
+def _print_trials(
+    console: Console, trials: Sequence[TrialUpdate], held: Sequence[str], most: int | None = None
+) -> None:
+    """The trials, those with the full budget first, then by validation AUROC."""
+    order: list[State] = ["done", "running", "pruned", "failed", "waiting"]
+    ranked = sorted(
+        trials,
+        key=lambda t: (order.index(t.state), -math.inf if t.auroc is None else -t.auroc, t.number),
+    )
+    table = _table("trial", "state", "epochs", "validation AUROC", "settings")
+    for trial in ranked[:most]:
+        table.add_row(
+            str(trial.number),
+            Text(trial.state, style=_STYLES[trial.state]),
+            f"{trial.epoch}/{trial.epochs}",
+            _figure(trial.auroc),
+            escape(trial.reason if trial.state == "failed" else _settings(trial.settings, held)),
+        )
+    console.print(table)
+
+
+def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
+    """Figures of the retrained configurations, and whether the chosen one beats the default."""
+    seeds = "1 seed" if len(board.seeds) == 1 else f"{len(board.seeds)} seeds"
+    scores = list(board.rows[0].test)
+    columns = [c for name in scores for c in (f"test AUROC of {name}", "95% interval")]
+    table = _table("", f"retrained, {seeds}", "validation AUROC", *columns)
+    for row in board.rows:
+        figures = []
+        for test in (row.test[name] for name in scores):
+            figures.append(_figure(test.auroc, test.auroc_spread))
+            figures.append(f"{test.auroc_low:.3f} to {test.auroc_high:.3f}")
+        validation = _figure(row.validation_auroc, row.validation_spread)
+        table.add_row("*" if row.chosen else "", row.configuration, validation, *figures)
+    console.print(table)
+
+    chosen = board.chosen
+    test = chosen.test[board.primary_score]
+    _say(console, f"\n* {chosen.configuration}, chosen on validation images:")
+    _say(console, f"  {_settings(chosen.settings)}")
+    _say(
+        console,
+        f"Test AUROC of {board.primary_score}: {_figure(test.auroc, test.auroc_spread)}, 95% "
+        f"interval {test.auroc_low:.3f} to {test.auroc_high:.3f} ({board.test_normals} normal and "
+        f"{board.test_anomalies} anomalous images)",
+    )
+    _say(
+        console,
+        f"AUPR {_figure(test.aupr, test.aupr_spread)}, FPR at 95% TPR "
+        f"{_figure(test.fpr95, test.fpr95_spread)}",
+    )
+    if board.comparison is not None:
+        versus = board.comparison
+        _say(
+            console,
+            f"Against the default: {versus.difference:+.3f} AUROC, standard error "
+            f"{versus.standard_error:.3f}, p = {versus.p:.2g}: {versus.verdict}",
+        )
+    elif chosen.default:
+        _say(console, "No searched settings did better than the default on validation images.")
+    failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
+    for line in (*failures, *board.dropped, *board.warnings):
+        _say(console, f"warning: {line}")
+
+
+def _model_figures(board: "Leaderboard") -> dict[str, Any]:
+    """What a model card says about the chosen configuration."""
+    row, primary = board.chosen, board.chosen.test[board.primary_score]
+    over = "one seed" if len(board.seeds) == 1 else f"mean of {len(board.seeds)} seeds"
+    figures: dict[str, Any] = {
+        f"test AUROC of {name}": {
+            "value": test.auroc,
+            "spread": test.auroc_spread,
+            "low": test.auroc_low,
+            "high": test.auroc_high,
+            "note": over if name == board.primary_score else f"{over}; not the score in use",
+        }
+        for name, test in row.test.items()
+    }
+    figures["test AUPR"] = {"value": primary.aupr, "spread": primary.aupr_spread, "note": over}
+    figures["test FPR at 95% TPR"] = {
+        "value": primary.fpr95,
+        "spread": primary.fpr95_spread,
+        "note": over,
+    }
+    figures["validation AUROC"] = {
+        "value": row.validation_auroc,
+        "spread": row.validation_spread,
+        "note": f"{over}; the settings were chosen by it, so it is optimistic",
+    }
+    return figures
+
+
+def _model_data(board: "Leaderboard") -> dict[str, Any]:
+    """What a model card says about the images behind the figures."""
+    from amatune.data.protocol import Problem
+
+    problem = Problem.from_dict(board.run.read()["problem"])
+    return {
+        "summary": problem.describe(),
+        "request": problem.request.to_dict(),
+        "counts": problem.splits.counts(),
+        "warnings": [*problem.warnings, *board.warnings],
+    }
+
+
+# --- showing what happens -------------------------------------------------------------------------
+
+_STYLES: dict[State, str] = {
+    "done": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "running": "cyan",
+    "waiting": "dim",
+}
+_ENDED: tuple[State, ...] = ("done", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One line of a progress display: a trial of a search, or a seed of a retraining."""
+
+    label: str
+    state: State
+    epoch: int
+    epochs: int
+    auroc: float | None  # validation
+    detail: str  # settings, or why it failed
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Full budget first, then by AUROC."""
+        return self.state == "done", -math.inf if self.auroc is None else self.auroc
+
+
+@dataclass
+class _View:
+    """Follows the events of a search or a retraining; the subclasses show them."""
+
+    console: Console
+    held: Sequence[str] = ()  # settings not worth repeating for every trial: those held fixed
+    time_budget: float | None = None  # seconds
+    run: Path | None = None
+    trainings: dict[str, _Training] = field(default_factory=dict)
+    total: int = 0
+    earlier: int = 0  # ended before this command
+    began: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event: this is the listener of `run_search` and `run_best`."""
+        match event:
+            case SearchStarted():
+                self.begin(event.run, event.trials)
+                self.say(f"run {_near(event.run)}: {event.problem}")
+                gpus = f" and {event.gpus_per_trial:g} GPU" if event.gpus_per_trial else ""
+                self.say(
+                    f"{event.method}: {event.trials} trials of up to {event.epochs} epochs, "
+                    f"{event.concurrent} at a time with {event.cpus_per_trial:g} CPU{gpus} each"
+                )
+                self.recall(event.run, event.finished)
+                self.warn(event.warnings)
+            case RetrainStarted():
+                all_of_them = len(event.configurations) * len(event.seeds)
+                self.begin(event.run, all_of_them - event.finished)
+                self.say(
+                    f"retraining {', '.join(event.configurations)}: {len(event.seeds)} seeds of "
+                    f"{event.epochs} epochs each"
+                )
+                if event.finished:
+                    self.say(f"{event.finished} of {all_of_them} trainings are finished already")
+                self.warn(event.warnings)
+            case TrialUpdate():
+                self.update(self.trial(event))
+            case RetrainUpdate(configuration=configuration, seed=seed, reason=reason):
+                label = f"{configuration} seed {seed}"
+                self.update(
+                    _Training(label, event.state, event.epoch, event.epochs, event.auroc, reason)
+                )
+            case TestStarted():
+                self.say(
+                    f"chosen on validation images: {event.chosen}; scoring the test images with "
+                    f"{event.models} models"
+                )
+
+    def begin(self, run: Path, total: int) -> None:
+        """Start the clock."""
+        self.run, self.total, self.began = run, total, time.monotonic()
+
+    def trial(self, event: TrialUpdate) -> _Training:
+        """A trial as a line of the display."""
+        failed = event.state == "failed"
+        detail = event.reason if failed else _settings(event.settings, self.held)
+        label = f"trial {event.number}"
+        return _Training(label, event.state, event.epoch, event.epochs, event.auroc, detail)
+
+    def recall(self, run: Path, finished: int) -> None:
+        """Take in the trials that an earlier session of the run finished."""
+        if not finished:
+            return
+        from amatune.tuning.study import read_trials
+
+        known = [self.trial(t) for t in read_trials(RunFolder(run)) if t.state in _ENDED]
+        self.trainings = {training.label: training for training in known}
+        self.earlier = len(known)
+        self.say(f"{finished} trials are finished already")
+
+    def update(self, training: _Training) -> None:
+        """Take in a training's new state."""
+        self.trainings[training.label] = training
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        _say(self.console, line)
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print what the user should know before hours of work."""
+        for warning in warnings:
+            self.say(f"warning: {warning}")
+
+    def now(self) -> list[_Training]:
+        """All trainings; a copy, since another thread may be drawing it."""
+        return list(self.trainings.values())
+
+    def count(self, *states: State) -> int:
+        """How many trainings are in one of these states."""
+        return sum(training.state in states for training in self.now())
+
+    def running(self) -> list[_Training]:
+        """The trainings under way."""
+        return [training for training in self.now() if training.state == "running"]
+
+    def best(self, most: int) -> list[_Training]:
+        """The best trainings that ended, best first."""
+        ended = [training for training in self.now() if training.state in ("done", "pruned")]
+        return sorted(ended, key=lambda training: training.rank, reverse=True)[:most]
+
+    def times(self) -> str:
+        """Time gone and, once a training has ended, about how much is left."""
+        gone = time.monotonic() - self.began
+        ended = self.count(*_ENDED)
+        left = math.inf
+        if ended > self.earlier:
+            left = gone / (ended - self.earlier) * (self.total - ended)
+        if self.time_budget is not None:
+            left = min(left, max(0.0, self.time_budget - gone))
+        return f"{_clock(gone)} gone" + ("" if left == math.inf else f", about {_clock(left)} left")
+
+
+class _LiveView(_View):
+    """A table that redraws itself: how far things are, what runs, the best few."""
+
+    def __enter__(self) -> Self:
+        self.live = Live(get_renderable=self.draw, console=self.console, transient=True)
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def draw(self) -> RenderableType:
+        """The display as of now; called from the refreshing thread."""
+        if not self.total:
+            return Text("starting ...", style="dim")
+        ended = self.count(*_ENDED)
+        states: tuple[State, ...] = ("running", *_ENDED)
+        counts = Text("  ").join(Text(f"{self.count(s)} {s}", style=_STYLES[s]) for s in states)
+        head = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=self.total, completed=ended, width=20)
+        head.add_row(bar, f"{ended} of {self.total}", counts)
+
+        # Lines for the head, the times, the headings, a gap and the lines said above.
+        room = max(4, self.console.height - 10)
+        running, best = self.running(), self.best(min(5, room // 2))
+        shown = running[: room - len(best)]
+        table = _table("", "state", "epoch", "validation AUROC", "settings")
+        # The settings get the width that is left, and one line.
+        table.expand, table.columns[-1].ratio, table.columns[-1].no_wrap = True, 1, True
+        for training in [*shown, None, *best]:
+            if training is None:
+                table.add_row(Text("best", style="bold") if best else "")
+                continue
+            table.add_row(
+                training.label,
+                Text(training.state, style=_STYLES[training.state]),
+                f"{training.epoch}/{training.epochs}",
+                _figure(training.auroc),
+                escape(training.detail),
+            )
+        hidden = len(running) - len(shown)
+        more = [Text(f"{hidden} more are running", style="dim")] if hidden else []
+        return Group(head, Text(self.times(), style="dim"), table, *more)
+
+
+class _PlainView(_View):
+    """A line per training that ended, and one now and then about those under way."""
+
+    spoke = 0.0  # when the last line was said
+
+    def say(self, line: str) -> None:
+        """Print a line at once, so that a log can be followed."""
+        super().say(line)
+        self.console.file.flush()
+        self.spoke = time.monotonic()
+
+    def update(self, training: _Training) -> None:
+        """Report an ending, or how far things are when nothing was said for a while."""
+        super().update(training)
+        if training.state in _ENDED:
+            facts = [
+                f"{training.label} {training.state}",
+                f"epoch {training.epoch}/{training.epochs}",
+                f"validation AUROC {_figure(training.auroc)}",
+            ]
+            if training.detail:
+                facts.append(training.detail)
+            self.say(f"[{_clock(time.monotonic() - self.began)}] {', '.join(facts)}")
+        elif time.monotonic() - self.spoke > PROGRESS_SECONDS:
+            running = [f"{t.label} at {t.epoch}/{t.epochs}" for t in self.running()]
+            facts = [f"{self.count(*_ENDED)} of {self.total} ended"]
+            if running:
+                more = f" and {len(running) - 4} more" if len(running) > 4 else ""
+                facts.append(f"running {', '.join(running[:4])}{more}")
+            facts += [f"best {_figure(t.auroc)} ({t.label})" for t in self.best(1)]
+            self.say(f"[{self.times()}] {'; '.join(facts)}")
+
+
+def _console() -> Console:
+    """Standard output; in a pipe without colours, and wide enough for a table."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def _view(console: Console, **options: Any) -> _View:
+    live = console.is_terminal and not console.is_dumb_terminal
+    return (_LiveView if live else _PlainView)(console, **options)
+
+
+def _table(*columns: str) -> Table:
+    """A table without rules; its last column wraps, the others do not."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1])
+    return table
+
+
+def _say(console: Console, line: str = "") -> None:
+    """Print a line as it is, unbroken, so that it can be copied and searched."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _destination(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    if output.is_dir() or not output.parent.is_dir():
+        raise RequestError(f"cannot write to {output}: name a file in a folder that exists")
+    partial_file = output.with_name(f".{output.name}.partial")
+    try:
+        with partial_file.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial_file.replace(output)
+    except OSError as error:
+        raise AmatuneError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _scoring_progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error when that is a terminal; yields what to call per picture."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("pictures"), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _writer(file: TextIO, names: Sequence[str], as_json: bool) -> Callable[["ScoredPicture"], None]:
+    """What writes one scored picture to `file`: a CSV row, or a line with a JSON object."""
+    table = csv.writer(file, lineterminator="\n")
+    if not as_json:
+        table.writerow(["path", "score", *names])
+
+    def write(picture: "ScoredPicture") -> None:
+        # Six digits: what lies beyond depends on how pictures were batched.
+        scores = {"score": picture.score, **picture.scores}
+        rounded = {name: float(f"{value:.6g}") for name, value in scores.items()}
+        row = {"path": str(picture.path), **rounded}
+        if as_json:
+            print(json.dumps(row), file=file)
+        else:
+            table.writerow(row.values())
+
+    return write
+
+
+# --- how values read ------------------------------------------------------------------------------
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "none" if value is None else str(value)
+
+
+def _settings(settings: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+    return " ".join(f"{k}={_value(v)}" for k, v in settings.items() if k not in without)
+
+
+def _figure(value: float | None, spread: float | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _near(path: Path) -> str:
+    """The path as short as it gets: relative when it lies below the working directory."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def _about(run: RunFolder, *words: str) -> str:
+    """An `amatune` command line about a run, to copy."""
+    runs_dir = _near(run.path.parent)
+    tail = [] if runs_dir == RUNS_DIR else ["--runs-dir", runs_dir]
+    return shlex.join(["amatune", *words, *tail])
+
+
+def _how_to_resume(run: RunFolder) -> str:
+    return f"continue with: {_about(run, 'search', '--resume', '--name', run.name)}"
+
+
+def _tensorboard(run: RunFolder) -> str:
+    return shlex.join(["tensorboard", "--logdir", _near(run.tensorboard)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
