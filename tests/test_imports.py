@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "detectors": {"errors", "detector", "core", "backbones"},
     "registry": {"errors", "detector", "core", "backbones", "detectors"},
     "metrics": set(),
-    "data": {"errors"},
+    "data": {"errors", "metrics"},
     "runs": {"errors", "data"},
     "tuning": BELOW_TUNING,
     "export": BELOW_TUNING,

@@ -196,14 +196,21 @@ def test_stopped_in_good_order_nothing_is_trained_twice(tmp_path, monkeypatch):
         if getattr(event, "epoch", 0) == 3:
             halts[0].request("interrupted")
 
-    asked = request(tmp_path, trials=2, epochs=8, scheduler="none", fixed={"seconds": 0.1})
+    asked = request(
+        tmp_path,
+        trials=2,
+        epochs=8,
+        scheduler="none",
+        fixed={"seconds": 0.1},
+        storage_path=f"file://{tmp_path}/shared",  # a URI, like s3://...
+    )
     outcome = run_search(asked, stop_soon)
     assert outcome.ending == "interrupted"
     assert outcome.interrupted
     (unfinished,) = trials(tmp_path)
     assert (unfinished.state, outcome.done) == ("running", 0)
     assert 3 <= unfinished.epoch < 8
-    (checkpoint,) = (tmp_path / "run" / "trials").glob("0000/checkpoint_*/checkpoint.pt")
+    (checkpoint,) = (tmp_path / "shared" / "run" / "trials").glob("0000/checkpoint_*/checkpoint.pt")
     assert torch.load(checkpoint, weights_only=True)["epoch"] >= unfinished.epoch - 1
 
     monkeypatch.setattr(execution, "Halt", original)
@@ -257,8 +264,8 @@ def test_four_trials_share_a_gpu(tmp_path):
 
     asked = request(
         tmp_path,
-        trials=8,
-        epochs=60,
+        trials=5,
+        epochs=40,
         concurrent=None,
         gpus_per_trial=None,
         cpus_per_trial=0.5,

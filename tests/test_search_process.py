@@ -51,7 +51,7 @@ def epochs_of(tmp_path):
 
 def test_kill_nine_and_resume(tmp_path):
     """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost."""
-    slow = {"fixed": {"seconds": 0.1}, "epochs": 12, "checkpoint_seconds": 0.0}
+    slow = {"fixed": {"seconds": 0.1}, "epochs": 12, "trials": 3, "checkpoint_seconds": 0.0}
     process = start(tmp_path, **slow)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 18, process)
     process.kill()
@@ -64,16 +64,16 @@ def test_kill_nine_and_resume(tmp_path):
     assert process.returncode == 0, errors
 
     after = trials(tmp_path)
-    assert [t.number for t in after] == [0, 1, 2, 3]
-    assert [t.state for t in after] == ["done"] * 4
+    assert [t.number for t in after] == [0, 1, 2]
+    assert [t.state for t in after] == ["done"] * 3
     assert [t.settings for t in after[: len(before)]] == [t.settings for t in before]
     ends = Counter(line for line in output.splitlines() if line.endswith(("done", "failed")))
-    assert sum(ends.values()) == 4 - [t.state for t in before].count("done")
+    assert sum(ends.values()) == 3 - [t.state for t in before].count("done")
     continued = [t for t in before if t.state == "running" and t.epoch > 1]
     # From their checkpoints, not from the start: a result per epoch that was left, and few twice.
     results = output.splitlines().count("TrialUpdate running")
-    left = 4 * 12 - sum(t.epoch for t in before)
-    assert results < left + 2 * len(continued) + 4 * 2
+    left = 3 * 12 - sum(t.epoch for t in before)
+    assert results < left + 2 * len(continued) + 3 * 2
     assert not list((tmp_path / "run" / "trials").glob("*/checkpoint_*"))
 
 
@@ -97,7 +97,7 @@ def test_one_interrupt_ends_it_in_good_order(tmp_path):
 
 def test_a_search_says_nothing_by_itself(tmp_path):
     """Neither Ray nor Optuna nor a failing trial writes to the streams."""
-    process = start(tmp_path, name="silent", fixed={"diverges_at": 0.7}, trials=3)
+    process = start(tmp_path, name="silent", fixed={"diverges_at": 0.7}, trials=2)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")

@@ -6,6 +6,7 @@ configuration. The choice falls on the best mean validation AUROC over the seeds
 test images read, scored by every detector, and turned into a `Leaderboard`.
 """
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -135,7 +136,7 @@ def run_best(
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}")
     emit = listener or _nobody
-    with run.alone():
+    with run.alone(), contextlib.ExitStack() as stack:
         request = saved_request(run)
         problem = Problem.from_dict(run.read()["problem"])
         candidates = shortlist(run, request, problem, top, epochs or request.epochs)
@@ -161,6 +162,7 @@ def run_best(
             )
         )
         if work.left:
+            stack.enter_context(cluster.cluster(request.address))  # one for training and testing
             _train(work, request, problem)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
@@ -327,18 +329,17 @@ def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
     """Carry out all trainings that are left."""
     trainable: Any = registry.trainable_class(request.method)
     normal, anomaly = problem.validation_images()
-    with cluster.cluster(request.address):
-        room = find_room(request, trainable)
-        ending = execution.execute(
-            work,
-            trainable=trainable,
-            images=Images(train=problem.train_images(), normal=normal, anomaly=anomaly),
-            cpus_per_trial=request.cpus_per_trial,
-            gpus_per_trial=room.gpus_per_trial,
-            concurrent=room.concurrent,
-            place=work.place,
-            halt=execution.Halt(),
-        )
+    room = find_room(request, trainable)
+    ending = execution.execute(
+        work,
+        trainable=trainable,
+        images=Images(train=problem.train_images(), normal=normal, anomaly=anomaly),
+        cpus_per_trial=request.cpus_per_trial,
+        gpus_per_trial=room.gpus_per_trial,
+        concurrent=room.concurrent,
+        place=work.place,
+        halt=execution.Halt(),
+    )
     if ending == "interrupted":
         raise KeyboardInterrupt
 

@@ -1,0 +1,245 @@
+"""Training speed of AMA: images per second, each trick's gain, the share of the machine's peak.
+
+    python benchmarks/throughput.py                          # this code alone
+    python benchmarks/throughput.py --authors PATH           # and against the authors' public code
+    python benchmarks/throughput.py --device cuda --batch 256
+
+PATH is a checkout of github.com/somepago/AMA; nothing of it is part of this project. All variants
+run in one process, in turn, and what is printed is the median of the ratios of neighbouring runs:
+the machine may be as noisy as it likes. Multiply-adds are those of matrix products and convolutions
+alone, forward and backward, as torch's own counter finds them in one step.
+"""
+
+import argparse
+import contextlib
+import platform
+import statistics
+import sys
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.utils.flop_counter import FlopCounterMode
+
+from amatune.core import networks
+from amatune.detectors.ama import AMA, AMAConfig
+
+SHAPES = {"residual": (3, 32, 32), "small": (1, 28, 28)}
+Step = Callable[[Tensor], None]
+
+
+class Repeating(AMA):
+    """Makes reconstructions, interpolates and negatives anew for every critic step."""
+
+    def _train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+        for _ in range(self.config.critic_steps):
+            losses = self._critic_step(self._make_pairs(batch, anomalies).detached())
+        losses["autoencoder"] = self._autoencoder_step(self._make_pairs(batch, anomalies))
+        return losses
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Convolutions and the resampling beside them as separate operations."""
+
+    def pooled(self: networks.PooledConv2d, x: Tensor) -> Tensor:
+        return avg_pool2d(conv2d(x, self.weight, self.bias, padding=1), 2)
+
+    def upsampled(self: networks.UpsampledConv2d, x: Tensor) -> Tensor:
+        return conv2d(interpolate(x, scale_factor=2), self.weight, self.bias, padding=1)
+
+    originals = networks.PooledConv2d.forward, networks.UpsampledConv2d.forward
+    networks.PooledConv2d.forward, networks.UpsampledConv2d.forward = pooled, upsampled  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        networks.PooledConv2d.forward, networks.UpsampledConv2d.forward = originals  # type: ignore[method-assign]
+
+
+def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> Step:
+    """One training step of this code with the authors' losses, after the warm-up."""
+    config = AMAConfig(
+        network=arguments.family,
+        width=arguments.width,
+        batch_size=arguments.batch,
+        warmup=0.0,
+        direction="inward",
+        **{**AMA.presets["authors-code"], **settings},  # type: ignore[arg-type]
+    )
+    detector = kind(config, SHAPES[arguments.family], arguments.device)
+    for module in (detector.encoder, detector.decoder, detector.critic):
+        module.train()
+
+    def step(images: Tensor) -> None:
+        detector._train_step(images)
+
+    return step
+
+
+def authors(arguments: argparse.Namespace) -> Step:
+    """One training step put together from the authors' networks and loss functions."""
+    sys.path.insert(0, str(arguments.authors))
+    sys.modules["wandb"] = types.ModuleType("wandb")  # imported there, not used by these parts
+    from cifar_models_bNorm import (  # type: ignore[import-not-found]
+        Encoder,
+        ResnetDiscriminator32,
+        ResnetGenerator32,
+    )
+    from interpolation import (  # type: ignore[import-not-found]
+        recon_discriminator_loss,
+        recon_loss_joint,
+    )
+
+    device, width = arguments.device, arguments.width
+    encoder = Encoder(ngpu=1, ndf=round(32 * width), nz=128, nc=3).to(device)
+    generator = ResnetGenerator32(ch=round(256 * width), z_dim=128).to(device)
+    critic = ResnetDiscriminator32(stack=6, ch=round(128 * width), spectral_norm=1).to(device)
+    nets = (encoder, generator, critic)
+    momenta = ((0.5, 0.9), (0.0, 0.9), (0.0, 0.9))
+    optimizers = [
+        torch.optim.Adam(net.parameters(), lr=3e-4, betas=betas)
+        for net, betas in zip(nets, momenta, strict=True)
+    ]
+    weights = {"anom_lambda": 5, "ip_lambda": 0.5}
+
+    def zero() -> None:
+        for net in nets:
+            net.zero_grad()
+
+    def step(images: Tensor) -> None:
+        images = images.clone()
+        count = len(images) // 10
+        labels = torch.ones(len(images), dtype=torch.long, device=device)
+        labels[:count] = -1
+        encoder.eval()
+        generator.eval()
+        with torch.no_grad():
+            factors = torch.rand(count, 1, device=device) * 0.5
+            images[:count] = generator(factors * encoder(images[:count]))
+        encoder.train()
+        generator.train()
+        for _ in range(5):
+            zero()
+            loss = recon_discriminator_loss(
+                images, labels, critic, encoder, generator, use_penalty=True, **weights
+            )
+            loss.backward()
+            optimizers[2].step()
+        norms = torch.norm(encoder(images[labels == 1]), dim=1).mean()
+        loss = norms + recon_loss_joint(images, labels, generator, encoder, critic, **weights)
+        zero()
+        loss.backward()
+        optimizers[1].step()
+        optimizers[0].step()
+
+    return step
+
+
+def seconds(step: Step, images: Tensor, repeats: int) -> float:
+    """Time of one step."""
+    wait(images)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step(images)
+    wait(images)
+    return (time.perf_counter() - start) / repeats
+
+
+def wait(images: Tensor) -> None:
+    """Let the device finish what it was given."""
+    if images.is_cuda:
+        torch.cuda.synchronize()
+
+
+def matrix_peak(device: str) -> float:
+    """Multiply-adds per second of a large float32 matrix product, the best of ten."""
+    size = 8192 if device == "cuda" else 1536
+    a, b = (torch.rand(size, size, device=device) for _ in range(2))
+    best = min(seconds(lambda _: torch.mm(a, b), a, 1) for _ in range(10))
+    return size**3 / best
+
+
+def multiply_adds(step: Step, images: Tensor) -> float:
+    """Of one step, per image."""
+    with FlopCounterMode(display=False) as counter:
+        step(images)
+    return counter.get_total_flops() / 2 / len(images)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--family", choices=SHAPES, default="residual")
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=1, help="steps in a round")
+    parser.add_argument("--authors", type=Path, help="checkout of github.com/somepago/AMA")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+
+    shape = SHAPES[arguments.family]
+    images = torch.rand(arguments.batch, *shape, device=arguments.device) * 2 - 1
+    base = ours(arguments)
+    plain_step = ours(arguments, Repeating)
+
+    def plain(batch: Tensor) -> None:
+        with unfused():
+            plain_step(batch)
+
+    variants: dict[str, Step] = {
+        "plain: nothing shared, nothing fused": plain,
+        "shared: pairs made once per batch": _unfused(ours(arguments)),
+        "fused: resampling folded into convolutions": ours(arguments, Repeating),
+    }
+    if arguments.authors:
+        if arguments.family != "residual":
+            parser.error("the authors' code has the residual networks alone")
+        variants["the authors' code"] = authors(arguments)
+
+    peak = matrix_peak(arguments.device)
+    work = multiply_adds(base, images)
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{platform.machine()}, {arguments.device}, {arguments.threads} threads, {versions}")
+    print(
+        f"{arguments.family} {'x'.join(map(str, shape))}, width {arguments.width}, "
+        f"batch {arguments.batch}, 5 critic steps, losses of the authors' code"
+    )
+    print(f"matrix peak {peak / 1e9:.1f} G multiply-adds/s; {work / 1e6:.1f} M a step and image")
+    print(f"{'':44}{'M mult-adds':>12}{'images/s':>10}{'gain':>7}")
+    best = []
+    for name, step in variants.items():
+        seconds(step, images, 1)
+        ratios, times = [], []
+        for _ in range(arguments.rounds):
+            theirs = seconds(step, images, arguments.repeats)
+            mine = seconds(base, images, arguments.repeats)
+            ratios.append(theirs / mine)
+            times.append(theirs)
+            best.append(mine)
+        per_second = arguments.batch / statistics.median(times)
+        macs = multiply_adds(step, images) / 1e6
+        print(f"{name:44}{macs:12.1f}{per_second:10.2f}{statistics.median(ratios):7.2f}")
+    per_second = arguments.batch / statistics.median(best)
+    print(f"{'amatune':44}{work / 1e6:12.1f}{per_second:10.2f}")
+    print(f"share of the matrix peak: {work * per_second / peak:.0%}")
+
+
+def _unfused(step: Step) -> Step:
+    def run(batch: Tensor) -> None:
+        with unfused():
+            step(batch)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
