@@ -9,7 +9,7 @@ DEMO_SEEDS   ?= 3
 DEMO_SEED    ?= 0
 DEMO_PROBLEM ?= --dataset digits --normal-class 0 --normal-class 1 --normal-class 2 \
                 --normal-class 3 --normal-class 4
-# Without the published decay of the learning rate: 30 epochs of 9 steps are too few to slow down.
+# Without the published decay of the learning rate: 20 epochs of 9 steps are too few to slow down.
 DEMO_FIXED   ?= --width $(DEMO_WIDTH) --fix batch_size=64 --fix critic_steps=2 --fix lr_decay=1
 DEMO_FOLDER  := demo
 DEMO_RUN     := digits
