@@ -36,7 +36,7 @@ from rich.table import Table
 from rich.text import Text
 
 import amatune
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import AmatuneError, RequestError, did_you_mean
 from amatune.runs import RunFolder, all_runs
 from amatune.tuning.events import (
     Event,
@@ -149,6 +149,7 @@ def _number(text: str) -> float:
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_FIXING = ("fix", "width", "preset")  # options that hold settings fixed
 _AUTO = -1.0  # a share of GPUs: `auto`, in the place of the None that a parser cannot return
 
 
@@ -188,6 +189,19 @@ def _fixed_settings(assignments: Sequence[str], width: float | None) -> dict[str
     return fixed
 
 
+def _preset_settings(method: str, preset: str | None) -> dict[str, Any]:
+    """The settings that --preset holds fixed. Raises `RequestError` for an unknown name."""
+    from amatune.registry import detector_class
+
+    if preset is None:
+        return {}
+    presets = detector_class(method).presets
+    if preset not in presets:
+        known = did_you_mean(preset, presets) if presets else "it has none"
+        raise RequestError(f"{method} has no preset {preset!r}; {known}")
+    return dict(presets[preset])
+
+
 def _setting(text: str) -> Any:
     """A setting as `_value` writes it: a number, true, false, none, a list or a word."""
     with contextlib.suppress(ValueError):
@@ -220,6 +234,7 @@ _EPOCHS = "Full budget of a trial: passes over the training images."
 _TIME = "End the search after 90s, 10m or 2h; --resume continues it."
 _WIDTH = "Hold the networks' width at this multiple of the published one."
 _FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
+_PRESET = "Hold the settings of a named variant fixed; `amatune methods` lists them."
 _SAMPLER = "How settings are proposed: learned from earlier trials, or at random."
 _SCHEDULER = "How poor trials are stopped: at ASHA's rungs, or not at all."
 _SEED = "Decides the splits, the proposals and the trainings."
@@ -260,6 +275,7 @@ def search(
     time_budget: Annotated[float | None, _tune("TIME", _TIME, parser=_duration)] = None,
     width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=_number)] = None,
     fix: Annotated[list[str] | None, _tune("NAME=VALUE", _FIX)] = None,
+    preset: Annotated[str | None, _tune("NAME", _PRESET)] = None,
     sampler: Annotated[str, _tune("tpe|random", _SAMPLER)] = "tpe",
     scheduler: Annotated[str, _tune("asha|none", _SCHEDULER)] = "asha",
     seed: Annotated[int, _tune("N", _SEED, parser=_whole)] = 0,
@@ -302,7 +318,7 @@ def search(
         "seed": seed,
         "sampler": sampler,
         "scheduler": scheduler,
-        "fixed": _fixed_settings(fix or (), width),
+        "fixed": {**_preset_settings(method, preset), **_fixed_settings(fix or (), width)},
         "address": address,
         "storage_path": storage_path,
         "name": name,
@@ -343,7 +359,7 @@ def best(
     """Retrain the best settings of a run over fresh seeds, and test them once.
 
     The winner is chosen on validation images, by its mean over the seeds; only then are the test
-    images read. The published default settings take part as a control.
+    images read. The default settings, with the same values held fixed, take part as a control.
     """
     from amatune.export import export_detector, require_replaceable
     from amatune.tuning.model import load_model
@@ -469,14 +485,22 @@ def datasets() -> None:
 
 @_command("amatune methods")
 def methods() -> None:
-    """List the detectors that --method accepts."""
+    """List the detectors that --method accepts, and the presets of each."""
     from amatune.registry import detector_class, method_names
 
+    console = _console()
     table = _table("name", "scores", "what it is")
+    variants = _table("method", "preset", "holds fixed")
     for name in method_names():
         cls = detector_class(name)
         table.add_row(*map(escape, (name, ", ".join(cls.score_names), cls.summary)))
-    _console().print(table)
+        for preset, settings in cls.presets.items():
+            held = _settings(settings) or "nothing: the defaults are the published values"
+            variants.add_row(*map(escape, (name, preset, held)))
+    console.print(table)
+    if variants.row_count:
+        _say(console)
+        console.print(variants)
 
 
 @_command("amatune space ama")
@@ -517,7 +541,7 @@ def _continued(
 
     folder = RunFolder.open(settings["name"], settings["runs_dir"])
     earlier = saved_request(folder)
-    renamed = {"normal_class": "normal_classes", "fix": "fixed", "width": "fixed"}
+    renamed = {"normal_class": "normal_classes", **dict.fromkeys(_FIXING, "fixed")}
     given = {
         renamed.get(option, option)
         for option in context.params
@@ -619,8 +643,8 @@ def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
         versus = board.comparison
         _say(
             console,
-            f"Against the default: {versus.difference:+.3f} AUROC, standard error "
-            f"{versus.standard_error:.3f}, p = {versus.p:.2g}: {versus.verdict}",
+            f"{versus.verdict[0].upper()}{versus.verdict[1:]}; standard error of the difference "
+            f"{versus.standard_error:.3f}",
         )
     elif chosen.default:
         _say(console, "No searched settings did better than the default on validation images.")

@@ -7,7 +7,7 @@
 PATH is a checkout of github.com/somepago/AMA; nothing of it is part of this project. All variants
 run in one process, in turn, and what is printed is the median of the ratios of neighbouring runs:
 the machine may be as noisy as it likes. Multiply-adds are those of matrix products and convolutions
-alone, forward and backward, as torch's own counter finds them in one step.
+alone, forward and backward, by torch's own formulas.
 """
 
 import argparse
@@ -20,11 +20,13 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from amatune.core import networks
 from amatune.detectors.ama import AMA, AMAConfig
@@ -164,11 +166,27 @@ def matrix_peak(device: str) -> float:
     return size**3 / best
 
 
+class Counting(TorchDispatchMode):
+    """Adds up torch's operation counts; `FlopCounterMode` does not support `autograd.grad`."""
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        """Run the operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 def multiply_adds(step: Step, images: Tensor) -> float:
     """Of one step, per image."""
-    with FlopCounterMode(display=False) as counter:
+    with Counting() as counting:
         step(images)
-    return counter.get_total_flops() / 2 / len(images)
+    return counting.flops / 2 / len(images)
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ def test_help_imports_nothing_slow() -> None:
         ("search --fix kk=3", "unknown setting 'kk'"),
         ("search --fix k=three", "k must be a whole number, got 'three'"),
         ("search --fix epochs=3", "epochs cannot be held fixed"),
+        ("search --preset authors", "did you mean 'authors-code'"),
         ("search --name a/b", "'a/b'"),
         ("search --resume", "there are no runs in runs"),
         ("search --resume --name gone", "'gone'"),
@@ -225,6 +226,15 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
     )
     assert main(["search", "--gpus-per-trial", "auto"]) == 1
     assert asked[0].gpus_per_trial is None
+
+
+def test_a_preset_holds_its_settings_fixed_and_fix_goes_before(asked: list[Any]) -> None:
+    assert call("search --preset without-mirror --fix k=2") == 1
+    assert asked[0].fixed == {"mirrored": False, "k": 2}
+    assert call("search --preset without-simplex --fix k=2") == 1
+    assert asked[0].fixed == {"k": 2}
+    assert call("search --preset paper") == 1
+    assert asked[0].fixed == {}
 
 
 @pytest.mark.parametrize(
