@@ -286,6 +286,12 @@ def test_what_fits_on_the_cluster(cpus, gpus, fit):
     assert places(cpus, gpus) == fit
 
 
+def test_a_refused_search_leaves_no_run_behind(tmp_path):
+    with pytest.raises(RequestError, match="no machine has room"):
+        run_search(request(tmp_path, cpus_per_trial=1000.0))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

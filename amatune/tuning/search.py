@@ -7,6 +7,7 @@ AUROC of many trials is biased upwards and never a result: `retrain.run_best` ma
 import importlib.metadata
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -102,7 +103,19 @@ def run_search(
                 "continued": [],
             }
         )
-        return _search(run, request, problem, emit, checkpoint_seconds)
+        try:
+            return _search(run, request, problem, emit, checkpoint_seconds)
+        except RequestError:
+            # No room, no cluster: an empty run would only count as the newest.
+            if not _has_started(run):
+                shutil.rmtree(run.path)
+            raise
+
+
+def _has_started(run: RunFolder) -> bool:
+    if not run.study_path.exists():
+        return False
+    return any(trial.state != "waiting" for trial in studies.read_trials(run))
 
 
 def _search(
