@@ -1,5 +1,6 @@
 """AMA itself: which network learns from which term, its schedule, and that it learns."""
 
+import io
 import math
 
 import pytest
@@ -324,6 +325,28 @@ def test_every_preset_trains_and_scores(preset):
     assert ("interpolation" in losses) == (preset != "without-simplex")
     assert ("negatives" in losses) == (preset != "without-atypical")
     assert detector.primary_score == ("R" if preset == "r-score" else "A")
+
+
+def test_resuming_the_residual_networks_is_exact():
+    def fresh(seed):
+        return make(seed, shape=(3, 16, 16), network="residual", spectral_norm=True)
+
+    images = as_bytes(batch(16, shape=(3, 16, 16)))
+    straight = fresh(0)
+    losses = [straight.train_epoch(images) for _ in range(4)]
+    first = fresh(0)
+    for _ in range(2):
+        first.train_epoch(images)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = fresh(9)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert [second.train_epoch(images) for _ in range(2)] == losses[2:]
+    straight.calibrate(images)
+    exported = fresh(5)
+    exported.load_inference_state(straight.inference_state())
+    assert torch.equal(exported.score(images), straight.score(images))
 
 
 # --- scores ---------------------------------------------------------------------------------------

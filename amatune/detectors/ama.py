@@ -239,6 +239,10 @@ class AMA(Detector):
         self.encoder = encoder.to(self.device).eval()
         self.decoder = generator.to(self.device).eval()
         self.critic = critic.to(self.device).eval()
+        if config.network == "residual":
+            # Measured: 1.2 times the images per second on a CPU; see benchmarks/RESULTS.md.
+            for network in self._networks().values():
+                network.to(memory_format=torch.channels_last)
 
         self.critic_optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=config.lr, betas=(config.beta1, config.beta2)
