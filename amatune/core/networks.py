@@ -225,9 +225,7 @@ class PooledConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H // 2, W // 2)."""
-        rows = pad(self.weight, (0, 0, 0, 1)) + pad(self.weight, (0, 0, 1, 0))
-        kernel = (pad(rows, (0, 1)) + pad(rows, (1, 0))) / 4
-        return conv2d(x, kernel, self.bias, stride=2, padding=1)
+        return conv2d(x, _at_four_positions(self.weight) / 4, self.bias, stride=2, padding=1)
 
 
 class UpsampledConv2d(nn.Conv2d):
@@ -242,10 +240,14 @@ class UpsampledConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, 2 H + odd, 2 W + odd)."""
-        mirrored = self.weight.flip(2, 3)
-        rows = pad(mirrored, (0, 0, 0, 1)) + pad(mirrored, (0, 0, 1, 0))
-        kernel = (pad(rows, (0, 1)) + pad(rows, (1, 0))).transpose(0, 1)
+        kernel = _at_four_positions(self.weight.flip(2, 3)).transpose(0, 1)
         return conv_transpose2d(x, kernel, self.bias, stride=2, padding=1, output_padding=self.odd)
+
+
+def _at_four_positions(kernel: Tensor) -> Tensor:
+    """The sum of a kernel shifted to the four corners of one a pixel larger, 3x3 -> 4x4."""
+    rows = pad(kernel, (0, 0, 0, 1)) + pad(kernel, (0, 0, 1, 0))
+    return pad(rows, (0, 1)) + pad(rows, (1, 0))
 
 
 def _upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

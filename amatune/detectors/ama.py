@@ -208,7 +208,7 @@ class AMA(Detector):
             "parents_paired": "all",
             "interpolation_gradient": False,
         },
-        # The ablations of the paper's Tables 1 and 2.
+        # The paper's ablations.
         "without-mirror": {"mirrored": False},
         "without-simplex": {"k": 1},
         "without-atypical": {"negative_share": 0.0},
@@ -240,7 +240,7 @@ class AMA(Detector):
         self.decoder = generator.to(self.device).eval()
         self.critic = critic.to(self.device).eval()
         if config.network == "residual":
-            # Measured: 1.2 times the images per second on a CPU; see benchmarks/RESULTS.md.
+            # Measured: 1.15 times the images per second on a CPU; see benchmarks/RESULTS.md.
             for network in self._networks().values():
                 network.to(memory_format=torch.channels_last)
 
