@@ -226,6 +226,8 @@ _DATASET = "Normal images: a name that `amatune datasets` lists, folder:PATH or 
 _OOD = "Data set of the anomalies. May be repeated."
 _CLASS = "Normal class; without --ood the other classes are the anomalies. May be repeated."
 _VAL = "Anomalies the search may look at, to choose by."
+_FRACTION = "Share of labelled anomalies among the training images, for a detector that uses them."
+_CONTAMINATION = "Share of anomalies hidden among the training normals, to test robustness."
 _SIZE = "Side of the square all images are brought to; by default the data set's own."
 _CHANNELS = "Grey (1) or colour (3); by default the data set's own."
 _METHOD = "The detector; `amatune methods` lists them."
@@ -267,6 +269,8 @@ def search(
     ood: Annotated[list[str] | None, _data("NAME", _OOD)] = None,
     normal_class: Annotated[list[str] | None, _data("CLASS", _CLASS)] = None,
     val_anomalies: Annotated[int, _data("N", _VAL, parser=_whole)] = 50,
+    anomaly_fraction: Annotated[float, _data("SHARE", _FRACTION, parser=_number)] = 0.0,
+    contamination: Annotated[float, _data("SHARE", _CONTAMINATION, parser=_number)] = 0.0,
     image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=_whole)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=_whole)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
@@ -303,6 +307,8 @@ def search(
         "ood": tuple(ood or ()),
         "normal_classes": tuple(normal_class or ()),
         "val_anomalies": val_anomalies,
+        "anomaly_fraction": anomaly_fraction,
+        "contamination": contamination,
         "seed": seed,
         "image_size": image_size,
         "channels": channels,

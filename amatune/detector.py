@@ -151,6 +151,7 @@ class Detector(ABC):
     Config: ClassVar[type[DetectorConfig]]
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_epoch` can use labelled ones
+    inert_with_anomalies: ClassVar[tuple[str, ...]] = ()  # settings that then do nothing
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> settings that differ
 
     def __init__(

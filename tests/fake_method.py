@@ -47,7 +47,8 @@ class FakeDetector(Detector):
         self.weight = torch.rand(4, generator=self.generator)  # noise of the untrained network
         self.mean = torch.zeros(())
 
-    def train_epoch(self, images: Tensor) -> dict[str, float]:
+    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
+        assert anomalies is None
         time.sleep(self.config.seconds)
         self._check_images(images)
         self.weight = 0.9 * self.weight + 0.1 * torch.rand(4, generator=self.generator)

@@ -33,9 +33,13 @@ class FakeProblem:
     image_shape = SHAPE
     warnings: tuple[str, ...] = ()
     may_test = False
+    labelled = 0  # anomalies to learn from
 
     def train_images(self) -> np.ndarray:
         return noise(200, 100, seed=0)
+
+    def train_anomalies(self) -> np.ndarray:
+        return noise(self.labelled, 106, seed=5)
 
     def validation_images(self) -> tuple[np.ndarray, np.ndarray]:
         return noise(60, 100, seed=1), noise(50, 106, seed=2)

@@ -107,6 +107,24 @@ def test_scoring_changes_nothing(method):
     assert_same_state(before, detector.state_dict())
 
 
+def test_labelled_anomalies_are_learnt_from_or_not_taken(method):
+    cls = detector_class(method)
+    names = cls.Config.__dataclass_fields__
+    assert set(cls.inert_with_anomalies) <= set(names)
+    if not cls.learns_from_anomalies:
+        assert not cls.inert_with_anomalies
+        return
+    plain, taught = make(method), make(method)
+    known = images(6, seed=3)
+    plain.train_epoch(images(20))
+    taught.train_epoch(images(20), known)
+    states = plain.inference_state, taught.inference_state
+    for detector in (plain, taught):
+        detector.calibrate(images(20))
+    first, second = (state() for state in states)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
 def test_calibration_changes_neither_weights_nor_training(method):
     plain, calibrated = make(method), make(method)
     for detector in (plain, calibrated):

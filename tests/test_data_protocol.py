@@ -1,5 +1,6 @@
 """The splits: disjoint, seeded, the same everywhere; and no test image before its time."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -122,6 +123,50 @@ def test_whole_set_against_others(normals, tests, anomalies, asked, seed):
         if asked <= 10 * len(anomalies):  # no set is too small for its share
             assert max(per_set) - min(per_set) <= 1
         assert not made.test_opened
+
+
+@settings(max_examples=40)
+@given(
+    labelled=st.floats(0, 0.5),
+    hidden=st.floats(0, 0.5),
+    anomalies=st.lists(st.integers(20, 2000), min_size=1, max_size=3),
+    seed=st.integers(0, 5),
+)
+def test_anomalies_among_the_training_images(labelled, hidden, anomalies, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        known = {"n": ListSource("n", [None] * 500, [None] * 100)}
+        for i, train in enumerate(anomalies):
+            known[f"a{i}"] = ListSource(f"a{i}", [None] * train, [None] * 40)
+        patch.setattr(protocol, "open_source", known.__getitem__)
+        plain = ProblemRequest(dataset="n", ood=tuple(known)[1:], seed=seed)
+        request = dataclasses.replace(plain, anomaly_fraction=labelled, contamination=hidden)
+        without = make_problem(plain)
+        normals = without.splits.counts()["train_normals"]
+        wanted = {
+            "train_anomalies": round(labelled / (1 - labelled) * normals),
+            "hidden_anomalies": round(hidden / (1 - hidden) * normals),
+        }
+        if sum(wanted.values()) > max(0, sum(anomalies) - 50):
+            with pytest.raises(
+                DataError, match=r"(anomaly_fraction|contamination) 0\.\d+ needs \d+ "
+            ):
+                make_problem(request)
+            return
+        made = make_problem(request)
+        counts = made.splits.counts()
+        assert {name: counts.get(name, 0) for name in wanted} == wanted
+        found = ids(made)
+        assert sum(map(len, found.values())) == len(set().union(*found.values()))
+        assert {n: s for n, s in found.items() if n not in wanted} == {
+            n: s for n, s in ids(without).items() if n not in wanted
+        }
+        assert len(made.train_images()) == normals + wanted["hidden_anomalies"]
+        assert made.train_anomalies().shape == (wanted["train_anomalies"], *made.image_shape)
+        again = Problem.from_dict(made.to_dict())
+        assert np.array_equal(again.train_images(), made.train_images())
+        assert np.array_equal(again.train_anomalies(), made.train_anomalies())
+        for name, kind in (("train_anomalies", "labelled"), ("hidden_anomalies", "hidden")):
+            assert (f" + {wanted[name]} {kind} anomalies" in made.describe()) == bool(wanted[name])
 
 
 @settings(max_examples=40)
@@ -264,6 +309,9 @@ def test_too_few_normals(invent, train, test):
         ({"dataset": "uniform-noise"}, "uniform-noise cannot be the normal set"),
         ({"val_anomalies": 9}, "val_anomalies must be a whole number of at least 10, got 9"),
         ({"val_anomalies": True, "seed": -1}, "got True; seed must be .* got -1"),
+        ({"anomaly_fraction": 0.6}, r"anomaly_fraction must be a share in \[0, 0.5\], got 0.6"),
+        ({"contamination": float("nan")}, r"contamination must be a share .* got nan"),
+        ({"anomaly_fraction": 0.5}, r"0.5 needs \d+ anomalies beside \d+ .* enough for 0\.\d+"),
         ({"image_size": 7}, "image_size must be a whole number of at least 8 pixels, got 7"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
         ({"normal_classes": (3,)}, "normal_classes must be a tuple of class names"),

@@ -1,5 +1,6 @@
 """Whole searches on a small cluster, with a detector that trains in no time."""
 
+import dataclasses
 import json
 import time
 
@@ -9,6 +10,7 @@ import torch
 from fake_method import FakeConfig, FakeDetector
 from fake_search import FakeProblem, cluster, install, request
 
+from amatune.data.protocol import ProblemRequest
 from amatune.errors import ConfigError, RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import execution
@@ -180,6 +182,24 @@ def test_wrong_fixed_settings_are_refused_before_anything_is_made(tmp_path):
     with pytest.raises(ConfigError, match=r"quality must be in \[0, 1\], got 3"):
         search(tmp_path, fixed={"quality": 3.0})
     assert not (tmp_path / "run").exists()
+
+
+def test_labelled_anomalies_are_for_methods_that_learn_from_them(tmp_path, monkeypatch):
+    problem = ProblemRequest(anomaly_fraction=0.1)
+    with pytest.raises(RequestError, match=r"fake does not learn from labelled .* got 0\.1"):
+        run_search(dataclasses.replace(request(tmp_path), problem=problem))
+    assert not list(tmp_path.iterdir())
+
+    monkeypatch.setattr(FakeDetector, "learns_from_anomalies", True)
+    monkeypatch.setattr(FakeDetector, "inert_with_anomalies", ("kind", "boost"))
+    asked = dataclasses.replace(request(tmp_path, trials=2), problem=problem)
+    run_search(asked)
+    held = {"kind": "plain", "boost": 0.0}
+    assert saved_request(RunFolder(tmp_path / "run")).fixed == held
+    assert all(trial.settings.items() >= held.items() for trial in trials(tmp_path))
+    # The same request is the same request: what was held fixed for it does not stand in the way.
+    assert run_search(dataclasses.replace(asked, trials=3), resume=True).ending == "finished"
+    assert len(trials(tmp_path)) == 3
 
 
 def test_too_much_per_trial_is_refused(tmp_path):

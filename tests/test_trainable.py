@@ -26,7 +26,12 @@ def _folders(tmp_path, monkeypatch):
 
 def images():
     normal, anomaly = FakeProblem().validation_images()
-    return {"train": FakeProblem().train_images(), "normal": normal, "anomaly": anomaly}
+    return {
+        "train": FakeProblem().train_images(),
+        "normal": normal,
+        "anomaly": anomaly,
+        "labelled": FakeProblem().train_anomalies(),
+    }
 
 
 def job(tmp_path, name="0000", seed=7, epochs=5, **changes):
@@ -101,6 +106,22 @@ def test_it_equals_a_plain_loop(tmp_path):
     detector.calibrate(arrays["train"])
     expected = detector.score(arrays["anomaly"]).numpy()
     assert np.array_equal(last["trained"]["scores"]["bright"]["anomaly"], expected)
+
+
+def test_labelled_anomalies_reach_the_detector(tmp_path, monkeypatch):
+    seen = []
+    train_epoch = FakeDetector.train_epoch
+
+    def watched(self, images, anomalies=None):
+        seen.append(anomalies)
+        return train_epoch(self, images)
+
+    monkeypatch.setattr(FakeDetector, "train_epoch", watched)
+    train(make(job(tmp_path)), 1)
+    monkeypatch.setattr(FakeProblem, "labelled", 7)
+    train(make(job(tmp_path)), 1)
+    assert seen[0] is None
+    assert np.array_equal(seen[1].numpy(), FakeProblem().train_anomalies())
 
 
 def test_a_reused_worker_equals_a_fresh_one(tmp_path):

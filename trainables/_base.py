@@ -39,15 +39,21 @@ class DetectorTrainable(tune.Trainable):
     gpu_share: ClassVar[float] = 0.25  # of a GPU per trial, when the user does not say
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], train: np.ndarray, normal: np.ndarray, anomaly: np.ndarray
+        self,
+        config: dict[str, Any],
+        train: np.ndarray,
+        normal: np.ndarray,
+        anomaly: np.ndarray,
+        labelled: np.ndarray,
     ) -> None:
         """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
-        validation."""
+        validation, `labelled` anomalies to learn from."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
         self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0))
         # Copies: arrays in the object store are read-only and shared.
-        self._train, self._normal, self._anomaly = (
-            torch.tensor(images, device=self._device) for images in (train, normal, anomaly)
+        self._train, self._normal, self._anomaly, self._labelled = (
+            torch.tensor(images, device=self._device)
+            for images in (train, normal, anomaly, labelled)
         )
         few = min(CALIBRATION_IMAGES, len(self._train))
         spread = torch.linspace(0, len(self._train) - 1, few).round().long()
@@ -87,7 +93,7 @@ class DetectorTrainable(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         detector = self._detector or self._build()
-        losses = detector.train_epoch(self._train)
+        losses = detector.train_epoch(self._train, self._labelled if len(self._labelled) else None)
         epoch = detector.epoch
         done = epoch >= detector.config.epochs
         detector.calibrate(self._train if done else self._sample)

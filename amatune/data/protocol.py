@@ -1,6 +1,6 @@
 """The problem a detector is judged on: which images it learns from, which it is judged by.
 
-Five disjoint lists of ids, decided by the request and its seed alone:
+Disjoint lists of ids, decided by the request and its seed alone:
 
     train normals          the training part of the normal set, less the next
     validation normals     5% of them when classes are normal, 1% when a whole set is; at least 50,
@@ -8,6 +8,15 @@ Five disjoint lists of ids, decided by the request and its seed alone:
     validation anomalies   50 (`val_anomalies`), from the training part of the anomaly sets
     test normals           the whole test part of the normal set
     test anomalies         20% of their number, at least 10, from the test part of the anomaly sets
+
+and, where asked for, from what is left of the training part of the anomaly sets,
+
+    train anomalies        labelled, to learn from: the share `anomaly_fraction` of them and the
+                           train normals together (the paper's semi-supervised case)
+    hidden anomalies       unlabelled among the train normals: the share `contamination` of both
+                           together (a test of robustness)
+
+Asking for these leaves the other lists as they are.
 
 What is normal and what is not:
 
@@ -27,6 +36,7 @@ test images are decoded by `Problem.test_images`, never before.
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -40,6 +50,7 @@ from amatune.metrics import hanley_mcneil
 MIN_ANOMALIES = 10  # fewer say nothing: the AUROC's standard error is then about .07 at .90
 MIN_NORMALS = 50  # in the training part; a fifth of them validate
 TEST_SHARE = 0.2  # test anomalies per test normal
+MAX_SHARE = 0.5  # of anomalies among the training images
 
 _DEFAULT_NORMAL = {"digits": ("0", "1", "2", "3", "4")}  # the problem of a first run
 
@@ -52,6 +63,8 @@ class ProblemRequest:
     ood: tuple[str, ...] = ()  # anomaly sets
     normal_classes: tuple[str, ...] = ()  # classes of `dataset`
     val_anomalies: int = 50  # images, at least 10
+    anomaly_fraction: float = 0.0  # labelled anomalies' share of the training images, at most .5
+    contamination: float = 0.0  # hidden anomalies' share of the supposed normals, at most .5
     seed: int = 0  # of the draws
     image_size: int | None = None  # pixels a side, at least 8; None: the normal set's
     channels: int | None = None  # 1 or 3; None: the normal set's
@@ -88,6 +101,11 @@ def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_share(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= MAX_SHARE  # type: ignore[operator]
+
+
 def _is_names(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
@@ -101,6 +119,8 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         f"a whole number of at least {MIN_ANOMALIES}",
         lambda v: _is_whole(v, MIN_ANOMALIES),
     ),
+    ("anomaly_fraction", f"a share in [0, {MAX_SHARE}]", _is_share),
+    ("contamination", f"a share in [0, {MAX_SHARE}]", _is_share),
     ("seed", "a whole number of at least 0", lambda v: _is_whole(v, 0)),
     (
         "image_size",
@@ -129,17 +149,20 @@ class Selection:
 
 
 Split = tuple[Selection, ...]
+_OPTIONAL = ("train_anomalies", "hidden_anomalies")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The five lists of ids, grouped by source. Raises `DataError` when they overlap."""
+    """The lists of ids, grouped by source. Raises `DataError` when they overlap."""
 
     train_normals: Split
     validation_normals: Split
     validation_anomalies: Split
     test_normals: Split
     test_anomalies: Split
+    train_anomalies: Split = ()  # labelled
+    hidden_anomalies: Split = ()  # among the train normals
 
     def __post_init__(self) -> None:
         taken: dict[tuple[str, Part, Id], str] = {}
@@ -154,8 +177,9 @@ class Splits:
                     taken[key] = name
 
     def by_name(self) -> dict[str, Split]:
-        """The splits under their field names."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The splits under their field names; without those that nobody asked for."""
+        splits = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {n: s for n, s in splits.items() if s or n not in _OPTIONAL}
 
     def counts(self) -> dict[str, int]:
         """Images per split."""
@@ -191,8 +215,13 @@ class Problem:
         self._images: dict[str, Pixels] = {}
 
     def train_images(self) -> Pixels:
-        """The normal images to learn from."""
-        return self._read("train_normals")
+        """The images to learn from as normal ones: the train normals, then the hidden anomalies."""
+        parts = [self._read("train_normals"), self._read("hidden_anomalies")]
+        return np.concatenate(parts) if len(parts[1]) else parts[0]
+
+    def train_anomalies(self) -> Pixels:
+        """The labelled anomalies to learn from; none, (0, C, H, W), unless asked for."""
+        return self._read("train_anomalies")
 
     def validation_images(self) -> tuple[Pixels, Pixels]:
         """Normal images and anomalies to choose settings by."""
@@ -211,8 +240,9 @@ class Problem:
         One sentence per pair of splits; empty when there are none. Opens the test part.
         """
         self.test_images()
-        seen = ("train_normals", "validation_normals", "validation_anomalies")
-        pairs = [(old, new) for new in ("test_normals", "test_anomalies") for old in seen]
+        tests = ("test_normals", "test_anomalies")
+        seen = [name for name in self.splits.by_name() if name not in tests]
+        pairs = [(old, new) for new in tests for old in seen]
         return self._duplicates([*pairs, ("test_normals", "test_anomalies")])
 
     def describe(self) -> str:
@@ -224,8 +254,10 @@ class Problem:
             what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
         if self.request.ood:
             what += f"{',' if normal else ''} against {', '.join(self.request.ood)}"
+        added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
+        extra = "".join(f" + {counts[n]} {k} anomalies" for k, n in added.items() if n in counts)
         return (
-            f"{what}{',' if normal else ':'} {counts['train_normals']} train, "
+            f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
             f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
             f"test {counts['test_normals']} + {counts['test_anomalies']}"
         )
@@ -298,13 +330,14 @@ class Problem:
         """The images of a split; ids that turn out to be damaged leave it."""
         if name not in self._images:
             parts, sound = [], []
-            for selection in self.splits.by_name()[name]:
+            for selection in getattr(self.splits, name):
                 source = self._sources[selection.source]
                 pixels, ids = source.read(selection.part, selection.ids, self.image_shape)
                 parts.append(pixels)
                 sound.append(dataclasses.replace(selection, ids=tuple(ids)))
             self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
-            self._images[name] = np.concatenate(parts)
+            nothing = np.empty((0, *self.image_shape), np.uint8)
+            self._images[name] = np.concatenate(parts) if parts else nothing
         return self._images[name]
 
     def _report_damaged(self) -> None:
@@ -324,6 +357,7 @@ class Problem:
 
     def _duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """A sentence for each pair of splits that have identical images in common."""
+        pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
         digests = {
             name: [hashlib.blake2b(image.tobytes()).digest() for image in self._read(name)]
             for name in dict.fromkeys(name for pair in pairs for name in pair)
@@ -383,10 +417,16 @@ def make_problem(request: ProblemRequest) -> Problem:
     held_out = min(max(50, round(share * len(train))), len(train) // 5)
     validation = set(_draw(train, held_out, request.seed, "validation normals"))
     test_anomalies = max(MIN_ANOMALIES, round(TEST_SHARE * len(test)))
+    to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
+    labelled, hidden = _training_anomalies(
+        request, len(train) - held_out, anomalies, taken=to_choose_by
+    )
     splits = Splits(
         train_normals=_one(normal, "train", [i for i in train if i not in validation]),
         validation_normals=_one(normal, "train", [i for i in train if i in validation]),
-        validation_anomalies=_spread(anomalies, "train", request.val_anomalies, request.seed),
+        validation_anomalies=to_choose_by,
+        train_anomalies=labelled,
+        hidden_anomalies=hidden,
         test_normals=_one(normal, "test", test),
         test_anomalies=_spread(anomalies, "test", test_anomalies, request.seed),
     )
@@ -398,6 +438,8 @@ def make_problem(request: ProblemRequest) -> Problem:
             ("train_normals", "validation_normals"),
             ("train_normals", "validation_anomalies"),
             ("validation_normals", "validation_anomalies"),
+            ("train_anomalies", "validation_anomalies"),
+            ("hidden_anomalies", "validation_anomalies"),
         ]
     )
     problem._report_damaged()
@@ -518,14 +560,51 @@ def _one(group: _Group, part: Part, ids: Sequence[Id]) -> Split:
     return (Selection(group.source.name, part, tuple(ids)),)
 
 
-def _spread(groups: Sequence[_Group], part: Part, total: int, seed: int) -> Split:
-    """Draw `total` anomalies, the same number from each stratum; one selection per source."""
-    available = [group.ids(part) for group in groups]
+def _training_anomalies(
+    request: ProblemRequest, normals: int, groups: Sequence[_Group], taken: Split
+) -> tuple[Split, Split]:
+    """The anomalies to learn from, labelled and hidden; raises `DataError` when there are too few.
+
+    Hidden ones are drawn first: they stay the same whatever is labelled.
+    """
+    drawn: dict[str, Split] = {}
+    for name in ("contamination", "anomaly_fraction"):
+        share = getattr(request, name)
+        wanted = round(share / (1 - share) * normals)
+        drawn[name] = _spread(groups, "train", wanted, request.seed, name, taken)
+        found = sum(len(selection.ids) for selection in drawn[name])
+        if found < wanted:
+            raise DataError(
+                f"{name} {share:g} needs {wanted} anomalies beside {normals} normal images; the "
+                f"training part of {', '.join(sorted({g.source.name for g in groups}))} has "
+                f"{found} left, enough for {math.floor(1000 * found / (found + normals)) / 1000:g}"
+            )
+        taken = (*taken, *drawn[name])
+    return drawn["anomaly_fraction"], drawn["contamination"]
+
+
+def _spread(
+    groups: Sequence[_Group],
+    part: Part,
+    total: int,
+    seed: int,
+    purpose: str = "anomalies",
+    taken: Split = (),
+) -> Split:
+    """Draw `total` anomalies not `taken`, the same number from each stratum; one selection per
+    source."""
+    if total == 0:
+        return ()
+    used = {key for selection in taken for key in selection.identities()}
+    available = [
+        [one for one in group.ids(part) if (group.source.name, part, one) not in used]
+        for group in groups
+    ]
     drawn: dict[str, list[Id]] = {}
     for group, ids, share in zip(
         groups, available, share_out(total, [len(ids) for ids in available]), strict=True
     ):
-        drawn.setdefault(group.source.name, []).extend(_draw(ids, share, seed, f"{part} anomalies"))
+        drawn.setdefault(group.source.name, []).extend(_draw(ids, share, seed, f"{part} {purpose}"))
     order = {g.source.name: {one: i for i, one in enumerate(g.source.ids(part))} for g in groups}
     return tuple(
         Selection(name, part, tuple(sorted(ids, key=order[name].__getitem__)))

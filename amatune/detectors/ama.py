@@ -199,6 +199,14 @@ class AMA(Detector):
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
     score_names: ClassVar[tuple[str, ...]] = ("A", "R")
     learns_from_anomalies: ClassVar[bool] = True
+    inert_with_anomalies: ClassVar[tuple[str, ...]] = (
+        "geometry",
+        "radius",
+        "radial",
+        "direction",
+        "delta",
+        "warmup",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "authors-code": {

@@ -2,9 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
+
+from amatune.data.protocol import Problem
 
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed
 
@@ -34,10 +36,18 @@ class Images:
     train: np.ndarray
     normal: np.ndarray  # validation
     anomaly: np.ndarray  # validation
+    labelled: np.ndarray  # anomalies to learn from; usually none
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """The images of a problem that are not for the test."""
+        normal, anomaly = problem.validation_images()
+        labelled = problem.train_anomalies()
+        return cls(train=problem.train_images(), normal=normal, anomaly=anomaly, labelled=labelled)
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """By name, for the object store."""
-        return {"train": self.train, "normal": self.normal, "anomaly": self.anomaly}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

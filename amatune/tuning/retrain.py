@@ -328,12 +328,11 @@ class _Retraining:
 def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
     """Carry out all trainings that are left."""
     trainable: Any = registry.trainable_class(request.method)
-    normal, anomaly = problem.validation_images()
     room = find_room(request, trainable)
     ending = execution.execute(
         work,
         trainable=trainable,
-        images=Images(train=problem.train_images(), normal=normal, anomaly=anomaly),
+        images=Images.of(problem),
         cpus_per_trial=request.cpus_per_trial,
         gpus_per_trial=room.gpus_per_trial,
         concurrent=room.concurrent,

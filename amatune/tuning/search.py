@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def run_search(
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
+    request = _with_inert_settings_fixed(request)
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
@@ -112,6 +113,24 @@ def run_search(
             raise
 
 
+def _with_inert_settings_fixed(request: SearchRequest) -> SearchRequest:
+    """Hold fixed what means nothing when there are labelled anomalies to learn from.
+
+    Raises `RequestError` when the method cannot learn from them.
+    """
+    if not request.problem.anomaly_fraction:
+        return request
+    method = registry.detector_class(request.method)
+    if not method.learns_from_anomalies:
+        raise RequestError(
+            f"{request.method} does not learn from labelled anomalies; leave the anomaly fraction "
+            f"at 0, got {request.problem.anomaly_fraction:g}"
+        )
+    defaults = {field.name: field.default for field in fields(method.Config)}
+    inert = {name: defaults[name] for name in method.inert_with_anomalies}
+    return replace(request, fixed={**inert, **request.fixed})
+
+
 def _has_started(run: RunFolder) -> bool:
     if not run.study_path.exists():
         return False
@@ -127,7 +146,7 @@ def _search(
 ) -> SearchOutcome:
     began = time.monotonic()
     trainable: Any = registry.trainable_class(request.method)
-    images = _images(problem)
+    images = Images.of(problem)
     study = _study(run, request, problem.image_shape)
     place = trials_place(run, request)
     session = Session(
@@ -232,11 +251,6 @@ class _Completion:
 def _complete(request: SearchRequest, image_shape: ImageShape) -> DetectorConfig:
     """The default configuration with the fixed values in it."""
     return _Completion(request, image_shape)(request.fixed)
-
-
-def _images(problem: Problem) -> Images:
-    normal, anomaly = problem.validation_images()
-    return Images(train=problem.train_images(), normal=normal, anomaly=anomaly)
 
 
 def _study(run: RunFolder, request: SearchRequest, image_shape: ImageShape) -> optuna.Study:
