@@ -65,6 +65,18 @@ def unfused() -> Iterator[None]:
 
 def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> Step:
     """One training step of this code with the authors' losses, after the warm-up."""
+    return _stepping(detector(arguments, kind, **settings))
+
+
+def _stepping(made: AMA) -> Step:
+    def step(images: Tensor) -> None:
+        made._train_step(images)
+
+    return step
+
+
+def detector(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> AMA:
+    """In the state of training."""
     config = AMAConfig(
         network=arguments.family,
         width=arguments.width,
@@ -73,14 +85,59 @@ def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: objec
         direction="inward",
         **{**AMA.presets["authors-code"], **settings},  # type: ignore[arg-type]
     )
-    detector = kind(config, SHAPES[arguments.family], arguments.device)
-    for module in (detector.encoder, detector.decoder, detector.critic):
-        module.train()
+    made = kind(config, SHAPES[arguments.family], arguments.device)
+    for network in made._networks().values():
+        network.train()
+    return made
 
-    def step(images: Tensor) -> None:
-        detector._train_step(images)
 
-    return step
+def settings(arguments: argparse.Namespace) -> dict[str, Step]:
+    """The same step under other settings of torch."""
+    device = arguments.device
+    formats = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+    own = "channels-last" if arguments.family == "residual" else "contiguous"
+    found: dict[str, Step] = {}
+    for name, memory_format in formats.items():
+        if name != own:
+            made = detector(arguments)
+            for network in made._networks().values():
+                network.to(memory_format=memory_format)  # type: ignore[call-overload]
+            found[f"weights {name} instead of {own}"] = _stepping(made)
+
+    made = detector(arguments)
+    for optimizer in (made.critic_optimizer, made.autoencoder_optimizer):
+        for group in optimizer.param_groups:
+            group["fused"] = True
+    found["Adam as one kernel"] = _stepping(made)
+
+    found["bfloat16 passes"] = ours(arguments, precision="bfloat16")
+
+    # Compilers cannot differentiate twice: the penalty calls the critic as it is.
+    made = detector(arguments)
+    made.encoder.compile()
+    made.decoder.compile()
+    compiled = torch.compile(made._values)
+    made._values = compiled  # type: ignore[method-assign]
+    found["encoder, generator and critic's values compiled"] = _stepping(made)
+
+    if device == "cpu":
+        plain = ours(arguments)
+
+        def without_onednn(batch: Tensor) -> None:
+            with torch.backends.mkldnn.flags(enabled=False):
+                plain(batch)
+
+        found["without oneDNN"] = without_onednn
+        other = 1 if arguments.threads > 1 else 2
+        threaded = ours(arguments)
+
+        def with_threads(batch: Tensor) -> None:
+            torch.set_num_threads(other)
+            threaded(batch)
+            torch.set_num_threads(arguments.threads)
+
+        found[f"{other} threads"] = with_threads
+    return found
 
 
 def authors(arguments: argparse.Namespace) -> Step:
@@ -158,10 +215,11 @@ def wait(images: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def matrix_peak(device: str) -> float:
-    """Multiply-adds per second of a large float32 matrix product, the best of ten."""
+def matrix_peak(device: str, kind: str = "float32") -> float:
+    """Multiply-adds per second of a large matrix product, the best of ten."""
     size = 8192 if device == "cuda" else 1536
-    a, b = (torch.rand(size, size, device=device) for _ in range(2))
+    dtype = getattr(torch, kind)
+    a, b = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
     best = min(seconds(lambda _: torch.mm(a, b), a, 1) for _ in range(10))
     return size**3 / best
 
@@ -199,6 +257,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="steps in a round")
+    parser.add_argument("--settings", action="store_true", help="also compare torch's settings")
     parser.add_argument("--authors", type=Path, help="checkout of github.com/somepago/AMA")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -218,6 +277,8 @@ def main() -> None:
         "shared: pairs made once per batch": _unfused(ours(arguments)),
         "fused: resampling folded into convolutions": ours(arguments, Repeating),
     }
+    if arguments.settings:
+        variants |= settings(arguments)
     if arguments.authors:
         if arguments.family != "residual":
             parser.error("the authors' code has the residual networks alone")

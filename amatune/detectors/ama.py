@@ -30,12 +30,14 @@ Scores are higher for more anomalous images.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from amatune.core.capture import CapturedStep
 from amatune.core.latent import (
     Direction,
     Radial,
@@ -103,6 +105,10 @@ class AMAConfig(DetectorConfig):
     beta2: float = 0.9  # of Adam, all three
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)  # shares of the epochs where lr drops
     lr_decay: float = 0.1  # factor at each milestone
+
+    # Execution
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks while training
+    cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
 
     # Scoring
     score: Literal["A", "R"] = "A"  # which score ranks the images
@@ -252,18 +258,18 @@ class AMA(Detector):
             for network in self._networks().values():
                 network.to(memory_format=torch.channels_last)
 
-        self.critic_optimizer = torch.optim.Adam(
-            self.critic.parameters(), lr=config.lr, betas=(config.beta1, config.beta2)
+        betas = (config.beta1, config.beta2)
+        self.critic_optimizer = self._adam(
+            [{"params": list(self.critic.parameters()), "betas": betas}]
         )
-        self.autoencoder_optimizer = torch.optim.Adam(
+        self.autoencoder_optimizer = self._adam(
             [
-                {"params": self.decoder.parameters(), "betas": (config.beta1, config.beta2)},
+                {"params": list(self.decoder.parameters()), "betas": betas},
                 {
-                    "params": self.encoder.parameters(),
+                    "params": list(self.encoder.parameters()),
                     "betas": (config.beta1_encoder, config.beta2),
                 },
-            ],
-            lr=config.lr,
+            ]
         )
         milestones = [max(1, round(share * config.epochs)) for share in config.milestones]
         self.schedules = [
@@ -274,6 +280,16 @@ class AMA(Detector):
         self.code_norm = torch.tensor(math.sqrt(self.latent_dim), device=self.device)
         self.r_mean: Tensor | None = None  # of R over normal training images, set by `calibrate`
         self.r_std: Tensor | None = None
+        self._captured: dict[tuple[object, ...], CapturedStep] = {}
+
+    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
+        """On a GPU, one kernel per step that never waits for the host."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu and self.config.cuda_graphs:
+            # A captured step reads the learning rate from the device, where schedules change it.
+            for group in groups:
+                group["lr"] = torch.tensor(self.config.lr, device=self.device)
+        return torch.optim.Adam(groups, lr=self.config.lr, fused=on_gpu, capturable=on_gpu)
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -290,6 +306,8 @@ class AMA(Detector):
         self._check_images(images)
         if anomalies is not None:
             self._check_images(anomalies)
+        if self.config.cuda_graphs and self.device.type != "cuda":
+            raise ConfigError(f"cuda_graphs needs a CUDA device, this is a {self.device.type}")
         means = LossMeans()
         modules = (self.encoder, self.decoder, self.critic)
         for module in modules:
@@ -298,7 +316,8 @@ class AMA(Detector):
             batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
             for indices in batches:
                 batch = to_unit_range(images[indices.to(images.device)].to(self.device))
-                means.add(self._train_step(batch, anomalies))
+                step = self._captured_step(batch, anomalies) if self.config.cuda_graphs else None
+                means.add(step(batch) if step else self._train_step(batch, anomalies))
         finally:
             for module in modules:
                 module.eval()
@@ -308,6 +327,21 @@ class AMA(Detector):
             schedule.step()
         self.epoch += 1
         return losses
+
+    def _captured_step(self, batch: Tensor, anomalies: Tensor | None) -> CapturedStep:
+        """The step as a CUDA graph; a new one when what it does or reads has changed."""
+        known = None if anomalies is None else anomalies.data_ptr()
+        key = (batch.shape, self.epoch < self.config.warmup_epochs, known)
+        if key not in self._captured:
+            self._captured.clear()  # the old graph's memory
+            step = partial(self._train_step, anomalies=anomalies)
+            self._captured[key] = CapturedStep(step, self.generator)
+        return self._captured[key]
+
+    def _low_precision(self) -> torch.autocast:
+        """Where networks may compute in bfloat16; parameters, losses and penalty never do."""
+        low = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     def _train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
         """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W)."""
@@ -329,7 +363,9 @@ class AMA(Detector):
         images = torch.cat([normals, negatives])
         count = len(normals)
 
-        codes = self.encoder(images)
+        with self._low_precision():
+            codes = self.encoder(images)
+        codes = codes.float()
         code_norms = codes[:count].norm(dim=1)
         self.code_norm.lerp_(code_norms.detach().mean(), 1 - CODE_NORM_MEMORY)
 
@@ -341,7 +377,9 @@ class AMA(Detector):
             sources = codes if config.interpolation_gradient else codes.detach()
             to_decode = torch.cat([codes, interpolate_codes(sources, indices, weights)])
         # One pass for both kinds of codes, so that batch norm's statistics describe both.
-        decoded = self.decoder(to_decode)
+        with self._low_precision():
+            decoded = self.decoder(to_decode)
+        decoded = decoded.float()
         rebuilt = decoded[: len(images)]
         if len(decoded) > len(images):
             paired = indices[: 1 if config.parents_paired == "one" else config.k]
@@ -372,7 +410,7 @@ class AMA(Detector):
             return batch[:0]
         self.encoder.eval()
         self.decoder.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._low_precision():
             if config.geometry == "shell":
                 at_codes = config.radius == "codes"
                 typical = self.code_norm if at_codes else math.sqrt(self.latent_dim)
@@ -387,11 +425,11 @@ class AMA(Detector):
                 )
             elif config.geometry == "ray":
                 # The batch is shuffled, and its last images make room for the negatives.
-                sources = self.encoder(batch[-count:])
+                sources = self.encoder(batch[-count:]).float()
                 codes = ray_codes(sources, config.delta, self.direction, self.generator)
             else:
-                codes = cube_codes(self.encoder(batch), count, self.generator)
-            images: Tensor = self.decoder(codes)
+                codes = cube_codes(self.encoder(batch).float(), count, self.generator)
+            images: Tensor = self.decoder(codes).float()
         self.encoder.train()
         self.decoder.train()
         return images
@@ -406,7 +444,7 @@ class AMA(Detector):
             right.append(mixed.flatten(0, 1))
         # Spectral norm's power iteration runs once per step, not once per pass.
         with parametrize.cached():
-            values = self.critic(self._pair(torch.cat(left), torch.cat(right)))
+            values = self._values(left, right)
             same, to_rebuilt = values[: len(images)], values[len(images) : 2 * len(images)]
             to_mixed = None
             if mixed is not None:
@@ -432,6 +470,17 @@ class AMA(Detector):
             losses["negatives"] = gaps[normals:].mean()
         return {name: value.detach() for name, value in losses.items()}
 
+    def _values(self, left: list[Tensor], right: list[Tensor]) -> Tensor:
+        """The critic's value of many pairs in one pass, in float32."""
+        if self.config.precision == "bfloat16":
+            # Spectral norm's power iteration, whose result the cache keeps, needs float32.
+            for module in self.critic.modules():
+                if parametrize.is_parametrized(module, "weight"):
+                    _ = module.weight
+        with self._low_precision():
+            values: Tensor = self.critic(self._pair(torch.cat(left), torch.cat(right)))
+        return values.float()
+
     def _penalty(self, left: Tensor, right: Tensor, rebuilt: int) -> Tensor:
         """Gradient penalty between (x, x) and (x, y) at a random point of each line, a scalar.
 
@@ -456,7 +505,7 @@ class AMA(Detector):
             right.append(mixed.flatten(0, 1))
         self.critic.requires_grad_(False)
         with parametrize.cached():
-            values = self.critic(self._pair(torch.cat(left), torch.cat(right)))
+            values = self._values(left, right)
             to_mixed = values[len(images) :] if len(left) > 1 else None
             loss = autoencoder_loss(
                 values[: len(images)],
@@ -546,6 +595,7 @@ class AMA(Detector):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`; training continues exactly where it was."""
+        self._captured.clear()
         for name, module in self._networks().items():
             module.load_state_dict(state["networks"][name])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
