@@ -513,17 +513,27 @@ def methods() -> None:
 def space(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="One of `amatune methods`.")],
 ) -> None:
-    """Show what a search of a method varies, with ranges and the published defaults.
+    """Show what a search of a method varies, and every other setting it has.
 
-    `amatune search --fix NAME=VALUE` holds any of them fixed.
+    Defaults are the published values. `amatune search --fix NAME=VALUE` holds a setting at another.
     """
-    from amatune.tuning.describe import describe_space
+    from amatune.tuning.describe import describe_settings, describe_space
 
+    console = _console()
+    searched = set()
     table = _table("setting", "range", "default", "only when")
     for parameter in describe_space(method):
         default = _value(parameter.default)
         table.add_row(*map(escape, (parameter.name, parameter.range, default, parameter.condition)))
-    _console().print(table)
+        searched.add(parameter.name)
+    console.print(table)
+    _say(console, "\nAll settings (* searched); change one with --fix NAME=VALUE:\n")
+    table = _table("", "setting", "default", "value", "meaning")
+    for one in describe_settings(method):
+        if one.name != "epochs":  # an option of its own
+            mark, kind = "*" if one.name in searched else "", one.kind.replace("'", "")
+            table.add_row(*map(escape, (mark, one.name, _value(one.default), kind, one.meaning)))
+    console.print(table)
 
 
 # --- requests and results -------------------------------------------------------------------------
@@ -1012,6 +1022,8 @@ def _value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(_value, value))}]"
     return "none" if value is None else str(value)
 
 

@@ -97,6 +97,12 @@ class DetectorConfig:
         """A copy with some fields changed, validated like any other."""
         return self.from_dict({**self.to_dict(), **changes})
 
+    @classmethod
+    def kinds(cls) -> dict[str, str]:
+        """What each field may be, in words."""
+        hints = typing.get_type_hints(cls)
+        return {field.name: _describe(hints[field.name]) for field in dataclasses.fields(cls)}
+
     def _type_problems(self) -> list[str]:
         hints = typing.get_type_hints(type(self))
         found = []

@@ -1,7 +1,7 @@
 """AMA on a GPU: is it right, how fast, how much memory, and how well do trials share the card?
 
     python benchmarks/gpu.py --authors PATH --output results.md
-    python benchmarks/gpu.py --device cpu --width 0.05 --batch 8 --seconds 0.2   # a dry run
+    python benchmarks/gpu.py --device cpu --width 0.05 --batch 10 --steps 3   # a dry run
 
 PATH is a checkout of github.com/somepago/AMA. Needs torch alone, neither Ray nor Optuna. Variants
 are measured in turn, round after round, and compared by the median of the ratios of neighbours.
@@ -25,7 +25,6 @@ from torch import Tensor
 from amatune.core.capture import EAGER_STEPS
 from amatune.detectors.ama import AMA
 
-PARITY_STEPS = 40
 LOSSES = ("wasserstein", "reconstruction", "code_norm", "penalty")
 
 
@@ -35,8 +34,10 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default=default_device())
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=40, help="before losses are compared")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each concurrent training")
+    parser.add_argument("--start", type=float, default=15.0, help="seconds a training warms up")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--authors", type=Path, help="checkout of github.com/somepago/AMA")
     parser.add_argument("--output", type=Path, help="write the tables there, too")
@@ -107,14 +108,14 @@ def parity(family: str, arguments: argparse.Namespace) -> str:
     """The losses of the last of some steps beside those of float32."""
     batch = batch_of(family, arguments)
     lines = [
-        f"**{family}: losses after {PARITY_STEPS} steps**",
+        f"**{family}: losses after {arguments.steps} steps**",
         "",
         f"| | {' | '.join(LOSSES)} |",
         "|---|" + "---|" * len(LOSSES),
     ]
     for name, settings in variants(arguments.device).items():
         step = step_of(detector(arguments, **settings))
-        for _ in range(PARITY_STEPS):
+        for _ in range(arguments.steps):
             losses = step(batch)
         lines.append(f"| {name} | {' | '.join(f'{float(losses[n]):.4f}' for n in LOSSES)} |")
     return "\n".join(lines)
@@ -173,7 +174,7 @@ def sharing(family: str, arguments: argparse.Namespace) -> str:
     ]
     alone = None
     for count in arguments.trials:
-        start = time.time() + 15 + 5 * count  # all have started and warmed up by then
+        start = time.time() + arguments.start * count  # all have warmed up by then
         command = [sys.executable, *sys.argv, "--worker", f"{family}/{count}/{start}"]
         command.append("graphs" if "cuda_graphs" in settings else "steps")
         workers = [

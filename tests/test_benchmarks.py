@@ -9,11 +9,39 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+SHARED = BENCHMARKS.parent.parent / "shared" / "data"
+
+
+def run(script: str, *options: object) -> str:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path):
+    output = tmp_path / "results.md"
+    small = ["--width", 0.02, "--batch", 4, "--steps", 1, "--rounds", 1, "--seconds", 0.1]
+    run("gpu.py", "--device", "cpu", *small, "--trials", 1, "--start", 1, "--output", output)
+    written = output.read_text(encoding="utf-8")
+    for part in ("losses after 1 steps", "training speed", "concurrent trainings"):
+        assert written.count(part) == 2, part  # of both families
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")
+def test_the_learning_study_trains_once_and_draws(tmp_path):
+    tiny = ["--set", "epochs=1", "width=0.05", "--threads", 1, "--seeds", 2]
+    first = run("learning.py", "mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    assert "| mnist-1 | other classes |" in first
+    assert "epoch 1 validation AUROC" in first
+    again = run("learning.py", "mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+
+
 @pytest.mark.parametrize("family", ["small", "residual"])
 def test_throughput_prints_gains_and_the_share_of_the_peak(family):
     options = ["--family", family, "--width", "0.05", "--batch", "10", "--rounds", "1"]
-    command = [sys.executable, BENCHMARKS / "throughput.py", *options, "--threads", "1"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+    output = run("throughput.py", *options, "--threads", 1)
     for line in ("plain:", "shared:", "fused:", "share of the matrix peak"):
-        assert line in run.stdout
+        assert line in output

@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from amatune.registry import detector_class, method_names, search_space
+from amatune.tuning.describe import describe_settings, describe_space
 from amatune.tuning.study import HeldFixed, default_settings, make_sampler
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
@@ -87,3 +88,12 @@ def test_default_settings_take_fixed_values():
     assert settings["width"] == 0.25
     assert "delta" not in settings
     assert dataclasses.replace(config, **settings) == config
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_setting_says_what_it_means(method):
+    settings = describe_settings(method)
+    fields = detector_class(method).Config.__dataclass_fields__
+    assert [setting.name for setting in settings] == list(fields)
+    assert all(setting.meaning and setting.kind for setting in settings)
+    assert {p.name for p in describe_space(method)} <= set(fields)

@@ -1,7 +1,12 @@
-"""What a search space holds, found out by asking it."""
+"""What a search space holds, found out by asking it; and what a configuration holds."""
 
+import ast
+import inspect
+import io
+import textwrap
+import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import optuna
@@ -59,6 +64,46 @@ def describe_space(method: str) -> list[Parameter]:
         Parameter(name, _range(rule), defaults.get(name), _condition(name, set(having), draws))
         for (name, rule), having in found.items()
     ]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a method's configuration."""
+
+    name: str
+    kind: str  # "a finite number", "'one' or 'all'"
+    default: Any  # the published value
+    meaning: str  # the comment beside it
+
+
+def describe_settings(method: str) -> list[Setting]:
+    """Every setting of `method`, searched or not, in the order of its configuration.
+
+    Raises `RequestError` for an unknown method.
+    """
+    config = detector_class(method).Config
+    comments: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        if is_dataclass(cls):
+            comments |= _field_comments(cls)
+    return [
+        Setting(field.name, kind, field.default, comments.get(field.name, ""))
+        for field, kind in zip(fields(config), config.kinds().values(), strict=True)
+    ]
+
+
+def _field_comments(cls: type) -> dict[str, str]:
+    """The comments on the lines of a class's fields."""
+    found = {}
+    lines = inspect.getsource(cls)
+    names: dict[int, str] = {}
+    for node in ast.walk(ast.parse(textwrap.dedent(lines))):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.end_lineno or node.lineno] = node.target.id
+    for token in tokenize.generate_tokens(io.StringIO(textwrap.dedent(lines)).readline):
+        if token.type == tokenize.COMMENT and token.start[0] in names:
+            found[names[token.start[0]]] = token.string.removeprefix("#").strip()
+    return found
 
 
 def _range(distribution: BaseDistribution) -> str:
