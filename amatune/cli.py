@@ -541,10 +541,7 @@ def datasets(
         table.add_row(*map(escape, cells))
     console.print(table)
     _say(console, f"\nData folder: {folder}")
-    _say(
-        console,
-        "What is missing there is downloaded when it is first used, but for what is to be put there.",
-    )
+    _say(console, "What is missing is downloaded there when it is first used.")
 
 
 @_command("amatune methods")

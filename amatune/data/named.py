@@ -281,8 +281,7 @@ def _fetch(download: _Download, folder: Path, name: str) -> tuple[Path | None, l
             try:
                 _retrieve(url, target, download, name)
             except (OSError, http.client.HTTPException, RuntimeError) as error:
-                bare = type(error) is urllib.error.URLError  # the reason is what it has to say
-                reasons.append(f"{url}: {error.reason if bare else error}")
+                reasons.append(f"{url}: {_said(error)}")
                 if not isinstance(error, http.client.HTTPException | TimeoutError):
                     break  # refused: a second attempt would be, too
                 continue
@@ -292,6 +291,14 @@ def _fetch(download: _Download, folder: Path, name: str) -> tuple[Path | None, l
                 f"{url}: got {target.stat().st_size:,} of {download.size:,} bytes, and another MD5"
             )
     return None, list(dict.fromkeys(reasons))
+
+
+def _said(error: Exception) -> str:
+    """The message of an error without urllib's wrapping."""
+    wrapped = isinstance(error, urllib.error.URLError) and not isinstance(
+        error, urllib.error.HTTPError
+    )
+    return str(error.reason if wrapped else error)  # type: ignore[attr-defined]
 
 
 def _retrieve(url: str, target: Path, download: _Download, name: str) -> None:

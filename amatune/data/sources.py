@@ -645,7 +645,7 @@ _BY_PATH: dict[str, Entry] = {
         DatasetInfo(
             name="folder:PATH",
             summary="your pictures, any sizes and modes; class folders, train/ and test/ optional",
-            image="one size up to 64, or 32 x 32",
+            image="their one size, or 32 x 32",
         ),
         _FolderSource,
     ),
