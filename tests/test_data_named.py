@@ -605,8 +605,18 @@ def test_google_needs_gdown(monkeypatch, tmp_path):
 
 def test_a_data_folder_that_is_none_is_told(root):
     root.write_text("a file")
-    with pytest.raises(DataError, match=f"cannot put mnist into the data folder {root}: .*exists"):
+    with pytest.raises(DataError, match=f"cannot use mnist in the data folder {root}: .*exists"):
         open_source("mnist")
+
+
+def test_an_unreadable_data_folder_is_told(root, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(named, "_is_there", refuse)
+    for attempt in (find_dataset, open_source):
+        with pytest.raises(DataError, match="cannot use mnist in the data folder .* denied"):
+            attempt("mnist")
 
 
 # Anomalies of ODIN

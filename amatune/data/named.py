@@ -114,27 +114,28 @@ class _Set:
         return self.info.name
 
     def find(self) -> Presence:
+        """Where it is, or would be put. Raises `DataError` when the data folder cannot be read."""
         root = data_dir()
         downloads = self.downloads()
-        states = {
-            root / home: [_is_there(d, root / home) for d in downloads] for home in self.homes
-        }
+        homes = [root / home for home in self.homes]
+        with _usable(root, self.name):
+            states = {home: [_is_there(d, home) for d in downloads] for home in homes}
         for home, there in states.items():
             if all(there):
                 return Presence(state="complete", place=home)
-        home = root / self.homes[0]
-        lacking = [d for d, there in zip(downloads, states[home], strict=True) if not there]
+        lacking = [d for d, there in zip(downloads, states[homes[0]], strict=True) if not there]
         return Presence(
             state="missing" if len(lacking) == len(downloads) else "incomplete",
-            place=home,
+            place=homes[0],
             files=tuple(f"{d.name} ({megabytes(d.size)})" for d in lacking),
         )
 
     def open(self) -> Source:
         """The set, downloaded when it is not there. Raises `DataError` when it cannot be had."""
         root = data_dir()
-        home, digest = self._sound(root) or self._fetched(root)
-        return self.read(home, digest)
+        with _usable(root, self.name):
+            home, digest = self._sound(root) or self._fetched(root)
+            return self.read(home, digest)
 
     def _sound(self, root: Path) -> tuple[Path, str] | None:
         """Where the whole set lies, every file verified, and a digest of the files."""
@@ -147,26 +148,20 @@ class _Set:
 
     def _fetched(self, root: Path) -> tuple[Path, str]:
         home = root / self.homes[0]
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with _alone(root, self.name) as scratch:
-                if sound := self._sound(root):
-                    return sound  # by another process, while this one waited
-                home.mkdir(parents=True, exist_ok=True)
-                lacking = [d for d in self.downloads() if not _is_sound(d, home)]
-                for number, download in enumerate(lacking):
-                    archive, reasons = _at_hand(download, (home, root))
-                    if archive is None:
-                        archive, refusals = _fetch(download, scratch, self.name)
-                        reasons += refusals
-                    if archive is None:
-                        raise self._unavailable(home, lacking[number:], reasons)
-                    _install(download, archive, home, scratch)
-        except OSError as error:
-            raise DataError(
-                f"cannot put {self.name} into the data folder {root}: {error}; choose another with "
-                f"--data-dir or {ENVIRONMENT}"
-            ) from error
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root, self.name) as scratch:
+            if sound := self._sound(root):
+                return sound  # by another process, while this one waited
+            home.mkdir(parents=True, exist_ok=True)
+            lacking = [d for d in self.downloads() if not _is_sound(d, home)]
+            for number, download in enumerate(lacking):
+                archive, reasons = _at_hand(download, (home, root))
+                if archive is None:
+                    archive, refusals = _fetch(download, scratch, self.name)
+                    reasons += refusals
+                if archive is None:
+                    raise self._unavailable(home, lacking[number:], reasons)
+                _install(download, archive, home, scratch)
         sound = self._sound(root)
         if sound is None:
             raise DataError(
@@ -184,6 +179,18 @@ class _Set:
             f"({'; '.join(reasons)}); put into {home}: {files}; they come from {self.info.url}; "
             f"the data folder is chosen with --data-dir or {ENVIRONMENT}"
         )
+
+
+@contextlib.contextmanager
+def _usable(root: Path, name: str) -> Iterator[None]:
+    """Errors of the disk become a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot use {name} in the data folder {root}: {error}; choose another with "
+            f"--data-dir or {ENVIRONMENT}"
+        ) from error
 
 
 def megabytes(size: int) -> str:
@@ -677,38 +684,38 @@ class _Odin:
 
     def find(self) -> Presence:
         root = data_dir()
-        if found := self._found(root):
+        with _usable(root, self.info.name):
+            found = self._found(root)
+        if found:
             return Presence(state="complete", place=found)
         return Presence(state="missing", place=root, files=(self._archives[0],), by_hand=True)
 
     def open(self) -> Source:
         """The pictures, unpacked when only their archive is there."""
         root = data_dir()
-        found = self._found(root)
-        if found is None:
-            raise DataError(
-                f"{self.info.name} is not in the data folder and cannot be downloaded by amatune: "
-                f"get {self._archives[0]} from {self.info.url} and put it into {root} (as .tgz or "
-                f".zip, or unpacked to {self.folder}/, will do, too); the data folder is chosen "
-                f"with --data-dir or {ENVIRONMENT}"
-            )
-        if not found.is_dir():
-            self._unpack(root)
-        return _OdinSource(self.info.name, root / self.folder)
+        with _usable(root, self.info.name):
+            found = self._found(root)
+            if found is None:
+                raise DataError(
+                    f"{self.info.name} is not in the data folder and cannot be downloaded by "
+                    f"amatune: get {self._archives[0]} from {self.info.url} and put it into {root} "
+                    f"(as .tgz or .zip, or unpacked to {self.folder}/, will do, too); the data "
+                    f"folder is chosen with --data-dir or {ENVIRONMENT}"
+                )
+            if not found.is_dir():
+                self._unpack(root)
+            return _OdinSource(self.info.name, root / self.folder)
 
     def _unpack(self, root: Path) -> None:
-        try:
-            with _alone(root, self.info.name) as scratch:
-                archive = self._found(root)
-                if archive is None or archive.is_dir():
-                    return  # by another process, while this one waited
-                unpacked = scratch / "unpacked"
-                unpack(archive, unpacked)
-                find_pictures([unpacked])  # raises when there are none
-                inner = unpacked / self.folder
-                os.replace(inner if inner.is_dir() else unpacked, root / self.folder)
-        except OSError as error:
-            raise DataError(f"cannot unpack {self.folder} in {root}: {error}") from error
+        with _alone(root, self.info.name) as scratch:
+            archive = self._found(root)
+            if archive is None or archive.is_dir():
+                return  # by another process, while this one waited
+            unpacked = scratch / "unpacked"
+            unpack(archive, unpacked)
+            find_pictures([unpacked])  # raises when there are none
+            inner = unpacked / self.folder
+            os.replace(inner if inner.is_dir() else unpacked, root / self.folder)
 
 
 # Facts. Sizes and numbers of images are those of the published files.
