@@ -466,7 +466,9 @@ def test_no_pickle_is_opened_before_its_sum_is_right(root, monkeypatch):
         open_source("cifar10")
 
 
-@pytest.mark.parametrize("forged", [b"cos\nsystem\n(S'touch owned'\ntR.", b"cbuiltins\neval\n."])
+@pytest.mark.parametrize(
+    "forged", [b"cos\nsystem\n(S'touch owned'\ntR.", b"cbuiltins\neval\n."], ids=["system", "eval"]
+)
 def test_a_forged_pickle_does_nothing(forged, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fake = FAKES["cifar100"]()
@@ -615,7 +617,7 @@ def test_an_unreadable_data_folder_is_told(root, monkeypatch):
 
     monkeypatch.setattr(named, "_is_there", refuse)
     for attempt in (find_dataset, open_source):
-        with pytest.raises(DataError, match="cannot use mnist in the data folder .* denied"):
+        with pytest.raises(DataError, match=r"cannot use mnist in the data folder .* denied"):
             attempt("mnist")
 
 
@@ -687,6 +689,7 @@ def tar_with(**facts):
         ("iSUN.zip", zipped({"iSUN/../../../evil.png": b""})),
         ("iSUN.zip", zipped({"/tmp/amatune-evil.png": b""})),
     ],
+    ids=["tar ..", "tar /", "symbolic link", "hard link", "pipe", "zip ..", "zip /"],
 )
 def test_an_archive_that_leads_outside_is_refused(name, content, root, tmp_path):
     lay(root, {name: content})
@@ -704,6 +707,7 @@ def test_an_archive_that_leads_outside_is_refused(name, content, root, tmp_path)
         ("iSUN.tar.gz", tarred(odin_files())[:-4000]),
         ("iSUN.zip", zipped(odin_files())[:-4000]),
     ],
+    ids=["no archive", "cut tar", "cut zip"],
 )
 def test_a_damaged_archive_leaves_nothing(name, content, root):
     lay(root, {name: content})

@@ -150,9 +150,8 @@ class _Set:
         home = root / self.homes[0]
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root, self.name) as scratch:
-            if sound := self._sound(root):
-                return sound  # by another process, while this one waited
             home.mkdir(parents=True, exist_ok=True)
+            # Perhaps none any more: another process may have fetched them while this one waited.
             lacking = [d for d in self.downloads() if not _is_sound(d, home)]
             for number, download in enumerate(lacking):
                 archive, reasons = _at_hand(download, (home, root))
