@@ -49,6 +49,7 @@ from amatune.tuning.events import (
 )
 
 if TYPE_CHECKING:
+    from amatune.data.sources import Presence
     from amatune.export import ScoredPicture
     from amatune.tuning.leaderboard import Leaderboard
     from amatune.tuning.request import SearchRequest
@@ -248,6 +249,7 @@ _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3:
 _NAME = "Name of the run; by default made of the time and the data set."
 _RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
 _RUNS_DIR = "Folder that holds the runs."
+_DATA_DIR = "Folder of the named data sets; by default AMATUNE_DATA, else ~/.cache/amatune."
 
 # Options and an argument that several commands share.
 _Run = Annotated[
@@ -273,6 +275,7 @@ def search(
     contamination: Annotated[float, _data("SHARE", _CONTAMINATION, parser=_number)] = 0.0,
     image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=_whole)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=_whole)] = None,
+    data_dir: Annotated[Path | None, _data("DIR", _DATA_DIR)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
     trials: Annotated[int, _tune("N", _TRIALS, parser=_whole)] = 50,
     epochs: Annotated[int, _tune("N", _EPOCHS, parser=_whole)] = 100,
@@ -329,6 +332,7 @@ def search(
         "storage_path": storage_path,
         "name": name,
         "runs_dir": str(runs_dir),
+        "data_dir": _data_dir(data_dir),
     }
     request = _continued(context, problem, settings) if resume else _request(problem, settings)
     console = _console()
@@ -360,6 +364,9 @@ def best(
     export_dir: Annotated[
         Path | None, _plain("DIR", "That folder, by default RUN/best/export; implies --export.")
     ] = None,
+    data_dir: Annotated[
+        Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
+    ] = None,
     runs_dir: _RunsDir = Path(RUNS_DIR),
 ) -> int:
     """Retrain the best settings of a run over fresh seeds, and test them once.
@@ -378,7 +385,14 @@ def best(
     console = _console()
     try:
         with _view(console) as view:
-            board = run_best(folder, top=top, seeds=seeds, epochs=epochs, listener=view)
+            board = run_best(
+                folder,
+                top=top,
+                seeds=seeds,
+                epochs=epochs,
+                data_dir=_data_dir(data_dir),
+                listener=view,
+            )
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the finished trainings", 130)
     _say(console)
@@ -477,16 +491,57 @@ def status(run: _Run = None, runs_dir: _RunsDir = Path(RUNS_DIR)) -> None:
         _say(console, f"Other runs here: {', '.join(others)}")
 
 
-@_command("amatune datasets")
-def datasets() -> None:
-    """List the data sets that --dataset and --ood accept."""
-    from amatune.data.sources import list_datasets
+@_command("amatune datasets", "amatune datasets cifar10", "amatune datasets --data-dir /data")
+def datasets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")
+    ] = None,
+    data_dir: Annotated[Path | None, _plain("DIR", _DATA_DIR)] = None,
+) -> None:
+    """List the data sets that --dataset and --ood accept, and where they are.
 
-    table = _table("name", "images", "train", "test", "what it is")
+    Named sets are looked for in the data folder, and downloaded into it when they are first used.
+    Nothing is downloaded or decoded for the list.
+    """
+    from amatune.data import named
+    from amatune.data.sources import dataset_info, find_dataset, list_datasets
+
+    _data_dir(data_dir)
+    folder = named.data_dir()
+    console = _console()
+    if name is not None:
+        info, found = dataset_info(name), find_dataset(name)
+        rows = {
+            "name": info.name,
+            "what it is": info.summary,
+            "images": info.image,
+            "train": _count(info.train),
+            "test": _count(info.test),
+            "classes": ", ".join(info.classes) or "-",
+            "download": "-" if info.download is None else named.megabytes(info.download),
+            "licence": info.licence or "-",
+            "source": info.url or "-",
+            "where": found.state if found.place is None else f"{found.state}: {found.place}",
+            "lacking": ", ".join(found.files) or "-",
+        }
+        for key, value in rows.items():
+            _say(console, f"{key + ':':<12}{value}")
+        return
+    table = _table("name", "images", "train", "test", "download", "licence", "where")
     for info in list_datasets():
-        sizes = ("-" if size is None else f"{size:,}" for size in (info.train, info.test))
-        table.add_row(*map(escape, (info.name, info.image, *sizes, info.summary)))
-    _console().print(table)
+        cells = (
+            info.name,
+            info.image,
+            _count(info.train),
+            _count(info.test),
+            "-" if info.download is None else named.megabytes(info.download),
+            info.licence or "-",
+            _whereabouts(find_dataset(info.name), folder),
+        )
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    _say(console, f"\nData folder: {folder}")
+    _say(console, "What is missing is downloaded there when it is first used.")
 
 
 @_command("amatune methods")
@@ -534,6 +589,30 @@ def space(
             mark, kind = "*" if one.name in searched else "", one.kind.replace("'", "")
             table.add_row(*map(escape, (mark, one.name, _value(one.default), kind, one.meaning)))
     console.print(table)
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _whereabouts(found: "Presence", folder: Path) -> str:
+    """A few words on where a data set is, or what becomes of it."""
+    if found.place is None:
+        return found.state
+    if found.by_hand:
+        return f"put {', '.join(found.files)} there"
+    if found.state != "complete":
+        return found.state
+    place = found.place.relative_to(folder).as_posix()
+    return f"complete, in {'the data folder' if place == '.' else place}"
+
+
+def _data_dir(folder: Path | None) -> str | None:
+    """Choose the data folder for this process; returns it as a request keeps it."""
+    from amatune.data.named import set_data_dir
+
+    set_data_dir(folder)
+    return None if folder is None else str(folder.expanduser().resolve())
 
 
 # --- requests and results -------------------------------------------------------------------------

@@ -133,6 +133,8 @@ def test_help_imports_nothing_slow() -> None:
         ("best --seeds x", "'x' is not a whole number"),
         ("status", "there are no runs in runs"),
         ("status gone --runs-dir other", "'gone': there are no runs in other"),
+        ("datasets mnits", "'mnits'; did you mean 'mnist'"),
+        ("search --dataset digits --ood isun --data-dir here", "put it into "),
         ("score", "EXPORT"),
         ("score model", "PATH"),
         ("score nowhere picture.png", "nowhere"),
@@ -188,7 +190,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "--time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward --fix mirrored=false "
         "--fix latent_dim=none --fix milestones=[0.5] --sampler random --scheduler none --seed 3 "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
-        "--storage-path /shared --name mine --runs-dir elsewhere"
+        "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
     )
     assert call(line) == 1
     assert asked[0] == SearchRequest(
@@ -223,6 +225,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         storage_path="/shared",
         name="mine",
         runs_dir="elsewhere",
+        data_dir="/data",
     )
     assert main(["search", "--gpus-per-trial", "auto"]) == 1
     assert asked[0].gpus_per_trial is None
@@ -425,6 +428,8 @@ def test_a_retraining_that_goes_on_counts_what_is_left() -> None:
     ("command", "told"),
     [
         ("datasets", ["digits", "folder:PATH", "npz:PATH"]),
+        ("datasets digits", ["what it is: ", "classes:    0, 1, 2", "where:      built in"]),
+        ("datasets svhn", ["train_32x32.mat (182 MB)", "73,257", "non-commercial"]),
         ("methods", ["ama", "A, R", "Adversarial Mirrored Autoencoder"]),
         ("space ama", ["geometry", "shell, ray or cube", "log scale", "geometry = shell"]),
     ],
@@ -434,6 +439,47 @@ def test_lists(command: str, told: list[str], capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert ANSI not in text
     assert all(word in text for word in told)
+
+
+def test_data_sets_are_listed_with_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        Path("data/svhn").mkdir(parents=True, exist_ok=True)
+        Path("data/svhn", name).touch()
+    Path("data/iSUN").mkdir()
+    monkeypatch.setenv("AMATUNE_DATA", "data")
+    assert call("datasets") == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 120
+    lines = {line.split()[0]: line for line in text.splitlines() if line}
+    assert re.search("60,000 +10,000 +12 MB +CC BY-SA 3.0 +missing", lines["mnist"])
+    assert "missing" in lines["svhn"]  # the files are there, but empty
+    assert "complete, in iSUN" in lines["isun"]
+    assert "put LSUN_resize.tar.gz" in lines["lsun-resize"]
+    assert f"Data folder: {tmp_path / 'data'}" in text
+    assert sorted(os.listdir("data")) == ["iSUN", "svhn"]
+
+    assert call("datasets --data-dir elsewhere isun") == 0
+    assert f"where:      missing: {tmp_path / 'elsewhere'}\n" in capsys.readouterr().out
+    assert not Path("elsewhere").exists()
+
+
+def test_best_looks_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Any] = []
+
+    def note(_run: RunFolder, *, data_dir: str | None, **_: Any) -> None:
+        told.append(data_dir)
+        raise DivergedError("noted")
+
+    monkeypatch.setattr("amatune.tuning.retrain.run_best", note)
+    RunFolder(tmp_path / "runs/one").write({})
+    assert call("best one --data-dir data") == 1
+    assert call("best one") == 1
+    assert told == [str(tmp_path / "data"), None]
+    assert capsys.readouterr().err.count("noted") == 2
 
 
 # --- scoring --------------------------------------------------------------------------------------

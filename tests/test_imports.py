@@ -51,7 +51,7 @@ RESTRICTED: dict[str, set[str]] = {
     "detector": {"torch"},
     "core": {"torch"},
     "metrics": {"numpy"},
-    "data": {"numpy", "torch", "torchvision", "PIL", "sklearn"},
+    "data": {"numpy", "torch", "torchvision", "PIL", "sklearn", "scipy"},
     "runs": set(),
     "search_spaces": set(),
 }

@@ -9,8 +9,11 @@ from fake_method import FakeConfig, space
 from fake_search import request
 from optuna.trial import TrialState
 
+from amatune.data import named
+from amatune.data.named import data_dir
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
+from amatune.tuning import retrain, search
 from amatune.tuning import study as studies
 from amatune.tuning.checkpoints import Checkpoints
 from amatune.tuning.seeds import derive_seed
@@ -294,7 +297,8 @@ def test_impossible_requests(changes, message):
 def test_request_round_trip_and_differences():
     asked = request("runs", fixed={"quality": 0.3})
     assert type(asked).from_dict(asked.to_dict()) == asked
-    other = request("elsewhere", trials=9, time_budget=5.0, concurrent=1, fixed={"quality": 0.3})
+    free = {"time_budget": 5.0, "concurrent": 1, "data_dir": "/data"}
+    other = request("elsewhere", trials=9, fixed={"quality": 0.3}, **free)
     assert asked.differences(other) == []
     other = request("runs", trials=3, seed=1, fixed={"quality": 0.4})
     assert asked.differences(other) == [
@@ -302,6 +306,27 @@ def test_request_round_trip_and_differences():
         "seed was 0, now 1",
         "trials was 4, now fewer: 3",
     ]
+
+
+@pytest.mark.parametrize(("told", "used"), [(None, "saved"), ("told", "told")])
+def test_sets_are_looked_for_where_the_request_says(told, used, tmp_path, monkeypatch):
+    looked_in = []
+
+    def look(*_):
+        looked_in.append(data_dir())
+        raise Killed
+
+    monkeypatch.setattr(named, "_chosen", None)
+    monkeypatch.setattr(search, "make_problem", look)
+    monkeypatch.setattr(retrain.Problem, "from_dict", look)
+    asked = request(tmp_path, data_dir=str(tmp_path / "saved"))
+    with pytest.raises(Killed):
+        search.run_search(asked)
+    run = RunFolder(tmp_path / "run")
+    run.write({"request": asked.to_dict(), "problem": {}})
+    with pytest.raises(Killed):
+        retrain.run_best(run, data_dir=told and str(tmp_path / told))
+    assert looked_in == [tmp_path / "saved", tmp_path / used]
 
 
 def test_the_first_trial_has_the_given_settings(tmp_path):

@@ -2,7 +2,8 @@
 
 A source has two parts, "train" and "test", fixed once and for all whatever the seed. It tells the
 ids and classes of both without decoding a test image, and decodes the images of given ids on
-demand. A new named set is one entry in `_NAMED`.
+demand. A new named set is one entry in `_NAMED`, or in that of `amatune.data.named` when its files
+lie in the data folder.
 """
 
 # ruff: noqa: ARG002 - a source need not use every argument of the interface
@@ -51,20 +52,49 @@ class DatasetInfo:
     train: int | None = None  # images in the part; None when it depends on the path
     test: int | None = None
     classes: tuple[str, ...] = ()
+    download: int | None = None  # bytes; None when there is nothing to fetch
+    licence: str = ""  # empty when there is nothing to license
+    url: str = ""  # where it comes from
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Presence:
+    """Whether a data set is at hand. No image was decoded and no checksum made to find out."""
+
+    state: Literal["built in", "complete", "incomplete", "missing", "at its path"]
+    place: Path | None = None  # the folder it is in, or that its files belong in
+    files: tuple[str, ...] = ()  # what is missing there, with sizes
+    by_hand: bool = False  # they cannot be downloaded, the user must put them there
 
 
 def list_datasets() -> list[DatasetInfo]:
     """Everything `open_source` accepts, named sets first."""
-    return [entry.info for entry in (*_NAMED.values(), *_BY_PATH.values())]
+    return [entry.info for entry in (*_named().values(), *_BY_PATH.values())]
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The line of one data set, as `list_datasets` names it; raises `DataError` for another."""
+    infos = {info.name: info for info in list_datasets()}
+    if name not in infos:
+        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, infos)}")
+    return infos[name]
+
+
+def find_dataset(name: str) -> Presence:
+    """Where the files of a data set lie, for a name of `list_datasets`."""
+    named = _named()
+    return named[name].find() if name in named else Presence(state="at its path")
 
 
 def open_source(text: str) -> "Source":
     """The source that `text` names: a known name, `folder:PATH` or `npz:PATH`.
 
-    Raises `DataError` when there is none or its files are unusable. No image is decoded yet.
+    A set that is not in the data folder yet is downloaded. Raises `DataError` when there is none,
+    it cannot be had or its files are unusable. No image is decoded yet.
     """
-    if text in _NAMED:
-        return _NAMED[text].open("")
+    named = _named()
+    if text in named:
+        return named[text].open("")
     kind, colon, path = text.partition(":")
     if colon and kind in _BY_PATH:
         if not path:
@@ -157,7 +187,7 @@ class _EmbeddedSource(Source):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return _sorted_classes(self._labels)
+        return sorted_classes(self._labels)
 
     def ids(self, part: Part) -> Sequence[Id]:
         return self._ids[part]
@@ -251,7 +281,7 @@ class _NpzSource(Source):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return _sorted_classes([*self._labels["train"], *self._labels["test"]])
+        return sorted_classes([*self._labels["train"], *self._labels["test"]])
 
     def ids(self, part: Part) -> Sequence[Id]:
         return range(self._shapes[part][0])
@@ -380,12 +410,12 @@ class _FolderSource(Source):
         self._unreadable: dict[Id, str] = {}
 
     @property
-    def image_shape(self) -> ImageShape:
+    def image_shape(self) -> ImageShape | None:
         return native_shape(self._headers[str(one)] for one in self.ids("train"))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return _sorted_classes([*self.labels("train"), *self.labels("test")])
+        return sorted_classes([*self.labels("train"), *self.labels("test")])
 
     def ids(self, part: Part) -> Sequence[Id]:
         sound = self._headers
@@ -503,7 +533,7 @@ def _unit(digest: str) -> float:
     return int(digest[:13], 16) / 16**13  # 52 bits: exact in a float
 
 
-def _sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
+def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """Each class once; whole numbers in numerical order, before the rest."""
 
     def key(name: str) -> tuple[bool, int, str]:
@@ -546,13 +576,23 @@ def _photos() -> Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A line of the registry."""
+
     info: DatasetInfo
     open: Callable[[str], Source]  # called with the path, "" for named sets
+    find: Callable[[], Presence] = lambda: Presence(state="built in")
 
 
-_NAMED: dict[str, _Entry] = {
-    "digits": _Entry(
+def _named() -> Mapping[str, Entry]:
+    """Every set that has a name of its own."""
+    from amatune.data.named import ENTRIES  # imported late: it builds on this module
+
+    return {**_NAMED, **ENTRIES}
+
+
+_NAMED: dict[str, Entry] = {
+    "digits": Entry(
         DatasetInfo(
             name="digits",
             summary="scikit-learn's handwritten digits, 8 x 8 enlarged; needs no download",
@@ -560,10 +600,12 @@ _NAMED: dict[str, _Entry] = {
             train=1260,
             test=537,
             classes=tuple("0123456789"),
+            licence="CC BY 4.0",
+            url="https://archive.ics.uci.edu/dataset/80",
         ),
         lambda _: _digits(),
     ),
-    "photos": _Entry(
+    "photos": Entry(
         DatasetInfo(
             name="photos",
             summary="patches of scikit-learn's two photographs; needs no download",
@@ -571,10 +613,12 @@ _NAMED: dict[str, _Entry] = {
             train=364,
             test=156,
             classes=("china", "flower"),
+            licence="CC BY 2.0",
+            url="https://scikit-learn.org/stable/datasets/loading_other_datasets.html",
         ),
         lambda _: _photos(),
     ),
-    "uniform-noise": _Entry(
+    "uniform-noise": Entry(
         DatasetInfo(
             name="uniform-noise",
             summary="every value uniform between black and white; as anomalies only",
@@ -584,7 +628,7 @@ _NAMED: dict[str, _Entry] = {
         ),
         lambda _: _NoiseSource("uniform-noise", lambda rng, shape: rng.random(shape)),
     ),
-    "gaussian-noise": _Entry(
+    "gaussian-noise": Entry(
         DatasetInfo(
             name="gaussian-noise",
             summary="every value normal, mean 0.5, deviation 1, cut to [0, 1]; as anomalies only",
@@ -596,16 +640,16 @@ _NAMED: dict[str, _Entry] = {
     ),
 }
 
-_BY_PATH: dict[str, _Entry] = {
-    "folder": _Entry(
+_BY_PATH: dict[str, Entry] = {
+    "folder": Entry(
         DatasetInfo(
             name="folder:PATH",
             summary="your pictures, any sizes and modes; class folders, train/ and test/ optional",
-            image="32 x 32, or their one size up to 64",
+            image="their one size, or 32 x 32",
         ),
         _FolderSource,
     ),
-    "npz": _Entry(
+    "npz": Entry(
         DatasetInfo(
             name="npz:PATH",
             summary="train_images and test_images, uint8, NHW or NHWC; *_labels optional",

@@ -14,7 +14,10 @@ Scheduler = Literal["asha", "none"]
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
-    {"time_budget", "gpus_per_trial", "cpus_per_trial", "concurrent", "address", "name", "runs_dir"}
+    {
+        *("time_budget", "gpus_per_trial", "cpus_per_trial", "concurrent", "address"),
+        *("name", "runs_dir", "data_dir"),
+    }
 )
 
 
@@ -41,6 +44,7 @@ class SearchRequest:
     storage_path: str | None = None  # for checkpoints; on several machines: shared, or s3://...
     name: str | None = None  # of the run; None: made from the time and the data set
     runs_dir: str = "runs"
+    data_dir: str | None = None  # of the named sets; None: AMATUNE_DATA, or ~/.cache/amatune
 
     def __post_init__(self) -> None:
         found = self._problems()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from amatune import metrics, registry
+from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem
 from amatune.detector import Detector, DetectorConfig, ImageShape
 from amatune.errors import AmatuneError, RequestError
@@ -119,6 +120,7 @@ def run_best(
     top: int = 3,
     seeds: int = 3,
     epochs: int | None = None,
+    data_dir: str | None = None,
     listener: Listener | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Leaderboard:
@@ -126,7 +128,8 @@ def run_best(
 
     Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
     test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the cluster and the resources of the search's request.
+    trains only what is not there yet. Uses the cluster, the resources and, unless `data_dir` names
+    another, the data folder of the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
@@ -138,6 +141,8 @@ def run_best(
     emit = listener or _nobody
     with run.alone(), contextlib.ExitStack() as stack:
         request = saved_request(run)
+        if (folder := data_dir or request.data_dir) is not None:
+            set_data_dir(folder)
         problem = Problem.from_dict(run.read()["problem"])
         candidates = shortlist(run, request, problem, top, epochs or request.epochs)
         trainings = [

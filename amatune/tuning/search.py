@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 import amatune
 from amatune import registry
+from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, make_problem
 from amatune.detector import DetectorConfig, ImageShape
 from amatune.errors import RequestError
@@ -81,6 +82,8 @@ def run_search(
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
+    if request.data_dir is not None:
+        set_data_dir(request.data_dir)
     request = _with_inert_settings_fixed(request)
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
