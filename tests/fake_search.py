@@ -52,6 +52,9 @@ class FakeProblem:
     def test_duplicates(self) -> list[str]:
         return []
 
+    def list_damaged(self, _file: Path) -> list[str]:
+        return []
+
     def describe(self) -> str:
         return "noise against brighter noise"
 

@@ -1,6 +1,7 @@
 """The splits: disjoint, seeded, the same everywhere; and no test image before its time."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -417,21 +418,14 @@ def test_damaged_pictures_leave_the_splits_and_are_told_once(tmp_path):
     whole = {one: (tmp_path / one).read_bytes() for one in (train, test)}
     request = {"dataset": f"folder:{tmp_path}", "normal_classes": ("good",)}
     # Cut the pictures after the folder was split by their bytes: the cut must not move them.
-    before = sources._file_hash
-    with pytest.MonkeyPatch.context() as patch:
-        import hashlib
+    original = pictures._digest
 
-        patch.setattr(
-            sources,
-            "_file_hash",
-            lambda path: (
-                hashlib.sha256(
-                    whole.get(path.relative_to(tmp_path).as_posix(), path.read_bytes())
-                ).hexdigest()
-                if path.exists()
-                else before(path)
-            ),
-        )
+    def digest(file):
+        content = whole.get(Path(file.name).relative_to(tmp_path).as_posix())
+        return hashlib.sha256(content).hexdigest() if content else original(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_digest", digest)
         for one in (train, test):
             (tmp_path / one).write_bytes(whole[one][:300])
         made = problem(**request)
