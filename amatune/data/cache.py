@@ -51,6 +51,7 @@ _RULE = f"geometry {GEOMETRY}, Pillow {PIL.__version__}, torch {torch.__version_
 _LOCK_SECONDS = 60.0  # to wait for another writer, which needs well under a second
 _ASKED = 500  # keys in one query; SQLite takes at least 999
 _FRESH_SECONDS = 2.0  # a file changed so recently may change again and keep its times
+_PAGE = 16_384  # bytes; a picture of 32 x 32 would fill three quarters of SQLite's own 4,096
 _OVERHEAD = 200  # bytes that an entry takes beside its pixels, about
 
 # `uses` is apart from `pixels`, so that noting a use does not rewrite pixels.
@@ -162,6 +163,7 @@ class PictureCache:
         database = sqlite3.connect(self.file, timeout=_LOCK_SECONDS, isolation_level=None)
         try:
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'uses'").fetchone():
+                database.execute(f"PRAGMA page_size = {_PAGE}")
                 with _transaction(database):
                     for table in _TABLES:
                         database.execute(table)
