@@ -52,7 +52,8 @@ class FakeProblem:
     def test_duplicates(self) -> list[str]:
         return []
 
-    def list_damaged(self, _file: Path) -> list[str]:
+    def list_damaged(self, file: Path) -> list[str]:
+        file.write_text("a damaged picture\n", encoding="utf-8")
         return []
 
     def describe(self) -> str:

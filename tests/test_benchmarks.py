@@ -17,3 +17,11 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(family):
     assert run.returncode == 0, run.stderr
     for line in ("plain:", "shared:", "fused:", "share of the matrix peak"):
         assert line in run.stdout
+
+
+def test_decoding_prints_speed_and_memory():
+    command = [sys.executable, BENCHMARKS / "decoding.py", "--pictures", "30"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for line in ("off ", "cold ", "cached ", "the cache takes"):
+        assert f"\n{line}" in run.stdout

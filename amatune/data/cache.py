@@ -52,7 +52,7 @@ _LOCK_SECONDS = 60.0  # to wait for another writer, which needs well under a sec
 _ASKED = 500  # keys in one query; SQLite takes at least 999
 _FRESH_SECONDS = 2.0  # a file changed so recently may change again and keep its times
 _PAGE = 16_384  # bytes; a picture of 32 x 32 would fill three quarters of SQLite's own 4,096
-_OVERHEAD = 200  # bytes that an entry takes beside its pixels, about
+_OVERHEAD = 800  # bytes that an entry takes beside its pixels, about
 
 # `uses` is apart from `pixels`, so that noting a use does not rewrite pixels.
 _TABLES = (
