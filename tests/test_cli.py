@@ -190,7 +190,8 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "search --dataset photos --ood uniform-noise --ood gaussian-noise --normal-class china "
         "--val-anomalies 40 --image-size 24 --channels 1 --max-broken 0.05 --method ama --trials 7 "
         "--epochs 9 --time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward "
-        "--fix mirrored=false --fix latent_dim=none --fix milestones=[0.5] --sampler random --scheduler none --seed 3 "
+        "--fix mirrored=false --fix latent_dim=none --fix milestones=[0.5] --sampler random "
+        "--scheduler none --seed 3 "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
         "--storage-path /shared --name mine --runs-dir elsewhere"
     )
