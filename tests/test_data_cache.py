@@ -295,7 +295,7 @@ def flip_look(file):
         lambda file: file.write_bytes(b"no database at all, however long it may be" * 100),
         lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
         lambda file: flip(file, 3),
-        lambda file: flip(file, caching._PAGE + 4),
+        lambda file: [flip(file, at) for at in range(caching._PAGE, 2 * caching._PAGE)],
         flip_pixel,
         flip_look,
     ],
@@ -364,8 +364,8 @@ files = find_pictures([pictures])
 print("ready", flush=True)
 sys.stdin.readline()
 for shape in ((3, 64, 64), (1, 50, 50), (3, 40, 70)):
-    digests = [cache.inspect([f])[0][f].digest for f in files] if what == "both" else [
-        cache.inspect(files)[0][f].digest for f in files]
+    sound, _ = cache.inspect(files)
+    digests = [sound[file].digest for file in files]
     pixels, _ = cache.read_pictures(files, digests, shape)
 print(int(pixels.sum(dtype=np.int64)), cache.problem, flush=True)
 """
