@@ -231,6 +231,10 @@ _FRACTION = "Share of labelled anomalies among the training images, for a detect
 _CONTAMINATION = "Share of anomalies hidden among the training normals, to test robustness."
 _SIZE = "Side of the square all images are brought to; by default the data set's own."
 _CHANNELS = "Grey (1) or colour (3); by default the data set's own."
+_BROKEN = (
+    "Damaged pictures to pass over in each folder: a number such as 20, or a share such as 0.05; "
+    "by default 5 or 1%, whichever is more. The run's broken.txt lists them."
+)
 _METHOD = "The detector; `amatune methods` lists them."
 _TRIALS = "Settings to try, those of an earlier session included."
 _EPOCHS = "Full budget of a trial: passes over the training images."
@@ -276,6 +280,7 @@ def search(
     image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=_whole)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=_whole)] = None,
     data_dir: Annotated[Path | None, _data("DIR", _DATA_DIR)] = None,
+    max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=_number)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
     trials: Annotated[int, _tune("N", _TRIALS, parser=_whole)] = 50,
     epochs: Annotated[int, _tune("N", _EPOCHS, parser=_whole)] = 100,
@@ -302,6 +307,10 @@ def search(
     Trains with many settings on normal images, stops the poor ones early, and ranks them by how
     well they tell held-out normal images from a few known anomalies. No test image is touched:
     `amatune best` then retrains the best settings and measures them once.
+
+    Decoded pictures are kept in AMATUNE_CACHE, by default ~/.cache/amatune/pictures, up to
+    AMATUNE_CACHE_BYTES, by default 10 GiB (0: none are kept); `amatune datasets --clear-cache`
+    empties it.
     """
     from amatune.tuning.search import run_search
 
@@ -315,6 +324,7 @@ def search(
         "seed": seed,
         "image_size": image_size,
         "channels": channels,
+        "max_broken": max_broken,
     }
     settings = {
         "method": method,
@@ -491,18 +501,28 @@ def status(run: _Run = None, runs_dir: _RunsDir = Path(RUNS_DIR)) -> None:
         _say(console, f"Other runs here: {', '.join(others)}")
 
 
-@_command("amatune datasets", "amatune datasets cifar10", "amatune datasets --data-dir /data")
+@_command("amatune datasets", "amatune datasets cifar10", "amatune datasets --clear-cache")
 def datasets(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")
     ] = None,
     data_dir: Annotated[Path | None, _plain("DIR", _DATA_DIR)] = None,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the kept decoded pictures instead.")
+    ] = False,
 ) -> None:
     """List the data sets that --dataset and --ood accept, and where they are.
 
     Named sets are looked for in the data folder, and downloaded into it when they are first used.
     Nothing is downloaded or decoded for the list.
     """
+    if clear_cache:
+        from amatune.data.cache import PictureCache
+
+        cache = PictureCache.default()
+        _say(_console(), f"{_bytes(cache.clear())} freed in {_near(cache.file.parent)}")
+        return
+
     from amatune.data import named
     from amatune.data.sources import dataset_info, find_dataset, list_datasets
 
@@ -830,12 +850,20 @@ class _View:
     total: int = 0
     earlier: int = 0  # ended before this command
     began: float = field(default_factory=time.monotonic)
+    ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Self:
+        from amatune.data.pictures import reporting_to
+
+        self.ending.enter_context(reporting_to(self.read))
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.ending.close()
+
+    def read(self, what: str, done: int, total: int) -> None:
+        """Take in how far the reading of many pictures is."""
+        raise NotImplementedError
 
     def __call__(self, event: Event) -> None:
         """Take in one event: this is the listener of `run_search` and `run_best`."""
@@ -940,16 +968,27 @@ class _View:
 class _LiveView(_View):
     """A table that redraws itself: how far things are, what runs, the best few."""
 
+    reading: tuple[str, int, int] | None = None  # what, pictures done, in all
+
     def __enter__(self) -> Self:
-        self.live = Live(get_renderable=self.draw, console=self.console, transient=True)
-        self.live.start()
+        super().__enter__()
+        self.ending.enter_context(
+            Live(get_renderable=self.draw, console=self.console, transient=True)
+        )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.live.stop()
+    def read(self, what: str, done: int, total: int) -> None:
+        """Show a bar until all are read."""
+        self.reading = (what, done, total) if done < total else None
 
     def draw(self) -> RenderableType:
         """The display as of now; called from the refreshing thread."""
+        if (reading := self.reading) is not None:
+            what, done, total = reading
+            line = Table.grid(padding=(0, 2))
+            bar = ProgressBar(total=total, completed=done, width=20)
+            line.add_row(bar, f"{done:,} of {total:,}", what)
+            return line
         if not self.total:
             return Text("starting ...", style="dim")
         ended = self.count(*_ENDED)
@@ -986,6 +1025,25 @@ class _PlainView(_View):
     """A line per training that ended, and one now and then about those under way."""
 
     spoke = 0.0  # when the last line was said
+    reading: Progress | None = None  # a bar on a terminal, when standard error is one
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.spoke = time.monotonic()
+        return self
+
+    def read(self, what: str, done: int, total: int) -> None:
+        """Show a bar on standard error; without a terminal a line now and then."""
+        if self.reading is None:
+            self.reading = self.ending.enter_context(_pictures_bar())
+            self.reading.add_task(what)
+        if not self.reading.disable:
+            task, unfinished = self.reading.task_ids[0], done < total
+            self.reading.update(
+                task, description=what, completed=done, total=total, visible=unfinished
+            )
+        elif done < total and time.monotonic() - self.spoke > PROGRESS_SECONDS:
+            self.say(f"{what}: {done:,} of {total:,}")
 
     def say(self, line: str) -> None:
         """Print a line at once, so that a log can be followed."""
@@ -1066,12 +1124,17 @@ def _destination(output: Path | None) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def _scoring_progress(total: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error when that is a terminal; yields what to call per picture."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("pictures"), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=total)
+    with _pictures_bar() as bar:
+        task = bar.add_task("pictures", total=total)
         yield lambda: bar.advance(task)
+
+
+def _pictures_bar() -> Progress:
+    """A bar on standard error that goes when it is done; disabled when that is no terminal."""
+    console = Console(stderr=True)
+    described = TextColumn("{task.description}")
+    columns = (BarColumn(), MofNCompleteColumn(), described, TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _writer(file: TextIO, names: Sequence[str], as_json: bool) -> Callable[["ScoredPicture"], None]:
@@ -1114,6 +1177,14 @@ def _figure(value: float | None, spread: float | None = None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 def _clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ runs/<name>/  run.json      what was asked, versions, command line, seed, split 
               study.db      the Optuna study
               trials/       Ray Tune's results and checkpoints
               tensorboard/  one folder of event files per trial
+              broken.txt    damaged pictures that were passed over, where there are any
               best/         retrained models, leaderboard.json, export/
 """
 
@@ -33,6 +34,7 @@ class RunFolder:
         self.study_path = self.path / "study.db"
         self.trials = self.path / "trials"
         self.tensorboard = self.path / "tensorboard"
+        self.broken = self.path / "broken.txt"
         self.best = self.path / "best"
 
     def __repr__(self) -> str:

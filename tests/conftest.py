@@ -1,5 +1,6 @@
 """What several test files share: a small trained detector and pictures to score."""
 
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,17 @@ from PIL import Image
 from amatune.detectors.ama import AMA, AMAConfig
 
 torch.set_num_threads(1)  # small networks: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def own_picture_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty cache of decoded pictures for each test, never the user's own."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{uuid.uuid4().hex}"
+    monkeypatch.setenv("AMATUNE_CACHE", str(folder))
+    monkeypatch.delenv("AMATUNE_CACHE_BYTES", raising=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

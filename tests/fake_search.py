@@ -52,6 +52,10 @@ class FakeProblem:
     def test_duplicates(self) -> list[str]:
         return []
 
+    def list_damaged(self, file: Path) -> list[str]:
+        file.write_text("a damaged picture\n", encoding="utf-8")
+        return []
+
     def describe(self) -> str:
         return "noise against brighter noise"
 

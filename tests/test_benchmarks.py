@@ -45,3 +45,9 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(family):
     output = run("throughput.py", *options, "--threads", 1)
     for line in ("plain:", "shared:", "fused:", "share of the matrix peak"):
         assert line in output
+
+
+def test_decoding_prints_speed_and_memory():
+    output = run("decoding.py", "--pictures", 30)
+    for line in ("off ", "cold ", "cached ", "the cache takes"):
+        assert f"\n{line}" in output

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import amatune.tuning.search
 from amatune.cli import _LiveView, _PlainView, _setting, main
+from amatune.data import pictures as reading
 from amatune.data.protocol import ProblemRequest
 from amatune.detectors.ama import AMA
 from amatune.errors import AmatuneError, DivergedError
@@ -113,6 +114,9 @@ def test_help_imports_nothing_slow() -> None:
         ("search --val-anomalies 3", "at least 10, got 3"),
         ("search --image-size 2", "at least 8 pixels, got 2"),
         ("search --channels 4", "1 (grey) or 3 (colour), got 4"),
+        ("search --max-broken few", "'few' is not a number"),
+        ("search --max-broken 1.5", "a whole number of pictures, or a share below 1, got 1.5"),
+        ("search --max-broken -1", "got -1"),
         ("search --width wide", "'wide' is not a number"),
         ("search --width -1", "width must be positive, got -1"),
         ("search --fix k", "'k' is not NAME=VALUE"),
@@ -186,9 +190,10 @@ def test_without_options_the_request_has_its_defaults(asked: list[Any]) -> None:
 def test_every_option_reaches_the_request(asked: list[Any]) -> None:
     line = (
         "search --dataset photos --ood uniform-noise --ood gaussian-noise --normal-class china "
-        "--val-anomalies 40 --image-size 24 --channels 1 --method ama --trials 7 --epochs 9 "
-        "--time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward --fix mirrored=false "
-        "--fix latent_dim=none --fix milestones=[0.5] --sampler random --scheduler none --seed 3 "
+        "--val-anomalies 40 --image-size 24 --channels 1 --max-broken 0.05 --method ama --trials 7 "
+        "--epochs 9 --time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward "
+        "--fix mirrored=false --fix latent_dim=none --fix milestones=[0.5] --sampler random "
+        "--scheduler none --seed 3 "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
         "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
     )
@@ -202,6 +207,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
             seed=3,
             image_size=24,
             channels=1,
+            max_broken=0.05,
         ),
         method="ama",
         trials=7,
@@ -379,6 +385,70 @@ def test_a_silent_pipe_hears_how_far_things_are(monkeypatch: pytest.MonkeyPatch)
     last = file.getvalue().splitlines()[-1]
     assert "1 of 100 ended; running trial 1 at 5/30; best 0.500 (trial 0)" in last
     assert "left" in last
+
+
+def test_a_silent_pipe_hears_how_far_the_reading_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("amatune.cli.time.monotonic", lambda: now)
+    file = io.StringIO()
+    with _PlainView(Console(file=file, highlight=False)):
+        for done in range(1, 101):
+            now += 1
+            tell_progress("decoding pictures", done * 100, 10_000)
+    tell_progress("decoding pictures", 1, 2)  # nobody watches any more
+    assert file.getvalue().splitlines() == [
+        f"decoding pictures: {done:,} of 10,000" for done in (3_100, 6_200, 9_300)
+    ]
+
+
+def test_a_terminal_shows_how_far_the_reading_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    with _LiveView(console) as view:
+        tell_progress("decoding pictures", 1200, 10_000)
+        assert "1,200 of 10,000  decoding pictures" in drawn(console, view)
+        tell_progress("decoding pictures", 10_000, 10_000)
+        assert "pictures" not in drawn(console, view)
+    # With the output in a pipe, a terminal that shows the errors still gets the bar.
+    piped, bar = io.StringIO(), io.StringIO()
+    original = Console
+
+    def on_terminal(**options: Any) -> Console:
+        return (
+            original(file=bar, force_terminal=True, width=90) if options else original(file=piped)
+        )
+
+    monkeypatch.setattr("amatune.cli.Console", on_terminal)
+    with _PlainView(Console(file=piped)) as view:
+        tell_progress("decoding pictures", 1200, 10_000)
+        view.reading.refresh()
+    assert "1200/10000" in bar.getvalue()
+    assert "decoding pictures" in bar.getvalue()
+    assert piped.getvalue() == ""
+
+
+def tell_progress(what: str, done: int, total: int) -> None:
+    """As the reading of pictures does."""
+    progress = reading._progress.get()
+    if progress is not None:
+        progress(what, done, total)
+
+
+def drawn(console: Console, view: _LiveView) -> str:
+    with console.capture() as captured:
+        console.print(view.draw())
+    return captured.get()
+
+
+def test_clearing_the_cache_tells_what_it_freed(
+    own_picture_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("datasets --clear-cache") == 0
+    assert capsys.readouterr().out == f"0 bytes freed in {own_picture_cache}\n"
+    own_picture_cache.mkdir()
+    (own_picture_cache / "pictures-1.sqlite").write_bytes(bytes(3 * 2**20))
+    assert call("datasets --clear-cache") == 0
+    assert capsys.readouterr().out == f"3 MiB freed in {own_picture_cache}\n"
+    assert list(own_picture_cache.iterdir()) == []
 
 
 def test_a_terminal_shows_what_fits_of_many_trials() -> None:

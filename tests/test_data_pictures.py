@@ -1,5 +1,6 @@
 """Decoding any picture to the detector's shape, and finding pictures on disk."""
 
+import hashlib
 import os
 import struct
 import warnings
@@ -12,10 +13,11 @@ from PIL import Image
 from amatune.data import pictures
 from amatune.data.pictures import (
     Header,
+    Inspected,
     find_pictures,
     fit,
+    inspect_pictures,
     native_shape,
-    read_headers,
     read_picture,
     read_pictures,
 )
@@ -101,8 +103,8 @@ def test_exif_orientation_turns_pictures_upright(tmp_path, orientation, suffix):
     found = read_picture(path, (1, 16, 24))[0].astype(int)
 
     assert np.abs(found - upright).max() < 40  # JPEG rings at the edge
-    headers, _ = read_headers([path])
-    assert headers[path] == Header(colour=True, height=16, width=24)
+    sound, _ = inspect_pictures([path])
+    assert sound[path].header == Header(colour=True, height=16, width=24)
 
 
 def test_first_frame_of_several(tmp_path):
@@ -218,14 +220,16 @@ def test_a_bomb_below_pillows_error_and_above_our_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_PIXELS", 9_999)
     with pytest.raises(DataError, match="more than 9,999 pixels"):
         read_picture(path, (1, 8, 8))
-    _, unreadable = read_headers([path])
+    _, unreadable = inspect_pictures([path])
     assert list(unreadable) == [path]
 
 
 def test_headers_decode_no_pixels(tmp_path):
     truncated(tmp_path / "x.png")
-    headers, unreadable = read_headers([tmp_path / "x.png"])
-    assert headers == {tmp_path / "x.png": Header(False, 64, 64)}
+    path = tmp_path / "x.png"
+    sound, unreadable = inspect_pictures([path])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sound == {path: Inspected(digest, Header(False, 64, 64))}
     assert not unreadable
 
 

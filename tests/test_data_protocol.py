@@ -1,6 +1,7 @@
 """The splits: disjoint, seeded, the same everywhere; and no test image before its time."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -21,7 +22,7 @@ from amatune.data.protocol import (
     make_problem,
     share_out,
 )
-from amatune.errors import DataError
+from amatune.errors import AmatuneError, DataError
 from amatune.metrics import hanley_mcneil
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -314,6 +315,10 @@ def test_too_few_normals(invent, train, test):
         ({"anomaly_fraction": 0.5}, r"0.5 needs \d+ anomalies beside \d+ .* enough for 0\.\d+"),
         ({"image_size": 7}, "image_size must be a whole number of at least 8 pixels, got 7"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
+        *(
+            ({"max_broken": value}, "max_broken must be a whole number of pictures, or a share")
+            for value in (-1, -0.5, 1.5, True, "5", float("nan"), float("inf"))
+        ),
         ({"normal_classes": (3,)}, "normal_classes must be a tuple of class names"),
         ({"ood": "uniform-noise"}, "ood must be a tuple of names"),
         ({"dataset": ""}, "dataset must be a name"),
@@ -417,21 +422,14 @@ def test_damaged_pictures_leave_the_splits_and_are_told_once(tmp_path):
     whole = {one: (tmp_path / one).read_bytes() for one in (train, test)}
     request = {"dataset": f"folder:{tmp_path}", "normal_classes": ("good",)}
     # Cut the pictures after the folder was split by their bytes: the cut must not move them.
-    before = sources._file_hash
-    with pytest.MonkeyPatch.context() as patch:
-        import hashlib
+    original = pictures._digest
 
-        patch.setattr(
-            sources,
-            "_file_hash",
-            lambda path: (
-                hashlib.sha256(
-                    whole.get(path.relative_to(tmp_path).as_posix(), path.read_bytes())
-                ).hexdigest()
-                if path.exists()
-                else before(path)
-            ),
-        )
+    def digest(file):
+        content = whole.get(Path(file.name).relative_to(tmp_path).as_posix())
+        return hashlib.sha256(content).hexdigest() if content else original(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_digest", digest)
         for one in (train, test):
             (tmp_path / one).write_bytes(whole[one][:300])
         made = problem(**request)
@@ -448,6 +446,88 @@ def test_damaged_pictures_leave_the_splits_and_are_told_once(tmp_path):
         assert "damaged pictures passed over (3)" in made.warnings[-1]
         made.test_images()
         assert len(made.warnings) == len(set(made.warnings)) == 2
+
+
+def test_all_damaged_pictures_are_listed_in_a_file(tmp_path):
+    write_pictures(tmp_path / "good", 200)
+    write_pictures(tmp_path / "bad", 200)
+    for number in range(9):
+        (tmp_path / "bad" / f"{number:03}.png").write_text("x")
+    request = {"dataset": f"folder:{tmp_path}", "normal_classes": ("good",)}
+    with pytest.raises(DataError, match="too many damaged pictures, 9 of 400"):
+        problem(**request)
+    made = problem(**request, max_broken=0.03)
+    (told,) = made.warnings
+    assert "passed over (9)" in told
+    assert told.endswith("; and 4 more")
+    file = tmp_path / "broken.txt"
+    for _ in range(2):
+        assert made.list_damaged(file) == made.warnings
+        assert made.warnings == [f"{told}; all are listed in {file}"]
+        lines = file.read_text().splitlines()
+        assert len(lines) == 9
+        for number, line in enumerate(lines):
+            picture = tmp_path / "bad" / f"{number:03}.png"
+            assert line.startswith(f"cannot read picture {picture}: not a picture")
+
+    # Opened again for the test, a problem knows only what it meets then.
+    again = Problem.from_dict(made.to_dict())
+    assert again.request.max_broken == 0.03
+    assert again.list_damaged(tmp_path / "none.txt") == []
+    assert not (tmp_path / "none.txt").exists()
+    one = again.splits.test_normals[0].ids[0]
+    content = (tmp_path / one).read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_to_eight_bits", broken_once(pictures._to_eight_bits))
+        again.test_images()
+    assert (tmp_path / one).read_bytes() == content
+    (new,) = again.list_damaged(file)
+    assert "passed over (1)" in new
+    assert len(file.read_text().splitlines()) == 10
+    with pytest.raises(AmatuneError, match=r"cannot write .*: Is a directory"):
+        again.list_damaged(tmp_path)
+
+
+def broken_once(decode):
+    """`decode`, which finds the first picture truncated."""
+    calls = []
+
+    def attempt(picture):
+        calls.append(picture)
+        if len(calls) == 1:
+            raise OSError("truncated")
+        return decode(picture)
+
+    return attempt
+
+
+def test_pictures_that_look_the_same_teach_nothing(tmp_path):
+    for number in range(100):  # other bytes, other decoders, the same pixels
+        suffix = ("png", "bmp", "tif")[number % 3]
+        (tmp_path / "same").mkdir(exist_ok=True)
+        path = tmp_path / "same" / f"{number}.{suffix}"
+        Image.new("L", (20, 20), 90).save(path)
+        path.write_bytes(path.read_bytes() + bytes(number))
+    message = r"all \d+ training images of folder:.*same look the same at 1 x 20 x 20"
+    with pytest.raises(DataError, match=message):
+        problem(dataset=f"folder:{tmp_path / 'same'}", ood=("uniform-noise",))
+    one = tmp_path / "x.npz"
+    write_npz(
+        one,
+        (60, 30),
+        train_images=np.full((60, 9, 9), 3, np.uint8),
+        test_images=np.zeros((30, 9, 9), np.uint8),
+    )
+    with pytest.raises(DataError, match=r"all 48 training images .* look the same at 1 x 9 x 9"):
+        problem(dataset=f"npz:{one}", ood=("uniform-noise",))
+
+
+def test_too_few_normals_may_be_left_when_many_are_damaged(tmp_path):
+    write_pictures(tmp_path, 100)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"too few normal images in .*: 0 in the training part"):
+        problem(dataset=f"folder:{tmp_path}", ood=("uniform-noise",), max_broken=99)
 
 
 def test_copies_are_reported_for_each_pair_of_splits(tmp_path):

@@ -1,12 +1,14 @@
 """Every source: parts, classes, shapes, laziness, and each way its files can be wrong."""
 
+import errno
+import os
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from amatune.data import sources
+from amatune.data import pictures, sources
 from amatune.data.sources import PARTS, find_dataset, list_datasets, open_source
 from amatune.errors import DataError
 
@@ -319,6 +321,92 @@ def test_one_percent_of_a_large_folder_may_be_damaged(monkeypatch, tmp_path):
         open_source(f"folder:{tmp_path}").ids("train")
     monkeypatch.setattr(sources._FolderSource, "TOLERATED_SHARE", 1 / 40)
     assert open_source(f"folder:{tmp_path}").ids("train")
+
+
+@pytest.mark.parametrize(
+    ("most", "passes", "told"),
+    [
+        (0, 0, "up to 0 are"),
+        (2, 2, "up to 2 are"),
+        (0.1, 4, "up to 0.1 of all are"),
+        (20.0, 20, "up to 20 are"),
+    ],
+)
+def test_how_many_may_be_damaged_is_the_users_choice(tmp_path, most, passes, told):
+    write_pictures(tmp_path, 40)
+    for number in range(passes + 1):
+        source = open_source(f"folder:{tmp_path}")
+        source.max_broken = most
+        assert len(source.ids("train")) + len(source.ids("test")) == 40 - number
+        assert len(source.unreadable) == number
+        (tmp_path / f"{number:03}.png").write_text("x")
+    source = open_source(f"folder:{tmp_path}")
+    source.max_broken = most
+    with pytest.raises(DataError, match=rf"{passes + 1} of 40 \({told}.*--max-broken.*000\.png"):
+        source.ids("train")
+
+
+def test_a_link_to_nowhere_is_a_damaged_picture(tmp_path):
+    write_pictures(tmp_path, 40)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    source = open_source(f"folder:{tmp_path}")
+    assert len(source.ids("train")) + len(source.ids("test")) == 40
+    assert list(source.unreadable) == ["gone.png"]
+    assert "no such file" in source.unreadable["gone.png"]
+
+
+def test_one_picture_alone_is_in_one_part(tmp_path):
+    write_pictures(tmp_path, 1)
+    source = open_source(f"folder:{tmp_path}")
+    assert sorted([*source.ids("train"), *source.ids("test")]) == ["000.png"]
+    assert source.image_shape
+
+
+def test_copies_of_one_picture_are_refused(tmp_path):
+    write_pictures(tmp_path, 1)
+    for number in range(1, 100):
+        (tmp_path / f"{number}.png").write_bytes((tmp_path / "000.png").read_bytes())
+    with pytest.raises(DataError, match=r"all 100 pictures of folder:.* are copies of one"):
+        open_source(f"folder:{tmp_path}").ids("train")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_without_permission_is_named(tmp_path):
+    write_pictures(tmp_path / "closed", 3)
+    (tmp_path / "closed").chmod(0)
+    try:
+        for folder in (tmp_path, tmp_path / "closed"):
+            with pytest.raises(DataError, match=r"cannot list folder .*closed: Permission denied"):
+                open_source(f"folder:{folder}")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    write_pictures(tmp_path, 3)
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=f"cannot list folder {tmp_path}: Permission denied"):
+        open_source(f"folder:{tmp_path}")
+
+
+def test_a_bomb_among_pictures_is_passed_over(tmp_path, monkeypatch):
+    write_pictures(tmp_path, 40)
+    write_pictures(tmp_path / "huge", 1, (100, 100))
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 9_999)
+    source = open_source(f"folder:{tmp_path}")
+    assert len(source.ids("train")) + len(source.ids("test")) == 40
+    assert "more than 9,999 pixels" in source.unreadable["huge/000.png"]
+
+
+def test_a_folder_of_texts_named_like_pictures_has_none(tmp_path):
+    for number in range(60):
+        (tmp_path / f"{number}.jpg").write_text("Dear diary,")
+    with pytest.raises(DataError, match=r"no readable picture: .*0\.jpg: not a picture"):
+        open_source(f"folder:{tmp_path}").ids("train")
 
 
 def test_unusable_folders(tmp_path):

@@ -75,6 +75,12 @@ def test_events_tell_the_story(finished):
     assert epochs == list(range(10))
 
 
+def test_damaged_pictures_are_listed_in_the_run(finished):
+    run = RunFolder(finished[0] / "run")
+    assert run.broken == run.path / "broken.txt"
+    assert run.broken.read_text() == "a damaged picture\n"
+
+
 def test_the_outcome_is_the_best_full_trial(finished):
     tmp_path, outcome, _ = finished
     best = max(trials(tmp_path), key=lambda t: t.auroc)

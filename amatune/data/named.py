@@ -38,6 +38,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from amatune.data.cache import PictureCache
 from amatune.data.pictures import SUFFIXES, ImageShape, Pixels, find_pictures, fit
 from amatune.data.sources import (
     PARTS,
@@ -591,7 +592,8 @@ class _PictureSource(_FolderSource):
         self._labels = labels
         self._parts = {part: sorted(labels[part]) for part in PARTS}
         self._files = {one: home / one for part in PARTS for one in self._parts[part]}
-        self._hashes = {}
+        self._cache = PictureCache.default()
+        self._inspected = {}
         self._unreadable = {}
 
     @property

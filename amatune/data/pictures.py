@@ -18,11 +18,15 @@ training pictures is, and keeps their size when they all have the same and no si
 override either. No side is shorter than 8 pixels.
 """
 
+import contextlib
+import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -35,7 +39,11 @@ from amatune.errors import DataError
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
 Pixels = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]  # what is done to the pictures, done so far, in all
+S = TypeVar("S")
 T = TypeVar("T")
+
+GEOMETRY = 1  # version of the rule above: what was decoded by another one is decoded anew
 
 SUFFIXES = (  # in capitals too
     ".bmp",
@@ -60,6 +68,7 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
 _CHUNK = 512  # images resized at once: bounds the memory floats take
+_BATCH = 2048  # files handed to the threads at once: bounds the memory that waiting ones take
 
 
 class Header(NamedTuple):
@@ -68,6 +77,38 @@ class Header(NamedTuple):
     colour: bool
     height: int  # upright
     width: int
+
+
+class Inspected(NamedTuple):
+    """What one reading of a file tells without decoding it."""
+
+    digest: str  # SHA-256 of its bytes, hexadecimal
+    header: Header
+
+
+class Decoded(NamedTuple):
+    """How the decoding of one file went."""
+
+    digest: str  # of the very bytes that were decoded; "" when they could not be read
+    problem: str  # why there are no pixels; "" when there are
+
+
+# A context variable and not an argument: the pictures are read below `Problem` and the interface
+# of all sources, none of which has anything to do with who watches. Unset, nothing is reported.
+_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
+
+
+@contextlib.contextmanager
+def reporting_to(progress: Progress) -> Iterator[None]:
+    """Meanwhile, call `progress` after every picture inspected or decoded in this thread's calls.
+
+    It is called by the thread that reads the pictures, also for few of them.
+    """
+    token = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
 
 
 def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
@@ -101,7 +142,7 @@ def read_picture(path: str | Path, image_shape: ImageShape) -> Pixels:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; errors still raise
-        return _decode(Path(path), image_shape)
+        return _decode(Path(path), image_shape)[0]
 
 
 def read_pictures(paths: Sequence[Path], image_shape: ImageShape) -> tuple[Pixels, dict[Path, str]]:
@@ -110,25 +151,66 @@ def read_pictures(paths: Sequence[Path], image_shape: ImageShape) -> tuple[Pixel
     Returns uint8 (N, C, H, W) in the order given, without the pictures that could not be read,
     and those with the reason.
     """
-
-    def decode(path: Path) -> Pixels:
-        return _decode(path, image_shape)
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
-        warnings.simplefilter("ignore")  # once for all threads: the filters are global
-        results = zip(paths, pool.map(_or_reason(decode), paths), strict=True)
-        decoded, unreadable = _sound_and_unreadable(results)
-    if not decoded:
-        return np.empty((0, *image_shape), np.uint8), unreadable
-    return np.stack(list(decoded.values())), unreadable
+    pixels = np.empty((len(paths), *image_shape), np.uint8)
+    results = [one for batch in decode_into(pixels, range(len(paths)), paths) for one in batch]
+    unreadable = {row: result.problem for row, result in enumerate(results) if result.problem}
+    return without_rows(pixels, unreadable), {paths[row]: why for row, why in unreadable.items()}
 
 
-def read_headers(paths: Sequence[Path]) -> tuple[dict[Path, Header], dict[Path, str]]:
-    """The headers of many pictures, without decoding pixels; and the unreadable, with reasons."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
-        warnings.simplefilter("ignore")
-        results = zip(paths, pool.map(_or_reason(_header), paths), strict=True)
-        return _sound_and_unreadable(results)
+def decode_into(
+    pixels: Pixels, rows: Sequence[int], paths: Sequence[Path]
+) -> Iterator[list[Decoded]]:
+    """Decode each path into its row of `pixels`, uint8 (N, C, H, W), by several threads.
+
+    Yields the results of a batch of paths at a time, in their order. Every file is opened once, and
+    beside `pixels` only as many pictures are in memory as there are threads.
+    """
+
+    def decode(task: tuple[int, Path]) -> Decoded:
+        row, path = task
+        try:
+            pixels[row], digest = _decode(path, pixels.shape[1:])
+        except DataError as error:
+            return Decoded("", str(error))
+        return Decoded(digest, "")
+
+    return _in_threads(decode, list(zip(rows, paths, strict=True)), "decoding pictures")
+
+
+def without_rows(pixels: Pixels, rows: Iterable[int]) -> Pixels:
+    """`pixels` without some rows, closed up in place: a second array would double the memory."""
+    gone = set(rows)
+    if not gone:
+        return pixels
+    kept = min(gone)
+    for row in range(kept, len(pixels)):
+        if row not in gone:
+            pixels[kept] = pixels[row]
+            kept += 1
+    return pixels[:kept]
+
+
+def inspect_pictures(
+    paths: Sequence[Path],
+) -> tuple[dict[Path, Inspected], dict[Path, str]]:
+    """Content hashes and headers of many pictures, without decoding pixels; every file is opened
+    once. And those without a sound header, with the reason."""
+
+    def inspect(path: Path) -> Inspected | str:
+        try:
+            return _inspect(path)
+        except DataError as error:
+            return str(error)
+
+    sound: dict[Path, Inspected] = {}
+    unreadable: dict[Path, str] = {}
+    batches = _in_threads(inspect, paths, "inspecting pictures")
+    for path, result in zip(paths, (one for batch in batches for one in batch), strict=True):
+        if isinstance(result, str):
+            unreadable[path] = result
+        else:
+            sound[path] = result
+    return sound, unreadable
 
 
 def native_shape(headers: Iterable[Header]) -> ImageShape:
@@ -192,14 +274,18 @@ _DECODING_ERRORS = (
 )
 
 
-def _decode(path: Path, image_shape: ImageShape) -> Pixels:
+def _decode(path: Path, image_shape: tuple[int, ...]) -> tuple[Pixels, str]:
+    """The picture as uint8 (C, H, W), and the digest of its bytes."""
     try:
-        with _open(path) as picture:
-            pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
+        with path.open("rb") as file:
+            digest = _digest(file)
+            with _open(file) as picture:
+                pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from error
-    fitted: Pixels = fit(pixels[None], image_shape)[0]
-    return fitted
+    channels, height, width = image_shape
+    fitted: Pixels = fit(pixels[None], (channels, height, width))[0]
+    return fitted, digest
 
 
 def _is_turned(picture: Image.Image) -> bool:
@@ -211,42 +297,41 @@ def _is_turned(picture: Image.Image) -> bool:
     return bool(picture.getexif().get(_ORIENTATION, 1) >= 5)
 
 
-def _header(path: Path) -> Header:
+def _inspect(path: Path) -> Inspected:
     try:
-        with _open(path) as picture:
-            width, height = picture.size[::-1] if _is_turned(picture) else picture.size
-            return Header(picture.mode not in _GREY_MODES, height, width)
+        with path.open("rb") as file:
+            digest = _digest(file)
+            with _open(file) as picture:
+                width, height = picture.size[::-1] if _is_turned(picture) else picture.size
+                return Inspected(digest, Header(picture.mode not in _GREY_MODES, height, width))
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from error
 
 
-def _or_reason(read: Callable[[Path], T]) -> Callable[[Path], T | str]:
-    """The same reading, returning the message where it raised a `DataError`."""
-
-    def attempt(path: Path) -> T | str:
-        try:
-            return read(path)
-        except DataError as error:
-            return str(error)
-
-    return attempt
-
-
-def _sound_and_unreadable(
-    results: Iterable[tuple[Path, T | str]],
-) -> tuple[dict[Path, T], dict[Path, str]]:
-    sound: dict[Path, T] = {}
-    unreadable: dict[Path, str] = {}
-    for path, result in results:
-        if isinstance(result, str):
-            unreadable[path] = result
-        else:
-            sound[path] = result
-    return sound, unreadable
+def _in_threads(work: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[list[T]]:
+    """The results of `work` in the order of `items`, batch by batch; progress is reported."""
+    progress = _progress.get()
+    with ThreadPoolExecutor(threads()) as pool:
+        for start in range(0, len(items), _BATCH):
+            results = []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # once for all threads: the filters are global
+                for result in pool.map(work, items[start : start + _BATCH]):
+                    results.append(result)
+                    if progress is not None:
+                        progress(what, start + len(results), len(items))
+            yield results
 
 
-def _open(path: Path) -> Image.Image:
-    picture = Image.open(path, formats=_FORMATS)
+def _digest(file: BufferedReader) -> str:
+    """SHA-256 of an open file, which is left at its start."""
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def _open(file: BufferedReader) -> Image.Image:
+    picture = Image.open(file, formats=_FORMATS)
     if picture.width * picture.height > MAX_PIXELS:
         picture.close()
         raise Image.DecompressionBombError
@@ -307,5 +392,5 @@ def _refuse(error: OSError) -> None:
 
 
 def threads() -> int:
-    """How many threads decode or hash files: the work is in C and lets go of the lock."""
+    """How many threads read files: the work is in C and lets go of the lock."""
     return min(8, os.cpu_count() or 1)

@@ -38,13 +38,14 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
 from amatune.data.sources import PARTS, Id, Part, Source, open_source
-from amatune.errors import DataError, did_you_mean
+from amatune.errors import AmatuneError, DataError, did_you_mean
 from amatune.metrics import hanley_mcneil
 
 MIN_ANOMALIES = 10  # fewer say nothing: the AUROC's standard error is then about .07 at .90
@@ -68,6 +69,9 @@ class ProblemRequest:
     seed: int = 0  # of the draws
     image_size: int | None = None  # pixels a side, at least 8; None: the normal set's
     channels: int | None = None  # 1 or 3; None: the normal set's
+    # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
+    # 1%, whichever is more.
+    max_broken: float | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -106,6 +110,12 @@ def _is_share(value: object) -> bool:
     return number and 0 <= value <= MAX_SHARE  # type: ignore[operator]
 
 
+def _is_count_or_share(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value < 1 or (value >= 1 and float(value).is_integer())
+
+
 def _is_names(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
@@ -131,6 +141,11 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "channels",
         "1 (grey) or 3 (colour)",
         lambda v: v is None or (_is_whole(v, 1) and v in (1, 3)),
+    ),
+    (
+        "max_broken",
+        "a whole number of pictures, or a share below 1",
+        lambda v: v is None or _is_count_or_share(v),
     ),
 )
 
@@ -213,6 +228,7 @@ class Problem:
         self.test_opened = False
         self._sources = sources
         self._images: dict[str, Pixels] = {}
+        self._damage: dict[str, str] = {}  # source -> what `warnings` says of its damaged pictures
 
     def train_images(self) -> Pixels:
         """The images to learn from as normal ones: the train normals, then the hidden anomalies."""
@@ -231,7 +247,7 @@ class Problem:
         """Normal images and anomalies for the final figures. The only reader of the test part."""
         self.test_opened = True
         images = self._read("test_normals"), self._read("test_anomalies")
-        self._report_damaged()
+        self._report()
         return images
 
     def test_duplicates(self) -> list[str]:
@@ -299,7 +315,7 @@ class Problem:
             warnings = list(values["warnings"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"not a saved problem: {type(error).__name__} {error}") from error
-        sources = {name: open_source(name) for name in records}
+        sources = {name: _open_for(request, name) for name in records}
         for name, source in sources.items():
             used = _used(splits, name)
             gone = [str(one) for part in PARTS for one in source.missing(part, used[part])]
@@ -337,19 +353,50 @@ class Problem:
                 sound.append(dataclasses.replace(selection, ids=tuple(ids)))
             self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
             nothing = np.empty((0, *self.image_shape), np.uint8)
-            self._images[name] = np.concatenate(parts) if parts else nothing
+            # One array is not copied: it may be most of the memory.
+            self._images[name] = parts[0] if len(parts) == 1 else np.concatenate([nothing, *parts])
         return self._images[name]
 
-    def _report_damaged(self) -> None:
+    def list_damaged(self, file: Path) -> list[str]:
+        """Add the damaged pictures met so far to a text file, one line each with the reason.
+
+        Those that it lists already stay; it is not made when there are none. The warnings about
+        damaged pictures then name it; they are returned. Raises `AmatuneError` when the file
+        cannot be written.
+        """
+        reasons = [
+            " ".join(reason.splitlines())  # a file's name may hold anything
+            for source in self._sources.values()
+            for reason in source.unreadable.values()
+        ]
+        if not reasons:
+            return []
+        try:
+            listed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+            lines = sorted({*listed, *reasons})
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise AmatuneError(f"cannot write {file}: {error.strerror}") from error
+        for name, told in self._damage.items():
+            if not told.endswith(where := f"; all are listed in {file}"):
+                self._damage[name] = told + where
+                self.warnings[self.warnings.index(told)] = told + where
+        return list(self._damage.values())
+
+    def _report(self) -> None:
+        """Bring the warnings up to date with what the sources met."""
         for name, source in self._sources.items():
             if source.unreadable:
                 reasons = list(source.unreadable.values())
                 more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-                self._warn_once(
-                    f"{name}: damaged pictures passed over ({len(reasons)}): "
-                    + "; ".join(reasons[:5])
-                    + more
+                told = f"{name}: damaged pictures passed over ({len(reasons)}): " + "; ".join(
+                    reasons[:5]
                 )
+                if not self._damage.get(name, "").startswith(told):
+                    self._damage[name] = told + more
+                    self.warnings.append(told + more)
+            for note in source.notes:
+                self._warn_once(note)
 
     def _warn_once(self, message: str) -> None:
         if message not in self.warnings:
@@ -407,12 +454,7 @@ def make_problem(request: ProblemRequest) -> Problem:
     normal, anomalies, sources = _open(request)
     train = normal.ids("train")
     test = normal.ids("test")
-    if len(train) < MIN_NORMALS or len(test) < MIN_ANOMALIES:
-        raise DataError(
-            f"too few normal images in {request.dataset}: {len(train)} in the training part (at "
-            f"least {MIN_NORMALS} needed) and {len(test)} in the test part (at least "
-            f"{MIN_ANOMALIES} needed)"
-        )
+    _require_normals(request, len(train), len(test))
     share = 0.05 if normal.classes is not None else 0.01
     held_out = min(max(50, round(share * len(train))), len(train) // 5)
     validation = set(_draw(train, held_out, request.seed, "validation normals"))
@@ -442,8 +484,20 @@ def make_problem(request: ProblemRequest) -> Problem:
             ("hidden_anomalies", "validation_anomalies"),
         ]
     )
-    problem._report_damaged()
-    _require_anomalies(problem.splits, wanted)  # damaged ones have left
+    problem._report()
+    # Once more: damaged ones have left.
+    counts = problem.splits.counts()
+    _require_normals(
+        request, counts["train_normals"] + counts["validation_normals"], counts["test_normals"]
+    )
+    _require_anomalies(problem.splits, wanted)
+    train_normals = problem._read("train_normals")
+    if all(np.array_equal(image, train_normals[0]) for image in train_normals):
+        raise DataError(
+            f"all {len(train_normals)} training images of {request.dataset} look the same at "
+            f"{' x '.join(map(str, problem.image_shape))}: there is nothing to learn from them; "
+            "add different ones"
+        )
     problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
     return problem
 
@@ -467,7 +521,7 @@ def share_out(total: int, available: Sequence[int]) -> list[int]:
 
 def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Source]]:
     """What is normal, the strata of what is not, and every source by its canonical name."""
-    source = open_source(request.dataset)
+    source = _open_for(request, request.dataset)
     if source.image_shape is None:
         raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
     normal = _normal_classes(request)
@@ -488,7 +542,7 @@ def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Sour
         return group, [_Group(source, frozenset({c})) for c in others], {source.name: source}
     anomalies: list[_Group] = []
     for name in request.ood:
-        ood = open_source(name)
+        ood = _open_for(request, name)
         if ood.name in {other.source.name for other in anomalies}:
             raise DataError(f"--ood {name} is given twice")
         own = ood.name == source.name
@@ -502,6 +556,12 @@ def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Sour
             _refuse_common_files(other, new)
         anomalies.append(new)
     return group, anomalies, {g.source.name: g.source for g in (group, *anomalies)}
+
+
+def _open_for(request: ProblemRequest, name: str) -> Source:
+    source = open_source(name)
+    source.max_broken = request.max_broken
+    return source
 
 
 def _normal_classes(request: ProblemRequest) -> tuple[str, ...]:
@@ -610,6 +670,14 @@ def _spread(
         Selection(name, part, tuple(sorted(ids, key=order[name].__getitem__)))
         for name, ids in drawn.items()
     )
+
+
+def _require_normals(request: ProblemRequest, train: int, test: int) -> None:
+    if train < MIN_NORMALS or test < MIN_ANOMALIES:
+        raise DataError(
+            f"too few normal images in {request.dataset}: {train} in the training part (at least "
+            f"{MIN_NORMALS} needed) and {test} in the test part (at least {MIN_ANOMALIES} needed)"
+        )
 
 
 def _require_anomalies(splits: Splits, wanted: Mapping[str, int]) -> None:

@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +21,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from amatune.data.cache import PictureCache
 from amatune.data.pictures import (
     MIN_SIDE,
-    Header,
     ImageShape,
+    Inspected,
     Pixels,
     find_pictures,
     fit,
     native_shape,
-    read_headers,
-    read_pictures,
-    threads,
 )
 from amatune.errors import DataError, did_you_mean
 
@@ -114,6 +111,8 @@ class Source(ABC):
 
     name: str  # canonical: paths are absolute
     location: Path | None = None  # the file or folder behind it
+    # Damaged pictures to pass over: a number, or below 1 a share of all; None: the source's own.
+    max_broken: float | None = None
 
     @property
     @abstractmethod
@@ -159,6 +158,11 @@ class Source(ABC):
     def unreadable(self) -> Mapping[Id, str]:
         """Damaged pictures met so far, with the reason."""
         return {}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What else the user should know."""
+        return []
 
     def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
         """Those of `ids` that the part does not have."""
@@ -389,8 +393,10 @@ class _FolderSource(Source):
 
     Classes: the names of the folders directly below the part, when every picture lies in one.
 
-    Damaged pictures are passed over while they are at most 5 or 1% of all, whichever is more;
-    beyond that the folder is refused.
+    Damaged pictures are passed over while they are at most `max_broken`, by default 5 or 1% of all,
+    whichever is more; beyond that the folder is refused.
+
+    Decoded pictures are kept in the user's `PictureCache`.
     """
 
     TEST_SHARE = 0.3
@@ -406,20 +412,20 @@ class _FolderSource(Source):
         self._files: dict[str, Path] = {
             file.relative_to(self._root).as_posix(): file for file in find_pictures([self._root])
         }
-        self._hashes: dict[str, str] = {}
+        self._cache = PictureCache.default()
+        self._inspected: dict[str, Inspected] = {}
         self._unreadable: dict[Id, str] = {}
 
     @property
     def image_shape(self) -> ImageShape | None:
-        return native_shape(self._headers[str(one)] for one in self.ids("train"))
+        return native_shape(self._inspected[str(one)].header for one in self.ids("train"))
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return sorted_classes([*self.labels("train"), *self.labels("test")])
 
     def ids(self, part: Part) -> Sequence[Id]:
-        sound = self._headers
-        return [one for one in self._parts[part] if one in sound]
+        return self._parts[part]
 
     @property
     def why_no_classes(self) -> str:
@@ -435,21 +441,34 @@ class _FolderSource(Source):
         self, part: Part, ids: Sequence[Id], image_shape: ImageShape
     ) -> tuple[Pixels, list[Id]]:
         files = [self._files[str(one)] for one in ids]
-        pixels, unreadable = read_pictures(files, image_shape)
+        self._inspect(map(str, ids))
+        digests = [
+            self._inspected[name].digest if (name := str(one)) in self._inspected else ""
+            for one in ids
+        ]
+        pixels, unreadable = self._cache.read_pictures(files, digests, image_shape)
         for one, file in zip(ids, files, strict=True):
             if file in unreadable:
                 self._unreadable[one] = unreadable[file]
         self._refuse_if_many_unreadable()
-        return pixels, [one for one in ids if one not in self._unreadable]
+        return pixels, [one for one, file in zip(ids, files, strict=True) if file not in unreadable]
 
     def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
-        self._hash(str(one) for ids in used.values() for one in ids)
-        lines = [f"{part} {one} {self._hashes[str(one)]}" for part in PARTS for one in used[part]]
+        self._inspect(str(one) for ids in used.values() for one in ids)
+        lines = [
+            f"{part} {one} {found.digest if (found := self._inspected.get(str(one))) else 'broken'}"
+            for part in PARTS
+            for one in used[part]
+        ]
         return {"content": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
 
     @property
     def unreadable(self) -> Mapping[Id, str]:
         return self._unreadable
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [self._cache.problem] if self._cache.problem else []
 
     def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
         # Only files count: pictures added since a run change neither its ids nor its parts.
@@ -478,54 +497,55 @@ class _FolderSource(Source):
 
     @cached_property
     def _parts(self) -> dict[Part, list[str]]:
+        """The pictures with a sound header."""
+        self._inspect(self._files)
+        self._refuse_if_many_unreadable()
+        sound = [one for one in self._files if one in self._inspected]
         if self._is_divided:
-            return {p: [one for one in self._files if one.startswith(f"{p}/")] for p in PARTS}
-        self._hash(self._files)
-        in_test = {one for one, digest in self._hashes.items() if _unit(digest) < self.TEST_SHARE}
+            return {p: [one for one in sound if one.startswith(f"{p}/")] for p in PARTS}
+        if len(sound) > 1 and len({self._inspected[one].digest for one in sound}) == 1:
+            raise DataError(
+                f"all {len(sound)} pictures of {self.name} are copies of one, so that no part of "
+                "them can test what was learned from the others; add different ones"
+            )
+        in_test = {o for o in sound if _unit(self._inspected[o].digest) < self.TEST_SHARE}
         return {
-            "train": [one for one in self._files if one not in in_test],
-            "test": [one for one in self._files if one in in_test],
+            "train": [one for one in sound if one not in in_test],
+            "test": [one for one in sound if one in in_test],
         }
 
-    @cached_property
-    def _headers(self) -> dict[str, Header]:
-        """Of every picture that has a sound one; the others are noted as unreadable."""
-        ids = [*self._parts["train"], *self._parts["test"]]
-        headers, unreadable = read_headers([self._files[one] for one in ids])
-        for one in ids:
-            if self._files[one] in unreadable:
-                self._unreadable[one] = unreadable[self._files[one]]
-        self._refuse_if_many_unreadable()
-        return {one: headers[file] for one in ids if (file := self._files[one]) in headers}
-
-    def _hash(self, ids: Iterable[str]) -> None:
-        new = [one for one in ids if one not in self._hashes]
-        with ThreadPoolExecutor(threads()) as pool:
-            digests = pool.map(_file_hash, (self._files[one] for one in new))
-            self._hashes.update(zip(new, digests, strict=True))
+    def _inspect(self, ids: Iterable[str]) -> None:
+        """Fill `_inspected`; those without a sound header are noted as unreadable."""
+        new = [one for one in ids if one not in self._inspected and one not in self._unreadable]
+        found, unreadable = self._cache.inspect([self._files[one] for one in new])
+        for one in new:
+            file = self._files[one]
+            if file in unreadable:
+                self._unreadable[one] = unreadable[file]
+            else:
+                self._inspected[one] = found[file]
 
     def _refuse_if_many_unreadable(self) -> None:
         count, total = len(self._unreadable), len(self._files)
         if count == total:
             raise DataError(f"{self.name} has no readable picture: {_first(self._unreadable)}")
-        if count > max(self.TOLERATED, self.TOLERATED_SHARE * total):
+        if self.max_broken is None:
+            allowed = max(self.TOLERATED, self.TOLERATED_SHARE * total)
+            rule = f"up to {self.TOLERATED} or {self.TOLERATED_SHARE:.0%}"
+        else:
+            is_share = 0 < self.max_broken < 1
+            allowed = self.max_broken * (total if is_share else 1)
+            rule = f"up to {self.max_broken:g}{' of all' if is_share else ''}"
+        if count > allowed:
             raise DataError(
-                f"{self.name} has too many damaged pictures, {count} of {total} (up to "
-                f"{self.TOLERATED} or {self.TOLERATED_SHARE:.0%} are passed over); repair or "
-                f"remove them, the first is: {_first(self._unreadable)}"
+                f"{self.name} has too many damaged pictures, {count} of {total} ({rule} are passed "
+                "over); repair or remove them, or pass over more with --max-broken; the first is: "
+                f"{_first(self._unreadable)}"
             )
 
 
 def _first(unreadable: Mapping[Id, str]) -> str:
     return next(iter(unreadable.values()))
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _unit(digest: str) -> float:

@@ -204,7 +204,7 @@ def run_best(
             ),
             test_normals=len(some_scores["normal"]),
             test_anomalies=len(some_scores["anomaly"]),
-            warnings=tuple(problem.test_duplicates()),
+            warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
         )
         board.write()
         return board

@@ -96,6 +96,7 @@ def run_search(
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         request = replace(request, name=run.name)
+        problem.list_damaged(run.broken)
         run.write(
             {
                 "schema": SCHEMA,
