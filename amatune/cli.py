@@ -225,6 +225,7 @@ _plain = partial(_option, "Options")
 
 _DATASET = "Normal images: a name that `amatune datasets` lists, folder:PATH or npz:PATH."
 _OOD = "Data set of the anomalies. May be repeated."
+_TEST_OOD = "Data set of the test's anomalies, if another than --ood. May be repeated."
 _CLASS = "Normal class; without --ood the other classes are the anomalies. May be repeated."
 _VAL = "Anomalies the search may look at, to choose by."
 _FRACTION = "Share of labelled anomalies among the training images, for a detector that uses them."
@@ -273,6 +274,7 @@ def search(
     context: typer.Context,
     dataset: Annotated[str, _data("NAME", _DATASET)] = "digits",
     ood: Annotated[list[str] | None, _data("NAME", _OOD)] = None,
+    test_ood: Annotated[list[str] | None, _data("NAME", _TEST_OOD)] = None,
     normal_class: Annotated[list[str] | None, _data("CLASS", _CLASS)] = None,
     val_anomalies: Annotated[int, _data("N", _VAL, parser=_whole)] = 50,
     anomaly_fraction: Annotated[float, _data("SHARE", _FRACTION, parser=_number)] = 0.0,
@@ -317,6 +319,7 @@ def search(
     problem = {
         "dataset": dataset,
         "ood": tuple(ood or ()),
+        "test_ood": tuple(test_ood or ()),
         "normal_classes": tuple(normal_class or ()),
         "val_anomalies": val_anomalies,
         "anomaly_fraction": anomaly_fraction,
@@ -754,6 +757,10 @@ def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
         f"AUPR {_figure(test.aupr, test.aupr_spread)}, FPR at 95% TPR "
         f"{_figure(test.fpr95, test.fpr95_spread)}",
     )
+    for name, own in chosen.test_by_set.items():
+        interval = f"{own.auroc_low:.3f} to {own.auroc_high:.3f}"
+        figure = _figure(own.auroc, own.auroc_spread)
+        _say(console, f"  against {name}: {figure}, 95% interval {interval}")
     if board.comparison is not None:
         versus = board.comparison
         _say(

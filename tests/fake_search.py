@@ -49,6 +49,9 @@ class FakeProblem:
             raise AssertionError("a test image was read")
         return noise(80, 100, seed=3), noise(40, 106, seed=4)
 
+    def test_sets(self) -> dict[str, slice]:
+        return {"bright": slice(0, 25), "brighter": slice(25, 40)}
+
     def test_duplicates(self) -> list[str]:
         return []
 

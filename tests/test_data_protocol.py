@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from amatune.data.protocol import (
     share_out,
 )
 from amatune.errors import AmatuneError, DataError
-from amatune.metrics import hanley_mcneil
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -63,6 +63,9 @@ class ListSource(sources.Source):
         words = np.random.default_rng([len(self.name), part == "test"]).bytes(8)
         images = np.zeros((len(ids), *image_shape), np.uint8)
         for row, one in enumerate(ids):
+            source = words + self.name.encode() + int(one).to_bytes(8, "big")
+            noise = hashlib.shake_128(source).digest(images[row].size)
+            images[row] = np.frombuffer(noise, np.uint8).reshape(image_shape)
             stamp = words + int(one).to_bytes(8, "big") + self.name.encode().ljust(16)
             images[row].reshape(-1)[: len(stamp)] = np.frombuffer(stamp, np.uint8)
         return images, list(ids)
@@ -170,6 +173,63 @@ def test_anomalies_among_the_training_images(labelled, hidden, anomalies, seed):
             assert (f" + {wanted[name]} {kind} anomalies" in made.describe()) == bool(wanted[name])
 
 
+def test_another_set_for_the_test(invent):
+    invent("n", [None] * 500, [None] * 100)
+    invent("a", [None] * 90, [None] * 90)
+    invent("b", [], [None] * 90)  # a set for the test alone needs no training part
+    made = problem(dataset="n", ood=("a",), test_ood=("b", "a"))
+    found = ids(made)
+    assert {source for source, _, _ in found["validation_anomalies"]} == {"a"}
+    assert len(found["test_anomalies"]) == 20
+    assert made.describe().endswith("test 100 + 20 of b, a")
+    assert made.test_opened is False
+    with pytest.raises(DataError, match=r"n is both .* name another --test-ood"):
+        problem(dataset="n", ood=("a",), test_ood=("n",))
+    with pytest.raises(DataError, match="--test-ood b is given twice"):
+        problem(dataset="n", ood=("a",), test_ood=("b", "b"))
+
+
+def test_another_set_for_the_test_of_classes(invent):
+    invent("n", list("abc") * 100, list("abc") * 40)
+    invent("b", [None] * 60, [None] * 60)
+    made = problem(dataset="n", normal_classes=("a",), test_ood=("b",))
+    found = ids(made)
+    assert {source for source, _, _ in found["validation_anomalies"]} == {"n"}
+    assert {source for source, _, _ in found["test_anomalies"]} == {"b"}
+
+
+def test_where_each_set_lies_among_the_test_anomalies(invent):
+    invent("n", [None] * 500, [None] * 100).may_read_test = True
+    for name in "ab":
+        invent(name, [None] * 90, [None] * 90).may_read_test = True
+    made = problem(dataset="n", ood=("a", "b"))
+    assert made.test_sets() == {"a": slice(0, 10), "b": slice(10, 20)}
+    _, anomalies = made.test_images()
+    assert all(bytes(image.reshape(-1)[16:17]) == b"b" for image in anomalies[10:])
+
+
+@pytest.mark.parametrize("count", [24, 60])
+def test_of_few_anomalies_half_are_for_the_test(tmp_path, count):
+    write_pictures(tmp_path / "good", 300)
+    write_pictures(tmp_path / "bad", count)
+    good, bad = f"folder:{tmp_path / 'good'}", f"folder:{tmp_path / 'bad'}"
+    made = problem(dataset=good, ood=(bad,))
+    counts = made.splits.counts()
+    chosen_by, tested = counts["validation_anomalies"], len(ids(made)["test_anomalies"])
+    assert chosen_by == pytest.approx(count / 2, abs=count / 4)
+    assert tested >= 5
+    (shortage,) = [w for w in made.warnings if "validation anomalies" in w]
+    assert f"only {chosen_by} of 50 " in shortage
+    assert re.search(r"AUROC of \.90 then has a 95% interval of 0\.\d\d to 0\.\d\d", shortage)
+
+    alone = problem(dataset=good, ood=("uniform-noise",), test_ood=(bad,))
+    assert alone.splits.counts()["test_anomalies"] == min(
+        count, max(10, round(0.2 * counts["test_normals"]))
+    )
+    again = Problem.from_dict(alone.to_dict())
+    assert len(again.test_images()[1]) == alone.splits.counts()["test_anomalies"]
+
+
 @settings(max_examples=40)
 @given(
     sizes=st.tuples(*[st.integers(60, 200)] * 4),
@@ -272,17 +332,16 @@ def test_few_anomalies_are_used_and_their_price_is_told(invent):
     made = problem(dataset="n", ood=("o",))
     validation, test = made.warnings
     assert "only 34 of 50 validation anomalies" in validation
-    assert f"{hanley_mcneil(0.9, 34, 50):.3f} instead of {hanley_mcneil(0.9, 50, 50):.3f}" in (
-        validation
-    )
+    # By hand: standard errors .0380 and .0321, 1.96 of them either way on the logit scale.
+    assert "AUROC of .90 then has a 95% interval of 0.80 to 0.95, instead of 0.82 to" in validation
     assert "only 20 of 100 test anomalies" in test
 
 
-@pytest.mark.parametrize(("train", "test", "part"), [(9, 50, "training"), (50, 9, "test")])
+@pytest.mark.parametrize(("train", "test", "part"), [(4, 50, "training"), (50, 4, "test")])
 def test_too_few_anomalies(invent, train, test, part):
     invent("n", [None] * 600, [None] * 500)
     invent("o", [None] * train, [None] * test)
-    with pytest.raises(DataError, match=f"the {part} part of o has 9, at least 10"):
+    with pytest.raises(DataError, match=f"the {part} part of o has 4, at least 5"):
         problem(dataset="n", ood=("o",))
 
 
@@ -693,6 +752,9 @@ def test_real_pictures_of_varying_sizes():
     assert 60 < made.train_images().mean() < 200
     same = problem(dataset=f"folder:{tile}", normal_classes=("normal",))
     assert same.splits.counts() == counts
+    assert same.splits.test_normals[0].ids == tuple(
+        f"normal/{one}" for one in made.splits.test_normals[0].ids
+    )
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")

@@ -647,7 +647,7 @@ def _ids(home: Path, folder: str) -> list[str]:
 
 
 class _OdinSource(_FolderSource):
-    """A folder of anomalies. They have no parts: 30% are the test part, by content, as for any
+    """A folder of anomalies. They have no parts: some are the test part, by content, as for any
     folder."""
 
     def __init__(self, name: str, folder: Path) -> None:

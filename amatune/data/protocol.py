@@ -26,6 +26,13 @@ What is normal and what is not:
                            set itself among them adds its other classes)
     neither                `digits`: 0 to 4 are normal, 5 to 9 are not; other sets are refused
 
+`test_ood` names the anomalies of the test, in the place of those above, which then serve for
+validation alone: the honest case when nobody knows what the next anomaly will look like.
+
+A folder without train/ and test/ lends half of its pictures to the test when it is an anomaly set,
+all of them when it is one for the test alone, and 30% when it is the normal set. Where there are
+fewer anomalies than asked for, what is there is used, and a warning says what that costs.
+
 Several anomaly sets, or classes, get equal shares; where one has too few the others share the rest.
 A draw takes the ids whose SHA-256 with the seed comes first: the same on every machine and for
 every version of NumPy, and an image added later displaces at most one other.
@@ -43,12 +50,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from amatune.data.duplicates import find_copies
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
 from amatune.data.sources import PARTS, Id, Part, Source, open_source
 from amatune.errors import AmatuneError, DataError, did_you_mean
 from amatune.metrics import hanley_mcneil
 
-MIN_ANOMALIES = 10  # fewer say nothing: the AUROC's standard error is then about .07 at .90
+ASKED_ANOMALIES = 10  # fewer cannot be asked for
+MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .54 to .99
+MIN_TEST_NORMALS = 10
 MIN_NORMALS = 50  # in the training part; a fifth of them validate
 TEST_SHARE = 0.2  # test anomalies per test normal
 MAX_SHARE = 0.5  # of anomalies among the training images
@@ -62,6 +72,7 @@ class ProblemRequest:
 
     dataset: str = "digits"  # the normal set
     ood: tuple[str, ...] = ()  # anomaly sets
+    test_ood: tuple[str, ...] = ()  # anomaly sets of the test alone, in the place of the others
     normal_classes: tuple[str, ...] = ()  # classes of `dataset`
     val_anomalies: int = 50  # images, at least 10
     anomaly_fraction: float = 0.0  # labelled anomalies' share of the training images, at most .5
@@ -123,11 +134,12 @@ def _is_names(value: object) -> bool:
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("dataset", "a name", lambda v: isinstance(v, str) and bool(v)),
     ("ood", "a tuple of names", _is_names),
+    ("test_ood", "a tuple of names", _is_names),
     ("normal_classes", "a tuple of class names (text, also for digits)", _is_names),
     (
         "val_anomalies",
-        f"a whole number of at least {MIN_ANOMALIES}",
-        lambda v: _is_whole(v, MIN_ANOMALIES),
+        f"a whole number of at least {ASKED_ANOMALIES}",
+        lambda v: _is_whole(v, ASKED_ANOMALIES),
     ),
     ("anomaly_fraction", f"a share in [0, {MAX_SHARE}]", _is_share),
     ("contamination", f"a share in [0, {MAX_SHARE}]", _is_share),
@@ -250,6 +262,16 @@ class Problem:
         self._report()
         return images
 
+    def test_sets(self) -> dict[str, slice]:
+        """Where each anomaly set lies among the test anomalies, by its name. Opens the test part,
+        whose damaged pictures count no more."""
+        self.test_images()
+        found, start = {}, 0
+        for selection in self.splits.test_anomalies:
+            found[selection.source] = slice(start, start + len(selection.ids))
+            start += len(selection.ids)
+        return found
+
     def test_duplicates(self) -> list[str]:
         """Copies between the test images and the others, or between normal and anomalous ones.
 
@@ -264,10 +286,13 @@ class Problem:
     def describe(self) -> str:
         """One line: what is normal, what is not, how many."""
         counts = self.splits.counts()
+        extra_test = ""
         normal = _normal_classes(self.request)
         what = self.request.dataset
         if normal:
             what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
+        if self.request.test_ood:
+            extra_test = f" of {', '.join(self.request.test_ood)}"
         if self.request.ood:
             what += f"{',' if normal else ''} against {', '.join(self.request.ood)}"
         added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
@@ -275,7 +300,7 @@ class Problem:
         return (
             f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
             f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
-            f"test {counts['test_normals']} + {counts['test_anomalies']}"
+            f"test {counts['test_normals']} + {counts['test_anomalies']}{extra_test}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -403,30 +428,24 @@ class Problem:
             self.warnings.append(message)
 
     def _duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        """A sentence for each pair of splits that have identical images in common."""
+        """A sentence for each pair of splits that have the same, or nearly the same, images."""
         pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
-        digests = {
-            name: [hashlib.blake2b(image.tobytes()).digest() for image in self._read(name)]
-            for name in dict.fromkeys(name for pair in pairs for name in pair)
-        }
+        images = {name: self._read(name) for pair in pairs for name in pair}
         keys = {
             name: [key for selection in split for key in selection.identities()]
             for name, split in self.splits.by_name().items()
         }
         found = []
         for first, second in pairs:
-            known = dict(zip(digests[first], keys[first], strict=True))
-            copies = [
-                (known[d], k)
-                for d, k in zip(digests[second], keys[second], strict=True)
-                if d in known
-            ]
-            if copies:
-                (_, _, original), (_, _, copy) = copies[0]
-                found.append(
-                    f"{len(copies)} of {len(keys[second])} {_spoken(second)} are identical to "
-                    f"{_spoken(first)}, for example {copy} to {original}"
-                )
+            copies = find_copies(images[first], images[second])
+            for exact, word in ((True, "identical"), (False, "nearly identical")):
+                those = [copy for copy in copies if copy.exact is exact]
+                if those:
+                    original, copy = keys[first][those[0].original], keys[second][those[0].copy]
+                    found.append(
+                        f"{len(those)} of {len(keys[second])} {_spoken(second)} are {word} to "
+                        f"{_spoken(first)}, for example {copy[2]} to {original[2]}"
+                    )
         return found
 
 
@@ -451,14 +470,14 @@ def make_problem(request: ProblemRequest) -> Problem:
     Raises `DataError` when a set does not exist or cannot be used, when a class does not exist, or
     when there are too few images. Whatever else the user should know is in `Problem.warnings`.
     """
-    normal, anomalies, sources = _open(request)
+    normal, anomalies, test_groups, sources = _open(request)
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))
     share = 0.05 if normal.classes is not None else 0.01
     held_out = min(max(50, round(share * len(train))), len(train) // 5)
     validation = set(_draw(train, held_out, request.seed, "validation normals"))
-    test_anomalies = max(MIN_ANOMALIES, round(TEST_SHARE * len(test)))
+    test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
     to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
         request, len(train) - held_out, anomalies, taken=to_choose_by
@@ -470,7 +489,7 @@ def make_problem(request: ProblemRequest) -> Problem:
         train_anomalies=labelled,
         hidden_anomalies=hidden,
         test_normals=_one(normal, "test", test),
-        test_anomalies=_spread(anomalies, "test", test_anomalies, request.seed),
+        test_anomalies=_spread(test_groups, "test", test_anomalies, request.seed),
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted)
@@ -519,8 +538,13 @@ def share_out(total: int, available: Sequence[int]) -> list[int]:
     return shares
 
 
-def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Source]]:
-    """What is normal, the strata of what is not, and every source by its canonical name."""
+def _open(
+    request: ProblemRequest,
+) -> tuple[_Group, list[_Group], list[_Group], dict[str, Source]]:
+    """What is normal, the strata of what is not, those of the test, and every source by its name.
+
+    All opened anew: a source's parts depend on what it is for.
+    """
     source = _open_for(request, request.dataset)
     if source.image_shape is None:
         raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
@@ -539,23 +563,45 @@ def _open(request: ProblemRequest) -> tuple[_Group, list[_Group], dict[str, Sour
                 f"every class of {request.dataset} is normal, none is left to be anomalous: name "
                 "fewer with --normal-class, or add --ood NAME"
             )
-        return group, [_Group(source, frozenset({c})) for c in others], {source.name: source}
+        anomalies = [_Group(source, frozenset({c})) for c in others]
+    else:
+        anomalies = _anomaly_sets(request, "ood", group, others, ())
+    for_test = anomalies
+    if request.test_ood:
+        for_test = _anomaly_sets(request, "test_ood", group, others, anomalies)
+    groups = (group, *anomalies, *for_test)
+    return group, anomalies, for_test, {g.source.name: g.source for g in groups}
+
+
+def _anomaly_sets(
+    request: ProblemRequest,
+    option: str,
+    normal: _Group,
+    others: Collection[str],
+    known: Sequence[_Group],
+) -> list[_Group]:
+    """The strata that `option` of the request names; a source in `known` is not opened again."""
+    source = normal.source
     anomalies: list[_Group] = []
-    for name in request.ood:
+    for name in getattr(request, option):
         ood = _open_for(request, name)
+        ood.test_share = 0.5 if option == "ood" else 1.0
+        flag = f"--{option.replace('_', '-')}"
         if ood.name in {other.source.name for other in anomalies}:
-            raise DataError(f"--ood {name} is given twice")
+            raise DataError(f"{flag} {name} is given twice")
         own = ood.name == source.name
         if own and not others:
             raise DataError(
-                f"{name} is both the normal set and an anomaly set; name another --ood, or classes "
-                "with --normal-class to make its other classes anomalous"
+                f"{name} is both the normal set and an anomaly set; name another {flag}, or "
+                "classes with --normal-class to make its other classes anomalous"
             )
-        new = _Group(source, frozenset(others)) if own else _Group(ood)
-        for other in (group, *anomalies):
-            _refuse_common_files(other, new)
+        again = [g.source for g in known if g.source.name == ood.name]
+        new = _Group(source, frozenset(others)) if own else _Group(again[0] if again else ood)
+        for other in (normal, *anomalies, *known):
+            if other.source is not new.source or other is normal:
+                _refuse_common_files(other, new)
         anomalies.append(new)
-    return group, anomalies, {g.source.name: g.source for g in (group, *anomalies)}
+    return anomalies
 
 
 def _open_for(request: ProblemRequest, name: str) -> Source:
@@ -673,10 +719,11 @@ def _spread(
 
 
 def _require_normals(request: ProblemRequest, train: int, test: int) -> None:
-    if train < MIN_NORMALS or test < MIN_ANOMALIES:
+    if train < MIN_NORMALS or test < MIN_TEST_NORMALS:
         raise DataError(
             f"too few normal images in {request.dataset}: {train} in the training part (at least "
-            f"{MIN_NORMALS} needed) and {test} in the test part (at least {MIN_ANOMALIES} needed)"
+            f"{MIN_NORMALS} needed) and {test} in the test part (at least {MIN_TEST_NORMALS} "
+            "needed)"
         )
 
 
@@ -700,11 +747,18 @@ def _shortages(splits: Splits, wanted: Mapping[str, int]) -> list[str]:
         if counts[name] < asked:
             normals = counts[name.replace("anomalies", "normals")]
             messages.append(
-                f"only {counts[name]} of {asked} {_spoken(name)} could be found: the standard "
-                f"error of an AUROC of .90 is {hanley_mcneil(0.9, counts[name], normals):.3f} "
-                f"instead of {hanley_mcneil(0.9, asked, normals):.3f}"
+                f"only {counts[name]} of {asked} {_spoken(name)} could be found: an AUROC of .90 "
+                f"then has a 95% interval of {_interval(counts[name], normals)}, instead of "
+                f"{_interval(asked, normals)}"
             )
     return messages
+
+
+def _interval(anomalies: int, normals: int) -> str:
+    """What to expect around an AUROC of .90, by Hanley and McNeil on the logit scale."""
+    error = hanley_mcneil(0.9, anomalies, normals) / (0.9 * 0.1)
+    low, high = (1 / (1 + math.exp(-(math.log(9) + z * error))) for z in (-1.96, 1.96))
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _used(splits: Splits, source: str) -> dict[Part, list[Id]]:

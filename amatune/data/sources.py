@@ -113,6 +113,8 @@ class Source(ABC):
     location: Path | None = None  # the file or folder behind it
     # Damaged pictures to pass over: a number, or below 1 a share of all; None: the source's own.
     max_broken: float | None = None
+    # Share of the test part of pictures that lie in no train/ and test/; set before they are used.
+    test_share: float = 0.3
 
     @property
     @abstractmethod
@@ -388,8 +390,8 @@ class _FolderSource(Source):
     """A folder of pictures of any sizes and modes.
 
     Parts: the folders `train/` and `test/` directly below, when both are there (anything beside
-    them is left alone); else 30% of the pictures are the test part, chosen by the SHA-256 of their
-    bytes, so that adding a picture moves no other and copies stay in one part.
+    them is left alone); else a share of the pictures, `test_share`, is the test part, chosen by the
+    SHA-256 of their bytes, so that adding a picture moves no other and copies stay in one part.
 
     Classes: the names of the folders directly below the part, when every picture lies in one.
 
@@ -399,7 +401,6 @@ class _FolderSource(Source):
     Decoded pictures are kept in the user's `PictureCache`.
     """
 
-    TEST_SHARE = 0.3
     TOLERATED = 5  # damaged pictures, or ...
     TOLERATED_SHARE = 0.01  # ... this share of all, whichever is more
 
@@ -508,7 +509,7 @@ class _FolderSource(Source):
                 f"all {len(sound)} pictures of {self.name} are copies of one, so that no part of "
                 "them can test what was learned from the others; add different ones"
             )
-        in_test = {o for o in sound if _unit(self._inspected[o].digest) < self.TEST_SHARE}
+        in_test = {o for o in sound if _unit(self._inspected[o].digest) < self.test_share}
         return {
             "train": [one for one in sound if one not in in_test],
             "test": [one for one in sound if one in in_test],

@@ -65,6 +65,8 @@ class LeaderboardRow:
     test: dict[str, TestFigures]  # by score name
     test_auroc_by_seed: tuple[float, ...]  # of the primary score
     failures: tuple[str, ...]  # seeds that failed, with the reason
+    # Of the primary score, by anomaly set; empty where there is one alone.
+    test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,4 +211,5 @@ def _row(values: dict[str, Any]) -> LeaderboardRow:
     test = {name: TestFigures(**figures) for name, figures in values.pop("test").items()}
     for name in ("seeds", "validation_by_seed", "test_auroc_by_seed", "failures"):
         values[name] = tuple(values[name])
-    return LeaderboardRow(test=test, **values)
+    by_set = {n: TestFigures(**figures) for n, figures in values.pop("test_by_set", {}).items()}
+    return LeaderboardRow(test=test, test_by_set=by_set, **values)

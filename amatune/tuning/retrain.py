@@ -183,8 +183,9 @@ def run_best(
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, request, problem)
+        sets = problem.test_sets()
         rows = [
-            _row(candidate, finished[candidate.name], chosen, work.failures)
+            _row(candidate, finished[candidate.name], chosen, work.failures, sets)
             for candidate in candidates
             if finished[candidate.name]
         ]
@@ -418,7 +419,9 @@ def _row(
     trainings: Sequence[Training],
     chosen: str,
     failures: Mapping[str, Sequence[str]],
+    sets: Mapping[str, slice],
 ) -> LeaderboardRow:
+    primary = [training.primary_scores(TEST) for training in trainings]
     validation = _validation(trainings)
     by_seed = [load_scores(training.folder / TEST) for training in trainings]
     return LeaderboardRow(
@@ -433,8 +436,14 @@ def _row(
         validation_spread=spread(validation),
         validation_by_seed=tuple(validation),
         test={name: figures([scores[name] for scores in by_seed]) for name in by_seed[0]},
-        test_auroc_by_seed=tuple(metrics.auroc(**t.primary_scores(TEST)) for t in trainings),
+        test_auroc_by_seed=tuple(metrics.auroc(**scores) for scores in primary),
         failures=tuple(failures.get(candidate.name, ())),
+        test_by_set={
+            name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
+            for name, own in sets.items()
+        }
+        if len(sets) > 1
+        else {},
     )
 
 
