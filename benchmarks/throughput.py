@@ -240,6 +240,21 @@ class Counting(TorchDispatchMode):
         return result
 
 
+def scoring_share(arguments: argparse.Namespace, images: Tensor) -> float:
+    """Time of scoring a batch over that of training on it."""
+    made = detector(arguments)
+    step = _stepping(made)
+    ratios = []
+    for _ in range(arguments.rounds + 1):
+        trained = seconds(step, images, arguments.repeats)
+        for network in made._networks().values():
+            network.eval()
+        ratios.append(seconds(made.calibrate, images, arguments.repeats) / trained)
+        for network in made._networks().values():
+            network.train()
+    return statistics.median(ratios[1:])
+
+
 def multiply_adds(step: Step, images: Tensor) -> float:
     """Of one step, per image."""
     with Counting() as counting:
@@ -310,6 +325,7 @@ def main() -> None:
     per_second = arguments.batch / statistics.median(best)
     print(f"{'amatune':44}{work / 1e6:12.1f}{per_second:10.2f}")
     print(f"share of the matrix peak: {work * per_second / peak:.0%}")
+    print(f"scoring an image takes {scoring_share(arguments, images):.1%} of training on it once")
 
 
 def _unfused(step: Step) -> Step:
