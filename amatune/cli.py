@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from amatune.tuning.search import SearchOutcome
 
 RUNS_DIR = "runs"
+WARM_STARTS = 5  # settings taken over from an earlier run
 TABLE_ROWS = 20  # trials listed at the end of a search; `amatune status` lists them all
 PIPE_WIDTH = 120  # columns of a table that does not go to a terminal
 PROGRESS_SECONDS = 30.0  # of silence in a pipe, before a line tells how far things are
@@ -243,8 +244,14 @@ _TIME = "End the search after 90s, 10m or 2h; --resume continues it."
 _WIDTH = "Hold the networks' width at this multiple of the published one."
 _FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
 _PRESET = "Hold the settings of a named variant fixed; `amatune methods` lists them."
-_SAMPLER = "How settings are proposed: learned from earlier trials, or at random."
-_SCHEDULER = "How poor trials are stopped: at ASHA's rungs, or not at all."
+_SPACE = "Search this space, a .py or .json file, instead of the method's own."
+_ENQUEUE = "JSON file with settings, or a list of them, to try right after the defaults."
+_WARM_START = "Earlier run whose best settings are tried right after the defaults."
+_SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc spreads evenly."
+_SCHEDULER = "How poor trials are stopped: at ASHA's or Hyperband's rungs, below the median, never."
+_STOP_AT = "Start no more trials once one has reached this validation AUROC."
+_QUIET = "Show the result alone."
+_JSON = "Print every event as one JSON object per line, and nothing else."
 _SEED = "Decides the splits, the proposals and the trainings."
 _GPUS = "GPUs of one trial, such as 0.25: four trials share one; by default auto."
 _CPUS = "CPU cores of one trial."
@@ -290,8 +297,12 @@ def search(
     width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=_number)] = None,
     fix: Annotated[list[str] | None, _tune("NAME=VALUE", _FIX)] = None,
     preset: Annotated[str | None, _tune("NAME", _PRESET)] = None,
-    sampler: Annotated[str, _tune("tpe|random", _SAMPLER)] = "tpe",
-    scheduler: Annotated[str, _tune("asha|none", _SCHEDULER)] = "asha",
+    space: Annotated[Path | None, _tune("FILE", _SPACE)] = None,
+    enqueue: Annotated[list[Path] | None, _tune("FILE", _ENQUEUE)] = None,
+    warm_start: Annotated[str | None, _tune("RUN", _WARM_START)] = None,
+    sampler: Annotated[str, _tune("tpe|random|gp|qmc", _SAMPLER)] = "tpe",
+    scheduler: Annotated[str, _tune("asha|hyperband|median|none", _SCHEDULER)] = "asha",
+    stop_at: Annotated[float | None, _tune("AUROC", _STOP_AT, parser=_number)] = None,
     seed: Annotated[int, _tune("N", _SEED, parser=_whole)] = 0,
     gpus_per_trial: Annotated[float | None, _machine("SHARE", _GPUS, parser=_gpu_share)] = None,
     cpus_per_trial: Annotated[float, _machine("N", _CPUS, parser=_number)] = 1.0,
@@ -303,6 +314,8 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=_JSON)] = False,
 ) -> int:
     """Search the settings of a detector for one problem.
 
@@ -315,7 +328,10 @@ def search(
     empties it.
     """
     from amatune.tuning.search import run_search
+    from amatune.tuning.spaces import read_space
 
+    if quiet and as_json:
+        raise RequestError("--quiet and --json exclude each other; give one of them")
     problem = {
         "dataset": dataset,
         "ood": tuple(ood or ()),
@@ -340,6 +356,8 @@ def search(
         "seed": seed,
         "sampler": sampler,
         "scheduler": scheduler,
+        "stop_at": stop_at,
+        "space": None if space is None else read_space(space),
         "fixed": {**_preset_settings(method, preset), **_fixed_settings(fix or (), width)},
         "address": address,
         "storage_path": storage_path,
@@ -348,16 +366,48 @@ def search(
         "data_dir": _data_dir(data_dir),
     }
     request = _continued(context, problem, settings) if resume else _request(problem, settings)
+    first = _to_try_first(enqueue or (), warm_start, runs_dir)
     console = _console()
-    view = _view(console, held=tuple(request.fixed), time_budget=request.time_budget)
+    view = _view(
+        console,
+        kind=_QuietView if quiet else _JsonView if as_json else None,
+        held=tuple(request.fixed),
+        time_budget=request.time_budget,
+    )
     try:
         with view:
-            outcome = run_search(request, listener=view, resume=resume)
+            outcome = run_search(request, listener=view, resume=resume, first=first)
     except KeyboardInterrupt:
         # Before the first trial, or a second Ctrl-C during the orderly end of the first.
         how = "" if view.run is None else f"; {_how_to_resume(RunFolder(view.run))}"
         return _fail(f"interrupted{how}", 130)
-    return _print_outcome(console, request, outcome)
+    if as_json:
+        return _exit_code(outcome, request)
+    return _print_outcome(console, request, outcome, brief=quiet)
+
+
+def _to_try_first(
+    files: Sequence[Path], earlier: str | None, runs_dir: Path
+) -> list[dict[str, Any]]:
+    """The settings of --enqueue's files and of --warm-start's best trials."""
+    from amatune.tuning import study
+
+    found: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RequestError(f"cannot read the settings in {file}: {error}") from error
+        listed = content if isinstance(content, list) else [content]
+        if not all(isinstance(one, dict) for one in listed):
+            raise RequestError(f"{file} must hold an object of settings by name, or a list of them")
+        found += listed
+    if earlier is not None:
+        trials = study.full_trials(study.open_study(RunFolder.open(earlier, runs_dir)))
+        if not trials:
+            raise RequestError(f"no trial of the run {earlier!r} has reached its full budget")
+        found += [dict(trial.params) for trial in trials[:WARM_STARTS]]
+    return found
 
 
 @_command(
@@ -675,31 +725,48 @@ def _continued(
     return dataclasses.replace(earlier, **changes)
 
 
-def _print_outcome(console: Console, request: "SearchRequest", outcome: "SearchOutcome") -> int:
-    """The table of trials and what to do next; returns the exit code."""
-    from amatune.tuning.study import read_trials
-
-    run = outcome.run
-    trials = read_trials(run)
-    _say(console)
-    _print_trials(console, trials, held=tuple(request.fixed), most=TABLE_ROWS)
-    if len(trials) > TABLE_ROWS:
-        more = len(trials) - TABLE_ROWS
-        _say(console, f"and {more} more: {_about(run, 'status', run.name)}")
-    _say(console)
+def _exit_code(outcome: "SearchOutcome", request: "SearchRequest") -> int:
+    """0, or 130 after Ctrl-C. Raises `AmatuneError` when no trial reached the full budget."""
     if outcome.interrupted:
-        return _fail(f"interrupted; {_how_to_resume(run)}", 130)
-    if outcome.ending == "out of time":
-        _say(console, f"The time is used up; {_how_to_resume(run)}")
+        return _fail(f"interrupted; {_how_to_resume(outcome.run)}", 130)
     if outcome.best_number is None:
         raise AmatuneError(
             f"no trial reached the full budget of {request.epochs} epochs: {outcome.pruned} were "
             f"stopped, {outcome.failed} failed"
         )
+    return 0
+
+
+def _print_outcome(
+    console: Console, request: "SearchRequest", outcome: "SearchOutcome", *, brief: bool
+) -> int:
+    """The table of trials, unless `brief`, and what to do next; returns the exit code."""
+    from amatune.metrics import hanley_mcneil
+    from amatune.tuning.study import read_trials
+
+    run = outcome.run
+    trials = read_trials(run)
+    if not brief:
+        _say(console)
+        _print_trials(console, trials, held=tuple(request.fixed), most=TABLE_ROWS)
+        if len(trials) > TABLE_ROWS:
+            more = len(trials) - TABLE_ROWS
+            _say(console, f"and {more} more: {_about(run, 'status', run.name)}")
+        _say(console)
+    if outcome.ending == "out of time":
+        _say(console, f"The time is used up; {_how_to_resume(run)}")
+    if (code := _exit_code(outcome, request)) != 0:
+        return code
+    if outcome.ending == "good enough":
+        _say(console, f"Stopped: a trial has reached {request.stop_at:g} on validation images.")
+    counts = run.read()["problem"]["counts"]
+    sides = counts["validation_anomalies"], counts["validation_normals"]
+    error = hanley_mcneil(outcome.best_auroc or 0.0, *sides)
     _say(
         console,
-        f"Best: trial {outcome.best_number}, validation AUROC {_figure(outcome.best_auroc)}, an "
-        f"optimistic figure: the best of {len(trials)}, on few anomalies.",
+        f"Best: trial {outcome.best_number}, validation AUROC {_figure(outcome.best_auroc)} "
+        f"(standard error {error:.3f} with {sides[0]} anomalies), an optimistic figure: the best "
+        f"of {len(trials)}.",
     )
     _say(console, f"Retrain and test the best: {_about(run, 'best', run.name, '--export')}")
     _say(console, f"Compare the trials: {_tensorboard(run)}")
@@ -972,6 +1039,29 @@ class _View:
         return f"{_clock(gone)} gone" + ("" if left == math.inf else f", about {_clock(left)} left")
 
 
+class _QuietView(_View):
+    """Shows nothing but warnings."""
+
+    def say(self, line: str) -> None:
+        """Only what may change what the user does."""
+        if line.startswith("warning:"):
+            _say(self.console, line)
+
+
+class _JsonView(_View):
+    """One JSON object per event, for programs."""
+
+    def __call__(self, event: Event) -> None:
+        """Print the event and its fields."""
+        super().__call__(event)
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+        values = {"event": name, **dataclasses.asdict(event)}
+        print(json.dumps(values, default=str), flush=True)
+
+    def say(self, line: str) -> None:
+        """The events say it all."""
+
+
 class _LiveView(_View):
     """A table that redraws itself: how far things are, what runs, the best few."""
 
@@ -1088,9 +1178,9 @@ def _console() -> Console:
     return console
 
 
-def _view(console: Console, **options: Any) -> _View:
+def _view(console: Console, kind: type["_View"] | None = None, **options: Any) -> _View:
     live = console.is_terminal and not console.is_dumb_terminal
-    return (_LiveView if live else _PlainView)(console, **options)
+    return (kind or (_LiveView if live else _PlainView))(console, **options)
 
 
 def _table(*columns: str) -> Table:

@@ -35,7 +35,7 @@ from amatune.tuning.leaderboard import figures
 SMALL = {"width": 0.25, "critic_steps": 2, "lr": 1e-3}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fashion-mnist": {**SMALL, "batch_size": 64, "epochs": 20, "milestones": [0.7, 0.9]},
-    "mnist": {**SMALL, "batch_size": 32, "epochs": 80, "milestones": [0.6, 0.85]},
+    "mnist": {**SMALL, "batch_size": 32, "epochs": 50, "milestones": [0.6, 0.85]},
     "cifar10": {**SMALL, "width": 0.125, "batch_size": 64, "epochs": 10, "milestones": [0.7, 0.9]},
 }
 ANOMALIES = {

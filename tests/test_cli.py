@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import amatune.tuning.search
-from amatune.cli import _LiveView, _PlainView, _setting, main
+from amatune.cli import _JsonView, _LiveView, _PlainView, _QuietView, _setting, main
 from amatune.data import pictures as reading
 from amatune.data.protocol import ProblemRequest
 from amatune.detectors.ama import AMA
@@ -104,8 +104,17 @@ def test_help_imports_nothing_slow() -> None:
         ("search --cpus-per-trial 0", "got 0"),
         ("search --cpus-per-trial one", "'one' is not a number"),
         ("search --seed -1", "-1"),
-        ("search --sampler grid", "'grid'; known: tpe, random"),
-        ("search --scheduler pbt", "'pbt'; known: asha, none"),
+        ("search --sampler grid", "'grid'; known: tpe, random, gp, qmc"),
+        ("search --scheduler pbt", "'pbt'; known: asha, hyperband, median, none"),
+        ("search --stop-at 0.4", "must be in (0.5, 1], got 0.4"),
+        ("search --space none.json", "cannot read the search space none.json"),
+        ("search --enqueue none.json", "cannot read the settings in none.json"),
+        ("search --warm-start gone", "'gone'"),
+        ("search --quiet --json", "exclude each other"),
+        ("search --anomaly-fraction 0.6", "a share in [0, 0.5], got 0.6"),
+        ("search --contamination -1", "a share in [0, 0.5], got -1"),
+        ("search --dataset photos --ood photos", "both the normal set and an anomaly set"),
+        ("search --test-ood digits --ood photos", "name another --test-ood"),
         ("search --method amma", "'amma'; did you mean 'ama'"),
         ("search --dataset digitz", "'digitz'; did you mean 'digits'"),
         ("search --dataset folder:nowhere", "nowhere"),
@@ -173,8 +182,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Takes the place of the search: notes what it was asked and fails."""
     calls: list[Any] = []
 
-    def note(request: SearchRequest, listener: Any, resume: bool) -> None:
-        calls[:] = [request, resume, listener]
+    def note(request: SearchRequest, listener: Any, resume: bool, first: Any) -> None:
+        calls[:] = [request, resume, listener, first]
         raise DivergedError("noted")
 
     monkeypatch.setattr(amatune.tuning.search, "run_search", note)
@@ -193,16 +202,24 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "--val-anomalies 40 --image-size 24 --channels 1 --max-broken 0.05 --method ama --trials 7 "
         "--epochs 9 --time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward "
         "--fix mirrored=false --fix latent_dim=none --fix milestones=[0.5] --sampler random "
-        "--scheduler none --seed 3 "
+        "--scheduler none --seed 3 --stop-at 0.9 --space space.json --enqueue first.json "
+        "--test-ood digits --anomaly-fraction 0.1 --contamination 0.05 --quiet "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
         "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
     )
+    Path("space.json").write_text('{"lr": {"low": 0.1, "high": 0.2}}', encoding="utf-8")
+    Path("first.json").write_text('[{"lr": 0.1}, {"lr": 0.2}]', encoding="utf-8")
     assert call(line) == 1
+    assert asked[3] == [{"lr": 0.1}, {"lr": 0.2}]
+    assert isinstance(asked[2], _QuietView)
     assert asked[0] == SearchRequest(
         problem=ProblemRequest(
             dataset="photos",
             ood=("uniform-noise", "gaussian-noise"),
+            test_ood=("digits",),
             normal_classes=("china",),
+            anomaly_fraction=0.1,
+            contamination=0.05,
             val_anomalies=40,
             seed=3,
             image_size=24,
@@ -219,6 +236,8 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         seed=3,
         sampler="random",
         scheduler="none",
+        stop_at=0.9,
+        space={"json": {"lr": {"low": 0.1, "high": 0.2}}},
         fixed={
             "k": 2,
             "direction": "inward",
@@ -280,7 +299,7 @@ def test_resuming_takes_the_run_as_it_was_but_for_given_options(asked: list[Any]
     run.write({"request": earlier.to_dict(), "started": "2025"})
 
     assert main(["search", "--resume"]) == 1
-    request, resume, _ = asked
+    request, resume, *_ = asked
     assert resume is True
     assert (request.trials, request.concurrent, request.fixed) == (7, 3, {"width": 0.5})
     assert request.time_budget is None  # of that session alone
@@ -373,6 +392,27 @@ def test_a_pipe_gets_a_line_per_ended_training() -> None:
         "trial 1 pruned, epoch 5/30, validation AUROC 0.501, geometry=shell lr=0.00123",
         "trial 2 failed, epoch 5/30, validation AUROC -, it diverged",
     ]
+
+
+def test_quiet_shows_warnings_alone() -> None:
+    file = io.StringIO()
+    with _QuietView(Console(file=file, highlight=False)) as view:
+        view(started())
+        view(trial(0, "done", 30))
+    assert file.getvalue() == "warning: few images\n"
+
+
+def test_events_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with _JsonView(Console(file=io.StringIO())) as view:
+        view(started())
+        view(trial(3, "failed", reason="it diverged"))
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["event"], first["trials"]) == ("search_started", 100)
+    assert (second["event"], second["number"], second["reason"]) == (
+        "trial_update",
+        3,
+        "it diverged",
+    )
 
 
 def test_a_silent_pipe_hears_how_far_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,7 +679,10 @@ def test_search_best_export_score(pictures: Path) -> None:
         return done.stdout
 
     small = "--width 0.05 --fix critic_steps=1 --fix batch_size=64 --image-size 12"
-    text = shell(f"search --trials 3 --epochs 2 --name tiny {small}")
+    Path("first.json").write_text('{"k": 6, "lambda_reg": 0.125}', encoding="utf-8")
+    text = shell(f"search --trials 3 --epochs 2 --name tiny {small} --enqueue first.json")
+    assert re.search(r"trial 1 \w+, .* k=6 .*lambda_reg=0\.125", text)
+    assert re.search(r"validation AUROC \d\.\d+ \(standard error \d\.\d+ with 50 anomalies\)", text)
     for number in range(3):
         assert len(re.findall(rf"trial {number} (?:done|pruned), epoch", text)) == 1
     assert "validation AUROC" in text

@@ -127,7 +127,7 @@ def test_the_run_folder(finished):
     contents = run.read()
     asked = request(finished[0], trials=6, concurrent=2, scheduler="none", fixed={"batch_size": 32})
     assert saved_request(run) == asked
-    assert contents["problem"] == {"fake": True}
+    assert contents["problem"] == FakeProblem().to_dict()
     assert set(contents["versions"]) == {"amatune", "python", "torch", "ray", "optuna"}
     assert contents["command"]
     assert len(list(run.tensorboard.iterdir())) == 6

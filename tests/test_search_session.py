@@ -31,9 +31,9 @@ def open_session(tmp_path, grace=1, listener=None, first=None, **changes):
     run = RunFolder(tmp_path / "run")
     run.path.mkdir(exist_ok=True)
     run.write({"request": asked.to_dict()})
-    pruner = make_pruner(asked.epochs, grace)
+    pruner = make_pruner(asked.scheduler, asked.epochs, grace)
     if not run.study_path.exists():
-        studies.create_study(run, first or {})
+        studies.create_study(run, [first or {}])
     study = open_study(run, pruner)
 
     def complete(settings):
@@ -283,7 +283,7 @@ def test_optuna_itself_opens_the_study(tmp_path):
         ({"gpus_per_trial": 1.5}, "GPUs per trial .* got 1.5"),
         ({"cpus_per_trial": 0}, "CPUs per trial must be more than 0"),
         ({"sampler": "cma"}, "unknown sampler 'cma'; known: tpe, random"),
-        ({"scheduler": "pbt"}, "unknown scheduler 'pbt'; known: asha, none"),
+        ({"scheduler": "pbt"}, "unknown scheduler 'pbt'; known: asha, hyperband, median, none"),
         ({"fixed": {"epochs": 3}}, "epochs cannot be held fixed"),
         ({"address": "ray://head:10001"}, "Ray client address"),
         ({"seed": -1}, "seed must be in"),
@@ -347,6 +347,38 @@ def test_reading_while_the_study_is_made_disturbs_nothing(tmp_path, monkeypatch)
         original(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    studies.create_study(run, {})
+    studies.create_study(run, [{}])
     assert len(open_study(run).trials) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["study.db"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc"])
+def test_every_sampler_proposes_the_same_again(tmp_path, sampler):
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for trials in (4, 12, 16):  # continued again and again
+            session, study = open_session(tmp_path / name, sampler=sampler, trials=trials, epochs=2)
+            play(session, lambda number, _: 0.5 + number / 100)
+        found.append([trial.params for trial in study.trials])
+    assert found[0] == found[1]
+    assert len({tuple(params.items()) for params in found[0]}) == 16
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_every_scheduler_stops_the_poor_and_never_the_best(tmp_path, scheduler):
+    session, study = open_session(tmp_path, scheduler=scheduler, trials=24, epochs=27)
+    play(session, lambda number, epoch: 0.5 + (number * 7 % 24) / 100 + epoch / 1000)
+    states = [trial.state for trial in study.trials]
+    assert (TrialState.PRUNED in states) == (scheduler != "none")
+    best = max(range(24), key=lambda number: number * 7 % 24)
+    assert states[best] == TrialState.COMPLETE
+
+
+def test_no_more_trials_start_once_one_is_good_enough(tmp_path):
+    session, study = open_session(tmp_path, trials=10, epochs=3, scheduler="none", stop_at=0.8)
+    play(session, lambda number, epoch: 0.9 if epoch < 3 else 0.5 + number / 10)
+    assert [trial.value for trial in study.trials] == [0.5, 0.6, 0.7, 0.8]
+    assert session.is_satisfied
+    session, _ = open_session(tmp_path, trials=10, epochs=3, scheduler="none", stop_at=0.95)
+    assert not session.is_satisfied

@@ -18,6 +18,7 @@ from optuna.distributions import (
 )
 
 from amatune.registry import detector_class, search_space
+from amatune.tuning.study import quiet_optuna
 
 # Branches of a conditional space are found by drawing at random; one taken with probability 1/20
 # is missed by this many draws once in 28,000 times.
@@ -41,17 +42,13 @@ def describe_space(method: str) -> list[Parameter]:
     """
     config = detector_class(method).Config
     space = search_space(method)
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet_optuna():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         trials = []
         for _ in range(_DRAWS):
             trial = study.ask()
             space(trial)
             trials.append(trial)
-    finally:
-        optuna.logging.set_verbosity(level)
 
     # A name can have another range in each branch; each is a row.
     found: dict[tuple[str, BaseDistribution], list[int]] = {}

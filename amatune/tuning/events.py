@@ -46,7 +46,7 @@ class SearchEnded:
     """No trial runs any more."""
 
     run: Path
-    ending: Literal["finished", "out of time", "interrupted"]
+    ending: Literal["finished", "good enough", "out of time", "interrupted"]
     done: int
     pruned: int
     failed: int

@@ -28,7 +28,7 @@ from amatune.tuning.job import Images, Trained, Work
 
 SAVING_SECONDS = 10.0  # how long running trials may take to save when a session is stopped
 
-Ending = Literal["finished", "out of time", "interrupted"]
+Ending = Literal["finished", "good enough", "out of time", "interrupted"]
 
 
 class Halt(tune.Stopper):

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self, get_args
 from amatune.data.protocol import ProblemRequest
 from amatune.errors import RequestError
 
-Sampler = Literal["tpe", "random"]
-Scheduler = Literal["asha", "none"]
+Sampler = Literal["tpe", "random", "gp", "qmc"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
@@ -40,6 +40,8 @@ class SearchRequest:
     sampler: Sampler = "tpe"  # how settings are proposed
     scheduler: Scheduler = "asha"  # how poor trials are stopped
     fixed: Mapping[str, Any] = field(default_factory=dict)  # configuration fields held fixed
+    space: Mapping[str, Any] | None = None  # as `spaces.read_space` gives it; None: the method's
+    stop_at: float | None = None  # validation AUROC of a full-budget trial that is enough
     address: str | None = None  # of a running Ray cluster; None: start one on this machine
     storage_path: str | None = None  # for checkpoints; on several machines: shared, or s3://...
     name: str | None = None  # of the run; None: made from the time and the data set
@@ -73,6 +75,8 @@ class SearchRequest:
             value, names = getattr(self, name), get_args(allowed)
             if value not in names:
                 found.append(f"unknown {name} {value!r}; known: {', '.join(names)}")
+        if self.stop_at is not None and not 0.5 < self.stop_at <= 1:
+            found.append(f"the AUROC to stop at must be in (0.5, 1], got {self.stop_at}")
         if "epochs" in self.fixed:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"

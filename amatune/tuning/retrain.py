@@ -54,6 +54,7 @@ from amatune.tuning.request import SearchRequest
 from amatune.tuning.scores import load_scores, save_scores
 from amatune.tuning.search import find_room, saved_request, trials_place
 from amatune.tuning.seeds import derive_seed
+from amatune.tuning.spaces import space_of
 
 __all__ = [
     "Comparison",
@@ -238,7 +239,7 @@ def shortlist(
         elif len(found) < top and all(config != other.config for other in found):
             settings = trial.user_attrs[studies.SETTINGS]
             found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
-    space = registry.search_space(request.method)
+    space = space_of(request.method, request.space)
     settings = studies.default_settings(space, default, request.fixed)
     return [*found, Candidate("default", True, settings, default, default_auroc)]
 

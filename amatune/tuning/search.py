@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from amatune.tuning.execution import Ending
 from amatune.tuning.job import CHECKPOINT_SECONDS, Images
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.session import FINISHED, Session
+from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search", "saved_request"]
 
@@ -69,6 +70,7 @@ def run_search(
     listener: Listener | None = None,
     resume: bool = False,
     *,
+    first: Sequence[Mapping[str, Any]] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> SearchOutcome:
     """Search as requested and return when all trials have ended, time is over or on Ctrl-C.
@@ -79,6 +81,9 @@ def run_search(
     what cannot be done, before anything is started; on resuming also when the request differs from
     the saved one in what decides the search.
 
+    `first` are settings to try right after the defaults; what they leave out has its default.
+    They belong to a new run alone.
+
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
@@ -86,13 +91,17 @@ def run_search(
         set_data_dir(request.data_dir)
     request = _with_inert_settings_fixed(request)
     if resume:
+        if first:
+            raise RequestError(
+                "settings to try first belong to a new run; this one is continued as it is"
+            )
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
             problem = _reopen(run, request)
             return _search(run, request, problem, emit, checkpoint_seconds)
 
     problem = make_problem(request.problem)
-    _complete(request, problem.image_shape)  # refuses impossible fixed values
+    start = _first_trials(request, problem.image_shape, first)  # refuses what is impossible
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         request = replace(request, name=run.name)
@@ -104,6 +113,7 @@ def run_search(
                 "method": request.method,
                 "seed": request.seed,
                 "problem": problem.to_dict(),
+                "first": start,
                 **_circumstances(),
                 "continued": [],
             }
@@ -158,13 +168,13 @@ def _search(
         request,
         run,
         Checkpoints(place),
-        registry.search_space(request.method),
+        space_of(request.method, request.space),
         _Completion(request, problem.image_shape),
         emit,
         checkpoint_seconds,
     )
     ending: Ending = "finished"
-    if session.left > 0:
+    if session.left > 0 and not session.is_satisfied:
         with cluster.cluster(request.address):
             room = find_room(request, trainable)
             emit(
@@ -191,6 +201,8 @@ def _search(
                 place=place,
                 halt=execution.Halt(request.time_budget),
             )
+    if ending == "finished" and session.left > 0 and session.is_satisfied:
+        ending = "good enough"
     outcome = _outcome(run, study, ending)
     emit(
         SearchEnded(
@@ -258,19 +270,35 @@ def _complete(request: SearchRequest, image_shape: ImageShape) -> DetectorConfig
 
 
 def _study(run: RunFolder, request: SearchRequest, image_shape: ImageShape) -> optuna.Study:
-    """The run's study; a new one starts with the default configuration."""
-    default = _complete(request, image_shape)
-    grace = default.grace_epochs() + 1
-    pruner = (
-        studies.make_pruner(request.epochs, grace)
-        if request.scheduler == "asha"
-        else optuna.pruners.NopPruner()
-    )
+    """The run's study."""
+    grace = _complete(request, image_shape).grace_epochs() + 1
+    pruner = studies.make_pruner(request.scheduler, request.epochs, grace)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
-        space = registry.search_space(request.method)
-        studies.create_study(run, studies.default_settings(space, default, request.fixed))
+        studies.create_study(run, run.read()["first"])
     return studies.open_study(run, pruner)
+
+
+def _first_trials(
+    request: SearchRequest, image_shape: ImageShape, others: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The settings of the default configuration, and of the `others` to try after it.
+
+    Raises `RequestError` for impossible fixed values, spaces and settings.
+    """
+    complete = _Completion(request, image_shape)
+    default = complete(request.fixed)
+    space = space_of(request.method, request.space)
+    if request.space is not None:
+        check_space(request.method, space, request.fixed, complete)
+    given: list[Mapping[str, Any]] = [{}, *others]
+    found: list[dict[str, Any]] = []
+    for one in given:
+        settings = settings_to_try(space, one, default, request.fixed)
+        complete({**settings, **request.fixed})
+        if settings not in found:
+            found.append(settings)
+    return found
 
 
 def _reopen(run: RunFolder, request: SearchRequest) -> Problem:

@@ -83,9 +83,16 @@ class Session:
         handed_out = self.count(TrialState.RUNNING, *FINISHED) - len(self._unfinished)
         return max(self._request.trials - handed_out, 0)
 
+    @property
+    def is_satisfied(self) -> bool:
+        """Whether a trial with the full budget has reached the AUROC that is enough."""
+        enough = self._request.stop_at
+        best = next(iter(studies.full_trials(self._study)), None) if enough else None
+        return best is not None and (best.value or 0.0) >= (enough or 0.0)
+
     def start(self, key: str) -> Job | None:
         """The next trial, known as `key` from now on; None when there are no more."""
-        while self.left > 0:
+        while self.left > 0 and not self.is_satisfied:
             trial = self._next_trial()
             try:
                 suggested = self._space(studies.HeldFixed(trial, self._request.fixed))

@@ -4,10 +4,11 @@ Sampler, pruner and `--resume` all work from it alone. It has one writer, the pr
 any number may read. SQLite must lie on a local disk, not on NFS.
 """
 
+import contextlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from amatune.detector import DetectorConfig
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning.events import State, TrialUpdate
-from amatune.tuning.request import Sampler
+from amatune.tuning.request import Sampler, Scheduler
 from amatune.tuning.seeds import derive_seed
 
 Space = Callable[[Any], dict[str, Any]]
@@ -39,17 +40,19 @@ STATES: dict[TrialState, State] = {
 }
 
 
-def create_study(run: RunFolder, first: Mapping[str, Any]) -> None:
+def create_study(run: RunFolder, first: Sequence[Mapping[str, Any]]) -> None:
     """Make the run's study, named like the run; validation AUROC is maximised.
 
-    The first trial will be the one with the settings `first`. The file appears whole or not at all.
+    The first trials will be those with the settings `first`, in this order. The file appears whole
+    or not at all.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     temporary = run.path / f".study-{os.getpid()}.db"
     temporary.unlink(missing_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
     study = optuna.create_study(study_name=run.name, storage=storage, direction="maximize")
-    study.enqueue_trial(dict(first))
+    for settings in first:
+        study.enqueue_trial(dict(settings))
     storage.engine.dispose()
     os.replace(temporary, run.study_path)
 
@@ -80,6 +83,17 @@ def open_study(run: RunFolder, pruner: optuna.pruners.BasePruner | None = None) 
         raise RequestError(f"{run.study_path} cannot be read as a study: {first_line}") from error
 
 
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Without Optuna's messages about studies made and trials begun."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
 def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that proposes trial `number`.
 
@@ -87,11 +101,28 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseS
     number and the study's trials alone: a continued search goes on as if it had never stopped.
     """
     own_seed = derive_seed(seed, "proposal", number)
+    at_random = optuna.samplers.RandomSampler(seed=own_seed)
     if kind == "random":
-        return optuna.samplers.RandomSampler(seed=own_seed)
+        return at_random
     with warnings.catch_warnings():
-        # group is marked experimental. It is what keeps TPE multivariate in a space with an `if`.
+        # Experimental is also TPE's group, which keeps it multivariate in a space with an `if`.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if kind == "gp":
+            return optuna.samplers.GPSampler(
+                seed=own_seed,
+                n_startup_trials=STARTUP_TRIALS,
+                independent_sampler=at_random,
+                warn_independent_sampling=False,
+            )
+        if kind == "qmc":
+            # One sequence for the whole search; the study counts how far it has come.
+            return optuna.samplers.QMCSampler(
+                scramble=True,
+                seed=derive_seed(seed, "sequence", 0) % 2**32,
+                independent_sampler=at_random,
+                warn_asynchronous_seeding=False,
+                warn_independent_sampling=False,
+            )
         return optuna.samplers.TPESampler(
             n_startup_trials=STARTUP_TRIALS,
             multivariate=True,
@@ -115,11 +146,22 @@ def rungs(epochs: int, grace: int) -> list[int]:
     return [grace] if 2 * grace <= epochs else []
 
 
-def make_pruner(epochs: int, grace: int) -> optuna.pruners.BasePruner:
-    """Asynchronous successive halving with these `rungs`, compared at equal epochs."""
+def make_pruner(kind: Scheduler, epochs: int, grace: int) -> optuna.pruners.BasePruner:
+    """What stops poor trials, comparing at equal epochs, never before `grace` epochs.
+
+    asha: asynchronous successive halving with these `rungs`. hyperband: the same with several
+    first rungs, each for its share of the trials. median: below the median of the trials before,
+    at any epoch.
+    """
     levels = rungs(epochs, grace)
-    if not levels:
+    if not levels or kind == "none":
         return optuna.pruners.NopPruner()
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=grace)
+    if kind == "hyperband":
+        return optuna.pruners.HyperbandPruner(
+            min_resource=levels[0], max_resource=epochs, reduction_factor=REDUCTION
+        )
     return optuna.pruners.SuccessiveHalvingPruner(
         min_resource=levels[0], reduction_factor=REDUCTION
     )

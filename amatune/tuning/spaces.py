@@ -1,0 +1,225 @@
+"""Search spaces: a method's own, or the user's from a file.
+
+A Python file has `def space(trial)`, like those in `search_spaces`; it is the user's own program
+and is run as such. A JSON file has the settings by name, in the order they are drawn:
+
+    {"geometry": {"choices": ["shell", "ray"]},
+     "delta": [{"low": 0.1, "high": 4, "log": true, "if": {"geometry": ["shell"]}},
+               {"low": 0.05, "high": 1, "log": true, "if": {"geometry": ["ray"]}}],
+     "k": {"low": 2, "high": 6}}
+
+A run keeps the contents of the file in `run.json`, so that it can be continued without it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from amatune import registry
+from amatune.detector import DetectorConfig
+from amatune.errors import ConfigError, RequestError, did_you_mean
+from amatune.tuning.study import HeldFixed, Space, quiet_optuna
+
+_DRAWS = 50  # a space is tried out this often before it is searched
+_RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
+
+
+def read_space(path: str | Path) -> dict[str, Any]:
+    """The contents of a file with a search space: {"python": source} or {"json": settings}.
+
+    Raises `RequestError` when it cannot be read.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise RequestError(f"cannot read the search space {file}: {reason}") from error
+    if file.suffix == ".py":
+        return {"python": text}
+    if file.suffix != ".json":
+        raise RequestError(f"a search space is a .py or a .json file, got {file}")
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"the search space {file} is not JSON: {error}") from error
+    if not isinstance(settings, dict) or not settings:
+        raise RequestError(f"the search space {file} must be an object of settings by name")
+    return {"json": settings}
+
+
+def space_of(method: str, given: Mapping[str, Any] | None) -> Space:
+    """The space of a search: `given` as from `read_space`, or the method's own for None.
+
+    Raises `RequestError` when it is no space.
+    """
+    if given is None:
+        return registry.search_space(method)
+    if "json" in given:
+        return _json_space(method, given["json"])
+    scope: dict[str, Any] = {"__name__": "user_space"}
+    try:
+        exec(compile(given["python"], "the search space", "exec"), scope)
+    except Exception as error:
+        raise RequestError(f"the search space raised {type(error).__name__}: {error}") from error
+    space = scope.get("space")
+    if not callable(space):
+        raise RequestError("the search space has no function `space(trial)`")
+    checked: Space = space
+    return checked
+
+
+def check_space(method: str, space: Space, fixed: Mapping[str, Any], complete: Any) -> None:
+    """Try a user's space out: whatever it draws must be settings of the method that go together.
+
+    `complete` makes settings a configuration. Raises `RequestError` that names what is wrong.
+    """
+    with quiet_optuna():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(_DRAWS):
+            trial = study.ask()
+            try:
+                settings = space(HeldFixed(trial, fixed))
+            except Exception as error:
+                raise RequestError(
+                    f"the search space raised {type(error).__name__}: {error}"
+                ) from error
+            _check_names(method, settings, trial.params)
+            try:
+                complete({**settings, **fixed})
+            except ConfigError as error:
+                raise RequestError(f"the search space draws impossible settings: {error}") from None
+
+
+def _check_names(method: str, settings: Any, drawn: Mapping[str, Any]) -> None:
+    if not isinstance(settings, dict):
+        raise RequestError(f"the search space must return a dict of settings, got {settings!r}")
+    known = set(registry.detector_class(method).Config.__dataclass_fields__) - {"epochs"}
+    for name in {**settings, **drawn}:
+        if name not in known:
+            raise RequestError(
+                f"the search space draws {name!r}, which is no setting of {method}; "
+                f"{did_you_mean(name, known)}"
+            )
+    for name, value in drawn.items():
+        if settings.get(name) != value:
+            raise RequestError(
+                f"the search space draws {name}={value!r} but returns {settings.get(name)!r}: a "
+                "setting must be searched under its own name and in its own unit"
+            )
+
+
+def _json_space(method: str, settings: Mapping[str, Any]) -> Space:
+    config = registry.detector_class(method).Config
+    kinds = config.kinds()
+    branches = {
+        name: rules if isinstance(rules, list) else [rules] for name, rules in settings.items()
+    }
+    for name, rules in branches.items():
+        for rule in rules:
+            _check_rule(name, rule, config)
+
+    def space(trial: Any) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for name, rules in branches.items():
+            for rule in rules:
+                wanted = rule.get("if", {})
+                if all(drawn.get(other) in values for other, values in wanted.items()):
+                    drawn[name] = _suggest(trial, name, rule, whole="whole" in kinds[name])
+                    break
+        return drawn
+
+    return space
+
+
+def _check_rule(name: str, rule: Any, config: type[DetectorConfig]) -> None:
+    known = set(config.kinds()) - {"epochs"}
+    if name not in known:
+        raise RequestError(
+            f"the search space has {name!r}, which is no setting; {did_you_mean(name, known)}"
+        )
+    problem = None
+    if not isinstance(rule, dict):
+        problem = "must be an object, or a list of them"
+    elif unknown := sorted(set(rule) - _RULES):
+        problem = f"has {unknown[0]!r}; known: {', '.join(sorted(_RULES))}"
+    elif ("choices" in rule) == ("low" in rule or "high" in rule):
+        problem = 'needs either "choices", or "low" and "high"'
+    elif "choices" in rule:
+        if not isinstance(rule["choices"], list) or not rule["choices"]:
+            problem = '"choices" must be a list'
+    elif not all(_is_number(rule.get(end)) for end in ("low", "high")):
+        problem = '"low" and "high" must be numbers'
+    elif rule["low"] > rule["high"] or (rule.get("log") and rule["low"] <= 0):
+        problem = '"low" must be at most "high", and positive with "log"'
+    if problem is None and not all(isinstance(v, list) for v in rule.get("if", {}).values()):
+        problem = '"if" must hold lists of values by name'
+    if problem:
+        raise RequestError(f"the search space's {name} {problem}, got {json.dumps(rule)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _suggest(trial: Any, name: str, rule: Mapping[str, Any], *, whole: bool) -> Any:
+    if "choices" in rule:
+        return trial.suggest_categorical(name, rule["choices"])
+    options = {key: rule[key] for key in ("step", "log") if key in rule}
+    kind = trial.suggest_int if whole else trial.suggest_float
+    return kind(name, rule["low"], rule["high"], **options)
+
+
+class _Given:
+    """Stands in for an Optuna trial: answers with given settings, or else the defaults, and
+    refuses what the space does not draw."""
+
+    def __init__(self, given: Mapping[str, Any], default: DetectorConfig) -> None:
+        self._given = given
+        self._default = default
+        self.asked: set[str] = set()
+
+    def _answer(self, name: str) -> Any:
+        self.asked.add(name)
+        return self._given.get(name, getattr(self._default, name))
+
+    def _number(self, name: str, low: float, high: float, **_options: Any) -> Any:
+        value = self._answer(name)
+        if not _is_number(value) or not low <= value <= high:
+            if name in self._given:
+                raise RequestError(f"{name} must be in [{low:g}, {high:g}] here, got {value!r}")
+            return min(max(value, low), high) if _is_number(value) else low
+        return value
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Like `optuna.Trial.suggest_categorical`."""
+        value = self._answer(name)
+        if value not in choices:
+            if name in self._given:
+                listed = ", ".join(map(str, choices))
+                raise RequestError(f"{name} must be one of {listed} here, got {value!r}")
+            return choices[0]
+        return value
+
+    suggest_float = suggest_int = _number
+
+
+def settings_to_try(
+    space: Space, given: Mapping[str, Any], default: DetectorConfig, fixed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`given` settings made whole: what the space draws and they leave out has its default.
+
+    Raises `RequestError` for a name that the space does not draw, or a value outside its range.
+    """
+    stand_in = _Given(given, default)
+    settings = space(HeldFixed(stand_in, fixed))
+    others = [name for name in given if name not in stand_in.asked]
+    contradicted = [n for n in others if n not in fixed or fixed[n] != given[n]]
+    if contradicted:
+        name = contradicted[0]
+        how = f"it is held fixed at {fixed[name]!r}" if name in fixed else "it is not searched here"
+        raise RequestError(f"cannot try {name}={given[name]!r}: {how}")
+    return {name: settings[name] for name in settings if name in stand_in.asked}
