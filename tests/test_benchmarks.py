@@ -57,3 +57,9 @@ def test_decoding_prints_speed_and_memory():
     output = run("decoding.py", "--pictures", 30)
     for line in ("off ", "cold ", "cached ", "the cache takes"):
         assert f"\n{line}" in output
+
+
+def test_stability_counts_what_diverged():
+    output = run("stability.py", "--trials", 2, "--epochs", 1, "--threads", 1)
+    assert "2 random settings, 1 epochs: 0 diverged" in output
+    assert "auroc: 0." in output
