@@ -249,6 +249,7 @@ _ENQUEUE = "JSON file with settings, or a list of them, to try right after the d
 _WARM_START = "Earlier run whose best settings are tried right after the defaults."
 _SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc spreads evenly."
 _SCHEDULER = "How poor trials are stopped: at ASHA's or Hyperband's rungs, below the median, never."
+_OBJECTIVE = "With several --ood: rank by the AUROC of all anomalies, or the mean or worst set's."
 _STOP_AT = "Start no more trials once one has reached this validation AUROC."
 _QUIET = "Show the result alone."
 _JSON = "Print every event as one JSON object per line, and nothing else."
@@ -302,6 +303,7 @@ def search(
     warm_start: Annotated[str | None, _tune("RUN", _WARM_START)] = None,
     sampler: Annotated[str, _tune("tpe|random|gp|qmc", _SAMPLER)] = "tpe",
     scheduler: Annotated[str, _tune("asha|hyperband|median|none", _SCHEDULER)] = "asha",
+    objective: Annotated[str, _tune("pooled|mean|worst", _OBJECTIVE)] = "pooled",
     stop_at: Annotated[float | None, _tune("AUROC", _STOP_AT, parser=_number)] = None,
     seed: Annotated[int, _tune("N", _SEED, parser=_whole)] = 0,
     gpus_per_trial: Annotated[float | None, _machine("SHARE", _GPUS, parser=_gpu_share)] = None,
@@ -356,6 +358,7 @@ def search(
         "seed": seed,
         "sampler": sampler,
         "scheduler": scheduler,
+        "objective": objective,
         "stop_at": stop_at,
         "space": None if space is None else read_space(space),
         "fixed": {**_preset_settings(method, preset), **_fixed_settings(fix or (), width)},

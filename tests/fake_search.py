@@ -44,6 +44,9 @@ class FakeProblem:
     def validation_images(self) -> tuple[np.ndarray, np.ndarray]:
         return noise(60, 100, seed=1), noise(50, 106, seed=2)
 
+    def validation_sets(self) -> dict[str, slice]:
+        return {"a": slice(0, 20), "b": slice(20, 50)}
+
     def test_images(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.may_test:
             raise AssertionError("a test image was read")

@@ -106,6 +106,7 @@ def test_help_imports_nothing_slow() -> None:
         ("search --seed -1", "-1"),
         ("search --sampler grid", "'grid'; known: tpe, random, gp, qmc"),
         ("search --scheduler pbt", "'pbt'; known: asha, hyperband, median, none"),
+        ("search --objective best", "'best'; known: pooled, mean, worst"),
         ("search --stop-at 0.4", "must be in (0.5, 1], got 0.4"),
         ("search --space none.json", "cannot read the search space none.json"),
         ("search --enqueue none.json", "cannot read the settings in none.json"),
@@ -202,7 +203,8 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "--val-anomalies 40 --image-size 24 --channels 1 --max-broken 0.05 --method ama --trials 7 "
         "--epochs 9 --time-budget 1.5h --width 0.5 --fix k=2 --fix direction=inward "
         "--fix mirrored=false --fix latent_dim=none --fix milestones=[0.5] --sampler random "
-        "--scheduler none --seed 3 --stop-at 0.9 --space space.json --enqueue first.json "
+        "--scheduler none --seed 3 --stop-at 0.9 --objective worst "
+        "--space space.json --enqueue first.json "
         "--test-ood digits --anomaly-fraction 0.1 --contamination 0.05 --quiet "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
         "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
@@ -237,6 +239,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         sampler="random",
         scheduler="none",
         stop_at=0.9,
+        objective="worst",
         space={"json": {"lr": {"low": 0.1, "high": 0.2}}},
         fixed={
             "k": 2,

@@ -367,11 +367,11 @@ def test_every_sampler_proposes_the_same_again(tmp_path, sampler):
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
 def test_every_scheduler_stops_the_poor_and_never_the_best(tmp_path, scheduler):
-    session, study = open_session(tmp_path, scheduler=scheduler, trials=24, epochs=27)
-    play(session, lambda number, epoch: 0.5 + (number * 7 % 24) / 100 + epoch / 1000)
+    session, study = open_session(tmp_path, scheduler=scheduler, trials=16, epochs=9)
+    play(session, lambda number, epoch: 0.5 + (number * 7 % 16) / 100 + epoch / 1000)
     states = [trial.state for trial in study.trials]
     assert (TrialState.PRUNED in states) == (scheduler != "none")
-    best = max(range(24), key=lambda number: number * 7 % 24)
+    best = max(range(16), key=lambda number: number * 7 % 16)
     assert states[best] == TrialState.COMPLETE
 
 

@@ -31,6 +31,7 @@ def images():
         "normal": normal,
         "anomaly": anomaly,
         "labelled": FakeProblem().train_anomalies(),
+        "bounds": np.array([0, 20, 50]),
     }
 
 
@@ -95,6 +96,23 @@ def test_reported_auroc_is_that_of_the_primary_score(tmp_path):
     assert last["auroc"] == pytest.approx(above)
     assert last["aurocs"]["bright"] == last["auroc"]
     assert last["aurocs"]["dark"] == pytest.approx(1 - above)
+
+
+@pytest.mark.parametrize(("objective", "combine"), [("mean", np.mean), ("worst", min)])
+def test_several_anomaly_sets_become_one_figure(tmp_path, objective, combine):
+    (result,) = train(make(job(tmp_path, epochs=1, objective=objective)), 1)
+    scores = result["trained"]["scores"]["bright"]
+    parts = [scores["anomaly"][:20], scores["anomaly"][20:]]
+    expected = combine([roc_auc(scores["normal"], part) for part in parts])
+    assert result["auroc"] == pytest.approx(expected)
+    (pooled,) = train(make(job(tmp_path, name="1", epochs=1)), 1)
+    assert pooled["auroc"] == pytest.approx(roc_auc(scores["normal"], scores["anomaly"]))
+    assert pooled["auroc"] != pytest.approx(result["auroc"], abs=1e-6)
+
+
+def roc_auc(normal, anomaly):
+    """By counting pairs."""
+    return float(np.mean(anomaly[:, None] > normal) + np.mean(anomaly[:, None] == normal) / 2)
 
 
 def test_it_equals_a_plain_loop(tmp_path):

@@ -23,6 +23,7 @@ from amatune.errors import AmatuneError, DivergedError
 from amatune.tuning.checkpoints import CHECKPOINT_FILE
 from amatune.tuning.device import claim_device
 from amatune.tuning.job import Job, Trained
+from amatune.tuning.objective import validation_auroc
 from amatune.tuning.tensorboard import TrainingLog
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
@@ -31,8 +32,9 @@ CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the 
 class DetectorTrainable(tune.Trainable):
     """Trains `detector_class` on images from the object store; a method's adapter subclasses it.
 
-    Every step reports `epoch`, `auroc` (validation AUROC of the primary score), `aurocs` by score
-    name and `losses` by name. The last one also has `trained`, the fields of `Trained`.
+    Every step reports `epoch`, `auroc` (validation AUROC of the primary score, by the job's
+    objective), `aurocs` by score name and `losses` by name. The last one also has `trained`, the
+    fields of `Trained`.
     """
 
     detector_class: ClassVar[type[Detector]]
@@ -45,9 +47,10 @@ class DetectorTrainable(tune.Trainable):
         normal: np.ndarray,
         anomaly: np.ndarray,
         labelled: np.ndarray,
+        bounds: np.ndarray,
     ) -> None:
         """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
-        validation, `labelled` anomalies to learn from."""
+        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
         self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0))
         # Copies: arrays in the object store are read-only and shared.
@@ -55,6 +58,7 @@ class DetectorTrainable(tune.Trainable):
             torch.tensor(images, device=self._device)
             for images in (train, normal, anomaly, labelled)
         )
+        self._bounds = bounds
         few = min(CALIBRATION_IMAGES, len(self._train))
         spread = torch.linspace(0, len(self._train) - 1, few).round().long()
         self._sample = self._train[spread.to(self._device)]
@@ -99,8 +103,9 @@ class DetectorTrainable(tune.Trainable):
         detector.calibrate(self._train if done else self._sample)
         scores = self._scores(detector)
         aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
-        auroc = aurocs[detector.primary_score]
-        self._write_log(detector, losses, aurocs, scores)
+        primary = scores[detector.primary_score]
+        auroc = validation_auroc(**primary, bounds=self._bounds, kind=self._job.objective)
+        self._write_log(detector, losses, aurocs, auroc, scores)
 
         due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
         result: dict[str, Any] = {
@@ -169,13 +174,14 @@ class DetectorTrainable(tune.Trainable):
         detector: Detector,
         losses: dict[str, float],
         aurocs: dict[str, float],
+        auroc: float,
         scores: dict[str, dict[str, np.ndarray]],
     ) -> None:
         job, epoch = self._job, detector.epoch
         if self._log is None:
             epochs = detector.config.epochs
             self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
-        self._log.scalars(epoch, losses, aurocs, aurocs[detector.primary_score])
+        self._log.scalars(epoch, losses, aurocs, auroc)
         if self._log.shows_pictures(epoch):
             images = {"normal": self._normal, "anomaly": self._anomaly}
             self._log.reconstructions(epoch, detector, images)

@@ -262,15 +262,16 @@ class Problem:
         self._report()
         return images
 
+    def validation_sets(self) -> dict[str, slice]:
+        """Where each anomaly set lies among the validation anomalies, by its name."""
+        self.validation_images()  # damaged pictures count no more
+        return _places(self.splits.validation_anomalies)
+
     def test_sets(self) -> dict[str, slice]:
-        """Where each anomaly set lies among the test anomalies, by its name. Opens the test part,
-        whose damaged pictures count no more."""
+        """Where each anomaly set lies among the test anomalies, by its name. Opens the test
+        part."""
         self.test_images()
-        found, start = {}, 0
-        for selection in self.splits.test_anomalies:
-            found[selection.source] = slice(start, start + len(selection.ids))
-            start += len(selection.ids)
-        return found
+        return _places(self.splits.test_anomalies)
 
     def test_duplicates(self) -> list[str]:
         """Copies between the test images and the others, or between normal and anomalous ones.
@@ -759,6 +760,15 @@ def _interval(anomalies: int, normals: int) -> str:
     error = hanley_mcneil(0.9, anomalies, normals) / (0.9 * 0.1)
     low, high = (1 / (1 + math.exp(-(math.log(9) + z * error))) for z in (-1.96, 1.96))
     return f"{low:.2f} to {high:.2f}"
+
+
+def _places(split: Split) -> dict[str, slice]:
+    """The positions of each source's images in a split."""
+    found, start = {}, 0
+    for selection in split:
+        found[selection.source] = slice(start, start + len(selection.ids))
+        start += len(selection.ids)
+    return found
 
 
 def _used(splits: Splits, source: str) -> dict[Part, list[Id]]:

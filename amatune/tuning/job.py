@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from amatune.data.protocol import Problem
+from amatune.tuning.objective import Objective
 
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed
 
@@ -22,6 +23,7 @@ class Job:
     tensorboard: str  # folder for event files
     checkpoints: tuple[str, ...] = ()  # to start from: the first of them that can be read
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # between two checkpoints
+    objective: Objective = "pooled"  # over the sets of the validation anomalies
     keep_model: bool = False  # whether the trained detector is wanted
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,13 +39,19 @@ class Images:
     normal: np.ndarray  # validation
     anomaly: np.ndarray  # validation
     labelled: np.ndarray  # anomalies to learn from; usually none
+    bounds: np.ndarray  # (S + 1,): set i of the validation anomalies is bounds[i] to bounds[i + 1]
 
     @classmethod
     def of(cls, problem: Problem) -> Self:
         """The images of a problem that are not for the test."""
         normal, anomaly = problem.validation_images()
-        labelled = problem.train_anomalies()
-        return cls(train=problem.train_images(), normal=normal, anomaly=anomaly, labelled=labelled)
+        return cls(
+            train=problem.train_images(),
+            normal=normal,
+            anomaly=anomaly,
+            labelled=problem.train_anomalies(),
+            bounds=np.array([0, *(own.stop for own in problem.validation_sets().values())]),
+        )
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """By name, for the object store."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from amatune.data.protocol import ProblemRequest
 from amatune.errors import RequestError
+from amatune.tuning.objective import Objective
 
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
@@ -39,6 +40,7 @@ class SearchRequest:
     seed: int = 0
     sampler: Sampler = "tpe"  # how settings are proposed
     scheduler: Scheduler = "asha"  # how poor trials are stopped
+    objective: Objective = "pooled"  # how several anomaly sets become one validation AUROC
     fixed: Mapping[str, Any] = field(default_factory=dict)  # configuration fields held fixed
     space: Mapping[str, Any] | None = None  # as `spaces.read_space` gives it; None: the method's
     stop_at: float | None = None  # validation AUROC of a full-budget trial that is enough
@@ -71,7 +73,11 @@ class SearchRequest:
             )
         if not 0 <= self.seed < 2**63:
             found.append(f"the seed must be in [0, 2^63), got {self.seed}")
-        for name, allowed in (("sampler", Sampler), ("scheduler", Scheduler)):
+        for name, allowed in (
+            ("sampler", Sampler),
+            ("scheduler", Scheduler),
+            ("objective", Objective),
+        ):
             value, names = getattr(self, name), get_args(allowed)
             if value not in names:
                 found.append(f"unknown {name} {value!r}; known: {', '.join(names)}")

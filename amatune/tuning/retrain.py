@@ -9,7 +9,7 @@ test images read, scored by every detector, and turned into a `Leaderboard`.
 import contextlib
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from amatune.tuning.leaderboard import (
     spread,
 )
 from amatune.tuning.model import load_model, read_facts, save_model
+from amatune.tuning.objective import validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.scores import load_scores, save_scores
 from amatune.tuning.search import find_room, saved_request, trials_place
@@ -177,7 +178,18 @@ def run_best(
         if not any(finished.values()):
             reasons = "; ".join(sorted(set(itertools.chain(*work.failures.values()))))
             raise AmatuneError(f"every training of the shortlist failed: {reasons}")
-        chosen = _choose(finished, seeds)
+        bounds = [0, *(own.stop for own in problem.validation_sets().values())]
+
+        def validation(trainings: Sequence[Training]) -> list[float]:
+            """What the search would say of the primary score, by seed."""
+            return [
+                validation_auroc(
+                    **t.primary_scores(VALIDATION), bounds=bounds, kind=request.objective
+                )
+                for t in trainings
+            ]
+
+        chosen = _choose(finished, seeds, validation)
         untested = [
             t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
         ]
@@ -186,7 +198,14 @@ def run_best(
             _test(untested, request, problem)
         sets = problem.test_sets()
         rows = [
-            _row(candidate, finished[candidate.name], chosen, work.failures, sets)
+            _row(
+                candidate,
+                finished[candidate.name],
+                validation(finished[candidate.name]),
+                chosen,
+                work.failures,
+                sets,
+            )
             for candidate in candidates
             if finished[candidate.name]
         ]
@@ -280,6 +299,7 @@ class _Retraining:
             tensorboard=str(self._run.tensorboard / f"best-{training.name}"),
             checkpoints=tuple(self._checkpoints.newest_first(training.name)),
             checkpoint_seconds=self._checkpoint_seconds,
+            objective=self._request.objective,
             keep_model=True,
         )
 
@@ -350,19 +370,18 @@ def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
         raise KeyboardInterrupt
 
 
-def _validation(trainings: Sequence[Training]) -> list[float]:
-    """Validation AUROC of the primary score, by seed."""
-    return [metrics.auroc(**t.primary_scores(VALIDATION)) for t in trainings]
-
-
-def _choose(finished: Mapping[str, Sequence[Training]], seeds: int) -> str:
+def _choose(
+    finished: Mapping[str, Sequence[Training]],
+    seeds: int,
+    validation: Callable[[Sequence[Training]], list[float]],
+) -> str:
     """The candidate with the best mean validation AUROC; of equals the default.
 
     One that failed with some seed is not chosen while another failed with none.
     """
 
     def merit(name: str) -> tuple[bool, float, bool]:
-        aurocs = _validation(finished[name])
+        aurocs = validation(finished[name])
         return len(aurocs) == seeds, statistics.fmean(aurocs), name == "default"
 
     return max((name for name, trainings in finished.items() if trainings), key=merit)
@@ -418,12 +437,12 @@ def _score(
 def _row(
     candidate: Candidate,
     trainings: Sequence[Training],
+    validation: Sequence[float],
     chosen: str,
     failures: Mapping[str, Sequence[str]],
     sets: Mapping[str, slice],
 ) -> LeaderboardRow:
     primary = [training.primary_scores(TEST) for training in trainings]
-    validation = _validation(trainings)
     by_seed = [load_scores(training.folder / TEST) for training in trainings]
     return LeaderboardRow(
         configuration=candidate.name,

@@ -171,6 +171,7 @@ class Session:
             tensorboard=str(self._run.tensorboard / attempt.name),
             checkpoints=tuple(self._checkpoints.newest_first(attempt.name)),
             checkpoint_seconds=self._checkpoint_seconds,
+            objective=self._request.objective,
         )
 
     def _next_trial(self) -> optuna.Trial:
