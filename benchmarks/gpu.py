@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from throughput import SHAPES, Step, authors, detector, matrix_peak, multiply_ad
 from torch import Tensor
 
 from amatune.core.capture import EAGER_STEPS
-from amatune.detectors.ama import AMA
 
 LOSSES = ("wasserstein", "reconstruction", "code_norm", "penalty")
 
@@ -84,17 +82,6 @@ def variants(device: str) -> dict[str, dict[str, object]]:
     return found
 
 
-def step_of(made: AMA) -> Callable[[Tensor], dict[str, Tensor]]:
-    """One training step, captured where the settings say so."""
-
-    def step(batch: Tensor) -> dict[str, Tensor]:
-        if made.config.cuda_graphs:
-            return made._captured_step(batch, None)(batch)
-        return made._train_step(batch)
-
-    return step
-
-
 def batch_of(family: str, arguments: argparse.Namespace) -> Tensor:
     """Smooth random pictures in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
@@ -114,7 +101,7 @@ def parity(family: str, arguments: argparse.Namespace) -> str:
         "|---|" + "---|" * len(LOSSES),
     ]
     for name, settings in variants(arguments.device).items():
-        step = step_of(detector(arguments, **settings))
+        step = detector(arguments, **settings)._step
         for _ in range(arguments.steps):
             losses = step(batch)
         lines.append(f"| {name} | {' | '.join(f'{float(losses[n]):.4f}' for n in LOSSES)} |")
@@ -127,10 +114,10 @@ def speed(family: str, arguments: argparse.Namespace) -> str:
     batch = batch_of(family, arguments)
     steps: dict[str, Step] = {}
     for name, settings in variants(arguments.device).items():
-        steps[name] = _silent(step_of(detector(arguments, **settings)))
+        steps[name] = detector(arguments, **settings)._step
     if arguments.authors and family == "residual":
         steps["the authors' code"] = authors(arguments)
-    work = multiply_adds(_silent(detector(arguments)._train_step), batch)
+    work = multiply_adds(detector(arguments)._train_step, batch)
     peaks = {kind: matrix_peak(arguments.device, kind) for kind in ("float32", "bfloat16")}
     memory = {}
     for name, step in steps.items():
@@ -203,7 +190,7 @@ def work_beside_others(arguments: argparse.Namespace) -> None:
         settings = variants("cuda")["bfloat16, graphs" if kind == "graphs" else "bfloat16"]
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(count)))
-    step = _silent(step_of(detector(arguments, **settings)))
+    step = detector(arguments, **settings)._step
     batch = batch_of(family, arguments)
     for _ in range(EAGER_STEPS + 1):
         step(batch)
@@ -213,13 +200,6 @@ def work_beside_others(arguments: argparse.Namespace) -> None:
         seconds(step, batch, 1)
         done += 1
     print(done * arguments.batch / (time.perf_counter() - began))
-
-
-def _silent(step: Callable[[Tensor], object]) -> Step:
-    def run(batch: Tensor) -> None:
-        step(batch)
-
-    return run
 
 
 if __name__ == "__main__":

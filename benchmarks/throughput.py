@@ -32,7 +32,7 @@ from amatune.core import networks
 from amatune.detectors.ama import AMA, AMAConfig
 
 SHAPES = {"residual": (3, 32, 32), "small": (1, 28, 28)}
-Step = Callable[[Tensor], None]
+Step = Callable[[Tensor], object]
 
 
 class Repeating(AMA):
@@ -65,14 +65,7 @@ def unfused() -> Iterator[None]:
 
 def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> Step:
     """One training step of this code with the authors' losses, after the warm-up."""
-    return _stepping(detector(arguments, kind, **settings))
-
-
-def _stepping(made: AMA) -> Step:
-    def step(images: Tensor) -> None:
-        made._train_step(images)
-
-    return step
+    return detector(arguments, kind, **settings)._train_step
 
 
 def detector(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> AMA:
@@ -102,13 +95,13 @@ def settings(arguments: argparse.Namespace) -> dict[str, Step]:
             made = detector(arguments)
             for network in made._networks().values():
                 network.to(memory_format=memory_format)  # type: ignore[call-overload]
-            found[f"weights {name} instead of {own}"] = _stepping(made)
+            found[f"weights {name} instead of {own}"] = made._train_step
 
     made = detector(arguments)
     for optimizer in (made.critic_optimizer, made.autoencoder_optimizer):
         for group in optimizer.param_groups:
             group["fused"] = True
-    found["Adam as one kernel"] = _stepping(made)
+    found["Adam as one kernel"] = made._train_step
 
     found["bfloat16 passes"] = ours(arguments, precision="bfloat16")
 
@@ -118,7 +111,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Step]:
     made.decoder.compile()
     compiled = torch.compile(made._values)
     made._values = compiled  # type: ignore[method-assign]
-    found["encoder, generator and critic's values compiled"] = _stepping(made)
+    found["encoder, generator and critic's values compiled"] = made._train_step
 
     if device == "cpu":
         plain = ours(arguments)
@@ -243,7 +236,7 @@ class Counting(TorchDispatchMode):
 def scoring_share(arguments: argparse.Namespace, images: Tensor) -> float:
     """Time of scoring a batch over that of training on it."""
     made = detector(arguments)
-    step = _stepping(made)
+    step = made._train_step
     ratios = []
     for _ in range(arguments.rounds + 1):
         trained = seconds(step, images, arguments.repeats)

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amatune.data.duplicates import Copy, find_copies
+from amatune.data.duplicates import Copy, Prints, find_copies
 from amatune.data.protocol import ProblemRequest, make_problem
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)
+
+
+def copies(originals, others):
+    return find_copies(Prints.of(originals), Prints.of(others))
 
 
 def photos(count=40, side=32):
@@ -35,7 +39,7 @@ def test_exact_and_near_copies_are_told_apart():
     others[1] = images[7]
     others[3] = as_jpeg(images[9])
     others[4] = np.clip(images[30].astype(int) + 2, 0, 255)
-    assert find_copies(images, others) == [
+    assert copies(images, others) == [
         Copy(7, 1, exact=True),
         Copy(9, 3, exact=False),
         Copy(30, 4, exact=False),
@@ -43,12 +47,12 @@ def test_exact_and_near_copies_are_told_apart():
 
 
 def test_nothing_is_no_copy():
-    assert find_copies(photos(0), photos(3)) == find_copies(photos(3), photos(0)) == []
+    assert copies(photos(0), photos(3)) == copies(photos(3), photos(0)) == []
 
 
 def test_more_images_than_fit_a_chunk():
     images = photos(1300)
-    assert find_copies(images[:3], images) == [Copy(i, i, exact=True) for i in range(3)]
+    assert copies(images[:3], images) == [Copy(i, i, exact=True) for i in range(3)]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")
@@ -58,7 +62,7 @@ def test_images_of_one_class_are_not_taken_for_copies(name):
         train, test = (arrays[f"{part}_images"] for part in ("train", "test"))
     if train.ndim == 3:
         train, test = train[..., None], test[..., None]
-    found = find_copies(train.transpose(0, 3, 1, 2), test.transpose(0, 3, 1, 2))
+    found = copies(train.transpose(0, 3, 1, 2), test.transpose(0, 3, 1, 2))
     assert len(found) < 0.005 * len(test)
 
 

@@ -5,7 +5,7 @@ lies in the training part and one in the test part, the test is easier than it s
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
@@ -25,31 +25,39 @@ class Copy(NamedTuple):
     exact: bool
 
 
-def find_copies(originals: Pixels, others: Pixels) -> list[Copy]:
-    """Which of `others` (M, C, H, W) are, exactly or nearly, in `originals` (N, C, H, W); uint8.
+class Prints(NamedTuple):
+    """What images are compared by."""
+
+    digests: list[bytes]  # of their bytes
+    small: torch.Tensor  # (N, 256) grey levels
+
+    @classmethod
+    def of(cls, images: Pixels) -> Self:
+        """Those of uint8 images (N, C, H, W)."""
+        digests = [hashlib.blake2b(image.tobytes()).digest() for image in images]
+        return cls(digests, torch.from_numpy(fit(images, (1, SIDE, SIDE))).flatten(1).float())
+
+
+def find_copies(originals: Prints, others: Prints) -> list[Copy]:
+    """Which of `others` are, exactly or nearly, among `originals`.
 
     At most one entry for each of `others`, an exact one before a near one. Near means that,
     made grey and brought to 16 x 16 pixels, they differ by at most `NEAR` grey levels (root mean
     square), and by at most `SHARE` of what the pixels of one of them differ by: pictures of the
     same plain surface are not the same picture.
     """
-    if not len(originals) or not len(others):
+    if not originals.digests or not others.digests:
         return []
-    known = {digest: i for i, digest in enumerate(_digests(originals))}
-    first, second = _small(originals), _small(others)
-    distances, nearest = _nearest(first, second)
-    near = (distances <= NEAR) & (distances <= SHARE * second.std(dim=1, correction=0))
+    known = {digest: i for i, digest in enumerate(originals.digests)}
+    distances, nearest = _nearest(originals.small, others.small)
+    near = (distances <= NEAR) & (distances <= SHARE * others.small.std(dim=1, correction=0))
     found = []
-    for i, digest in enumerate(_digests(others)):
+    for i, digest in enumerate(others.digests):
         if digest in known:
             found.append(Copy(known[digest], i, exact=True))
         elif near[i]:
             found.append(Copy(int(nearest[i]), i, exact=False))
     return found
-
-
-def _digests(images: Pixels) -> list[bytes]:
-    return [hashlib.blake2b(image.tobytes()).digest() for image in images]
 
 
 def _nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,8 +71,3 @@ def _nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, t
         distances.append((chunk - first[least.indices]).norm(dim=1) / SIDE)
         nearest.append(least.indices)
     return torch.cat(distances), torch.cat(nearest)
-
-
-def _small(images: Pixels) -> torch.Tensor:
-    """(N, C, H, W) -> (N, 256) grey levels."""
-    return torch.from_numpy(fit(images, (1, SIDE, SIDE))).flatten(1).float()

@@ -38,7 +38,6 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from amatune.data.cache import PictureCache
 from amatune.data.pictures import SUFFIXES, ImageShape, Pixels, find_pictures, fit
 from amatune.data.sources import (
     PARTS,
@@ -586,15 +585,11 @@ class _PictureSource(_FolderSource):
         image_shape: ImageShape,
         labels: Mapping[Part, Mapping[str, str]],  # by id; empty text without classes
     ) -> None:
-        self._root = self.location = home
         self.name = name
         self._image_shape = image_shape
         self._labels = labels
         self._parts = {part: sorted(labels[part]) for part in PARTS}
-        self._files = {one: home / one for part in PARTS for one in self._parts[part]}
-        self._cache = PictureCache.default()
-        self._inspected = {}
-        self._unreadable = {}
+        self._hold(home, {one: home / one for part in PARTS for one in self._parts[part]})
 
     @property
     def image_shape(self) -> ImageShape:

@@ -50,7 +50,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from amatune.data.duplicates import find_copies
+from amatune.data.duplicates import Prints, find_copies
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
 from amatune.data.sources import PARTS, Id, Part, Source, open_source
 from amatune.errors import AmatuneError, DataError, did_you_mean
@@ -287,21 +287,19 @@ class Problem:
     def describe(self) -> str:
         """One line: what is normal, what is not, how many."""
         counts = self.splits.counts()
-        extra_test = ""
         normal = _normal_classes(self.request)
         what = self.request.dataset
         if normal:
             what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
-        if self.request.test_ood:
-            extra_test = f" of {', '.join(self.request.test_ood)}"
         if self.request.ood:
             what += f"{',' if normal else ''} against {', '.join(self.request.ood)}"
+        of = f" of {', '.join(self.request.test_ood)}" if self.request.test_ood else ""
         added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
         extra = "".join(f" + {counts[n]} {k} anomalies" for k, n in added.items() if n in counts)
         return (
             f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
             f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
-            f"test {counts['test_normals']} + {counts['test_anomalies']}{extra_test}"
+            f"test {counts['test_normals']} + {counts['test_anomalies']}{of}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -431,14 +429,15 @@ class Problem:
     def _duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """A sentence for each pair of splits that have the same, or nearly the same, images."""
         pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
-        images = {name: self._read(name) for pair in pairs for name in pair}
+        names = {name for pair in pairs for name in pair}
+        prints = {name: Prints.of(self._read(name)) for name in names}
         keys = {
             name: [key for selection in split for key in selection.identities()]
             for name, split in self.splits.by_name().items()
         }
         found = []
         for first, second in pairs:
-            copies = find_copies(images[first], images[second])
+            copies = find_copies(prints[first], prints[second])
             for exact, word in ((True, "identical"), (False, "nearly identical")):
                 those = [copy for copy in copies if copy.exact is exact]
                 if those:

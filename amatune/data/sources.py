@@ -405,14 +405,18 @@ class _FolderSource(Source):
     TOLERATED_SHARE = 0.01  # ... this share of all, whichever is more
 
     def __init__(self, path: str) -> None:
-        self._root = self.location = Path(path).expanduser().resolve()
-        self.name = f"folder:{self._root}"
-        if not self._root.is_dir():
-            found = "is a file" if self._root.exists() else "does not exist"
-            raise DataError(f"folder:{path} must name a folder, but {self._root} {found}")
-        self._files: dict[str, Path] = {
-            file.relative_to(self._root).as_posix(): file for file in find_pictures([self._root])
-        }
+        root = Path(path).expanduser().resolve()
+        self.name = f"folder:{root}"
+        if not root.is_dir():
+            found = "is a file" if root.exists() else "does not exist"
+            raise DataError(f"folder:{path} must name a folder, but {root} {found}")
+        pictures = find_pictures([root])
+        self._hold(root, {file.relative_to(root).as_posix(): file for file in pictures})
+
+    def _hold(self, root: Path, files: dict[str, Path]) -> None:
+        """Begin with these files, none of them looked at."""
+        self._root = self.location = root
+        self._files = files
         self._cache = PictureCache.default()
         self._inspected: dict[str, Inspected] = {}
         self._unreadable: dict[Id, str] = {}

@@ -316,8 +316,7 @@ class AMA(Detector):
             batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
             for indices in batches:
                 batch = to_unit_range(images[indices.to(images.device)].to(self.device))
-                step = self._captured_step(batch, anomalies) if self.config.cuda_graphs else None
-                means.add(step(batch) if step else self._train_step(batch, anomalies))
+                means.add(self._step(batch, anomalies))
         finally:
             for module in modules:
                 module.eval()
@@ -327,6 +326,12 @@ class AMA(Detector):
             schedule.step()
         self.epoch += 1
         return losses
+
+    def _step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+        """`_train_step`, replayed where the settings say so."""
+        if self.config.cuda_graphs:
+            return self._captured_step(batch, anomalies)(batch)
+        return self._train_step(batch, anomalies)
 
     def _captured_step(self, batch: Tensor, anomalies: Tensor | None) -> CapturedStep:
         """The step as a CUDA graph; a new one when what it does or reads has changed."""

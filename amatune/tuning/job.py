@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from amatune.data.protocol import Problem
-from amatune.tuning.objective import Objective
+from amatune.tuning.objective import Objective, set_bounds
 
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed
 
@@ -50,7 +50,7 @@ class Images:
             normal=normal,
             anomaly=anomaly,
             labelled=problem.train_anomalies(),
-            bounds=np.array([0, *(own.stop for own in problem.validation_sets().values())]),
+            bounds=set_bounds(problem.validation_sets()),
         )
 
     def to_dict(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """The one figure that steers a search: validation AUROC, over one or several anomaly sets."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -11,8 +11,13 @@ from amatune import metrics
 Objective = Literal["pooled", "mean", "worst"]
 
 
+def set_bounds(sets: Mapping[str, slice]) -> np.ndarray:
+    """Where one set of anomalies ends and the next begins, (S + 1,), from each one's place."""
+    return np.array([0, *(own.stop for own in sets.values())])
+
+
 def validation_auroc(
-    normal: np.ndarray, anomaly: np.ndarray, bounds: Sequence[int] | np.ndarray, kind: Objective
+    normal: np.ndarray, anomaly: np.ndarray, bounds: np.ndarray, kind: Objective
 ) -> float:
     """AUROC of scores, `normal` (N,) against `anomaly` (M,), higher = more anomalous.
 

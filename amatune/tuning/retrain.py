@@ -9,7 +9,7 @@ test images read, scored by every detector, and turned into a `Leaderboard`.
 import contextlib
 import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from amatune.tuning.leaderboard import (
     spread,
 )
 from amatune.tuning.model import load_model, read_facts, save_model
-from amatune.tuning.objective import validation_auroc
+from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.scores import load_scores, save_scores
 from amatune.tuning.search import find_room, saved_request, trials_place
@@ -178,18 +178,17 @@ def run_best(
         if not any(finished.values()):
             reasons = "; ".join(sorted(set(itertools.chain(*work.failures.values()))))
             raise AmatuneError(f"every training of the shortlist failed: {reasons}")
-        bounds = [0, *(own.stop for own in problem.validation_sets().values())]
-
-        def validation(trainings: Sequence[Training]) -> list[float]:
-            """What the search would say of the primary score, by seed."""
-            return [
+        bounds = set_bounds(problem.validation_sets())
+        validation = {  # what the search would say of the primary score, by seed
+            name: [
                 validation_auroc(
-                    **t.primary_scores(VALIDATION), bounds=bounds, kind=request.objective
+                    **training.primary_scores(VALIDATION), bounds=bounds, kind=request.objective
                 )
-                for t in trainings
+                for training in trainings
             ]
-
-        chosen = _choose(finished, seeds, validation)
+            for name, trainings in finished.items()
+        }
+        chosen = _choose(validation, seeds)
         untested = [
             t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
         ]
@@ -201,7 +200,7 @@ def run_best(
             _row(
                 candidate,
                 finished[candidate.name],
-                validation(finished[candidate.name]),
+                validation[candidate.name],
                 chosen,
                 work.failures,
                 sets,
@@ -370,21 +369,17 @@ def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
         raise KeyboardInterrupt
 
 
-def _choose(
-    finished: Mapping[str, Sequence[Training]],
-    seeds: int,
-    validation: Callable[[Sequence[Training]], list[float]],
-) -> str:
+def _choose(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
     """The candidate with the best mean validation AUROC; of equals the default.
 
     One that failed with some seed is not chosen while another failed with none.
     """
 
     def merit(name: str) -> tuple[bool, float, bool]:
-        aurocs = validation(finished[name])
+        aurocs = validation[name]
         return len(aurocs) == seeds, statistics.fmean(aurocs), name == "default"
 
-    return max((name for name, trainings in finished.items() if trainings), key=merit)
+    return max((name for name, aurocs in validation.items() if aurocs), key=merit)
 
 
 def _test(trainings: Sequence[Training], request: SearchRequest, problem: Problem) -> None:
@@ -442,8 +437,8 @@ def _row(
     failures: Mapping[str, Sequence[str]],
     sets: Mapping[str, slice],
 ) -> LeaderboardRow:
-    primary = [training.primary_scores(TEST) for training in trainings]
     by_seed = [load_scores(training.folder / TEST) for training in trainings]
+    primary = [s[training.primary] for training, s in zip(trainings, by_seed, strict=True)]
     return LeaderboardRow(
         configuration=candidate.name,
         default=candidate.default,

@@ -87,8 +87,9 @@ class Session:
     def is_satisfied(self) -> bool:
         """Whether a trial with the full budget has reached the AUROC that is enough."""
         enough = self._request.stop_at
-        best = next(iter(studies.full_trials(self._study)), None) if enough else None
-        return best is not None and (best.value or 0.0) >= (enough or 0.0)
+        if enough is None:
+            return False
+        return any((t.value or 0.0) >= enough for t in studies.full_trials(self._study))
 
     def start(self, key: str) -> Job | None:
         """The next trial, known as `key` from now on; None when there are no more."""

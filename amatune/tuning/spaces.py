@@ -113,14 +113,13 @@ def _check_names(method: str, settings: Any, drawn: Mapping[str, Any]) -> None:
 
 
 def _json_space(method: str, settings: Mapping[str, Any]) -> Space:
-    config = registry.detector_class(method).Config
-    kinds = config.kinds()
+    kinds = registry.detector_class(method).Config.kinds()
     branches = {
         name: rules if isinstance(rules, list) else [rules] for name, rules in settings.items()
     }
     for name, rules in branches.items():
         for rule in rules:
-            _check_rule(name, rule, config)
+            _check_rule(name, rule, kinds)
 
     def space(trial: Any) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
@@ -135,8 +134,8 @@ def _json_space(method: str, settings: Mapping[str, Any]) -> Space:
     return space
 
 
-def _check_rule(name: str, rule: Any, config: type[DetectorConfig]) -> None:
-    known = set(config.kinds()) - {"epochs"}
+def _check_rule(name: str, rule: Any, kinds: Mapping[str, str]) -> None:
+    known = set(kinds) - {"epochs"}
     if name not in known:
         raise RequestError(
             f"the search space has {name!r}, which is no setting; {did_you_mean(name, known)}"
