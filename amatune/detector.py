@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amatune.errors import ConfigError, DivergedError, did_you_mean
 
@@ -198,11 +198,15 @@ class Detector(ABC):
         """The name, out of `score_names`, that `score` returns."""
 
     @abstractmethod
-    def score_batch(self, batch: Tensor) -> dict[str, Tensor]:
-        """Every score of one float batch in [-1, 1] on the device: name -> (B,).
+    def scorer(self) -> nn.Module:
+        """What scoring needs, and nothing else, as a module that shares the detector's weights.
 
-        Called without gradients. Must not depend on the other images of the batch and must not
-        change the detector's state. Higher = more anomalous, for every name.
+        It maps float images (B, C, H, W) in [-1, 1] on the device to one (B,) tensor per name in
+        `score_names`, in that order; higher = more anomalous, for every name. A score must not
+        depend on the other images of the batch, nor scoring change the detector's state. Exports to
+        other formats are made of it: plain tensor operations, no branching on values.
+
+        Raises `RequestError` before `calibrate`.
         """
 
     def scores(self, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
@@ -212,9 +216,10 @@ class Detector(ABC):
         """
         self._check_images(images)
         parts: dict[str, list[Tensor]] = {name: [] for name in self.score_names}
+        scorer = self.scorer()
         with torch.inference_mode():
             for batch in self._batches(images, batch_size):
-                for name, values in self.score_batch(batch).items():
+                for name, values in zip(self.score_names, scorer(batch), strict=True):
                     parts[name].append(values.float().cpu())
         return {n: torch.cat(p) if p else torch.empty(0) for n, p in parts.items()}
 

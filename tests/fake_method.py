@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amatune.detector import Detector, DetectorConfig, to_unit_range
 from amatune.errors import ConfigError
@@ -30,6 +30,20 @@ class FakeConfig(DetectorConfig):
 
     def grace_epochs(self) -> int:
         return self.warmup
+
+
+class FakeScorer(nn.Module):
+    def __init__(self, config: FakeConfig, mean: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        self.config, self.mean, self.weight = config, mean, weight
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        brightness = batch.flatten(1).mean(1) - self.mean
+        # A deterministic function of the image that has nothing to do with its class.
+        scramble = (batch.flatten(1)[:, 0] * 1e4 + self.weight.sum() * 10).sin()
+        gain = self.config.quality + self.config.boost
+        score = gain * brightness + (1 - self.config.quality) * scramble
+        return score, -score
 
 
 class FakeDetector(Detector):
@@ -65,13 +79,8 @@ class FakeDetector(Detector):
     def primary_score(self) -> str:
         return "bright"
 
-    def score_batch(self, batch: Tensor) -> dict[str, Tensor]:
-        brightness = batch.flatten(1).mean(1) - self.mean
-        # A deterministic function of the image that has nothing to do with its class.
-        scramble = (batch.flatten(1)[:, 0] * 1e4 + self.weight.sum() * 10).sin()
-        gain = self.config.quality + self.config.boost
-        score = gain * brightness + (1 - self.config.quality) * scramble
-        return {"bright": score, "dark": -score}
+    def scorer(self) -> nn.Module:
+        return FakeScorer(self.config, self.mean, self.weight)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return to_unit_range(images) * 0.5

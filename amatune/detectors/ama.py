@@ -57,7 +57,7 @@ from amatune.core.losses import (
     gradient_penalty,
     pair_weights,
 )
-from amatune.core.networks import MIN_SIDE, Family, build_networks
+from amatune.core.networks import MIN_SIDE, Critic, Family, build_networks
 from amatune.core.scores import a_score, r_score
 from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
 from amatune.errors import ConfigError, DivergedError, RequestError
@@ -195,6 +195,47 @@ class _Pairs(NamedTuple):
         return self._replace(
             **{name: t.detach() for name, t in self._asdict().items() if t is not None}
         )
+
+
+def _pair(left: Tensor, right: Tensor, mirrored: bool) -> Tensor:
+    """What the critic sees of (left, right), both (N, C, H, W): (N, 2C, H, W) when mirrored,
+    `right` alone otherwise, so that D(x, x') becomes D(x')."""
+    return torch.cat([left, right], dim=1) if mirrored else right
+
+
+class _RScore(nn.Module):
+    """R of float images (B, C, H, W): (B,)."""
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, critic: Critic, mirrored: bool
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.critic = encoder, decoder, critic
+        self.mirrored = mirrored
+
+    def forward(self, images: Tensor) -> Tensor:
+        rebuilt = self.decoder(self.encoder(images))
+        # One pass for both: an image's score must not depend on how the pass is split.
+        pairs = [_pair(images, other, self.mirrored) for other in (images, rebuilt)]
+        same, other = self.critic.features(torch.cat(pairs)).chunk(2)
+        return r_score(same, other)
+
+
+class _Scorer(nn.Module):
+    """A and R of float images (B, C, H, W): (B,) each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, r: _RScore, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.r = r
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        r = self.r(images)
+        return a_score(r, self.mean, self.std), r
 
 
 class AMA(Detector):
@@ -527,9 +568,7 @@ class AMA(Detector):
         return loss.detach()
 
     def _pair(self, left: Tensor, right: Tensor) -> Tensor:
-        """What the critic sees of (left, right), both (N, C, H, W): (N, 2C, H, W) when mirrored,
-        `right` alone otherwise, so that D(x, x') becomes D(x')."""
-        return torch.cat([left, right], dim=1) if self.config.mirrored else right
+        return _pair(left, right, self.config.mirrored)
 
     # --- scoring ----------------------------------------------------------------------------------
 
@@ -541,7 +580,8 @@ class AMA(Detector):
         self._check_images(images)
         with torch.inference_mode():
             batches = self._batches(images, 256)
-            r = torch.cat([self._r_scores(batch) for batch in batches]).double()
+            r_of = self._r()
+            r = torch.cat([r_of(batch) for batch in batches]).double()
         mean, std = r.mean(), r.std(correction=0)
         if not bool(torch.isfinite(std)) or float(std) <= 1e-12 * max(1.0, float(mean.abs())):
             raise DivergedError(
@@ -556,12 +596,11 @@ class AMA(Detector):
         """`config.score`: A or R."""
         return self.config.score
 
-    def score_batch(self, batch: Tensor) -> dict[str, Tensor]:
-        """A and R of one float batch (B, C, H, W): name -> (B,)."""
+    def scorer(self) -> nn.Module:
+        """A and R of float images: encoder, generator, critic and the calibration of A."""
         if self.r_mean is None or self.r_std is None:
             raise RequestError("the detector has no calibration yet: call calibrate(images) first")
-        r = self._r_scores(batch)
-        return {"A": a_score(r, self.r_mean, self.r_std), "R": r}
+        return _Scorer(self._r(), self.r_mean, self.r_std)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """G(E(x)): (N, C, H, W) -> (N, C, H, W) in [-1, 1], on the CPU."""
@@ -570,14 +609,8 @@ class AMA(Detector):
             parts = [self.decoder(self.encoder(b)).cpu() for b in self._batches(images, 256)]
         return torch.cat(parts)
 
-    def _r_scores(self, batch: Tensor) -> Tensor:
-        rebuilt = self.decoder(self.encoder(batch))
-        # One pass for both: an image's score must not depend on how the pass is split.
-        features = self.critic.features(
-            torch.cat([self._pair(batch, batch), self._pair(batch, rebuilt)])
-        )
-        same, other = features.chunk(2)
-        return r_score(same, other)
+    def _r(self) -> "_RScore":
+        return _RScore(self.encoder, self.decoder, self.critic, self.config.mirrored)
 
     # --- state ------------------------------------------------------------------------------------
 
