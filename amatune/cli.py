@@ -254,9 +254,9 @@ _STOP_AT = "Start no more trials once one has reached this validation AUROC."
 _QUIET = "Show the result alone."
 _JSON = "Print every event as one JSON object per line, and nothing else."
 _SEED = "Decides the splits, the proposals and the trainings."
-_GPUS = "GPUs of one trial, such as 0.25: four trials share one; by default auto."
+_GPUS = "GPUs of one trial: 0.25, so that four share one; or auto, which measures what trains most."
 _CPUS = "CPU cores of one trial."
-_CONCURRENT = "Trials at a time; by default as many as fit."
+_CONCURRENT = "Trials at a time; by default as many as fit. With --address also more, to grow into."
 _ADDRESS = "Address of a running Ray cluster; by default this machine alone."
 _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
 _NAME = "Name of the run; by default made of the time and the data set."
@@ -771,6 +771,8 @@ def _print_outcome(
         f"(standard error {error:.3f} with {sides[0]} anomalies), an optimistic figure: the best "
         f"of {len(trials)}.",
     )
+    if outcome.shared_epochs:
+        _say(console, f"Saved by shared warm-ups: {outcome.shared_epochs} epochs.")
     _say(console, f"Retrain and test the best: {_about(run, 'best', run.name, '--export')}")
     _say(console, f"Compare the trials: {_tensorboard(run)}")
     return 0
@@ -908,6 +910,8 @@ class _Training:
     epochs: int
     auroc: float | None  # validation
     detail: str  # settings, or why it failed
+    note: str = ""  # why it waits to be tried again
+    gpu_bytes: int | None = None
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -926,6 +930,7 @@ class _View:
     trainings: dict[str, _Training] = field(default_factory=dict)
     total: int = 0
     earlier: int = 0  # ended before this command
+    sides: tuple[int, int] | None = None  # validation anomalies and normal images
     began: float = field(default_factory=time.monotonic)
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -947,6 +952,7 @@ class _View:
         match event:
             case SearchStarted():
                 self.begin(event.run, event.trials)
+                self.sides = event.validation_anomalies, event.validation_normals
                 self.say(f"run {_near(event.run)}: {event.problem}")
                 gpus = f" and {event.gpus_per_trial:g} GPU" if event.gpus_per_trial else ""
                 self.say(
@@ -968,9 +974,18 @@ class _View:
             case TrialUpdate():
                 self.update(self.trial(event))
             case RetrainUpdate(configuration=configuration, seed=seed, reason=reason):
-                label = f"{configuration} seed {seed}"
+                waits = event.state == "waiting"
                 self.update(
-                    _Training(label, event.state, event.epoch, event.epochs, event.auroc, reason)
+                    _Training(
+                        label=f"{configuration} seed {seed}",
+                        state=event.state,
+                        epoch=event.epoch,
+                        epochs=event.epochs,
+                        auroc=event.auroc,
+                        detail="" if waits else reason,
+                        note=reason if waits else "",
+                        gpu_bytes=event.gpu_bytes,
+                    )
                 )
             case TestStarted():
                 self.say(
@@ -985,9 +1000,16 @@ class _View:
     def trial(self, event: TrialUpdate) -> _Training:
         """A trial as a line of the display."""
         failed = event.state == "failed"
-        detail = event.reason if failed else _settings(event.settings, self.held)
-        label = f"trial {event.number}"
-        return _Training(label, event.state, event.epoch, event.epochs, event.auroc, detail)
+        return _Training(
+            label=f"trial {event.number}",
+            state=event.state,
+            epoch=event.epoch,
+            epochs=event.epochs,
+            auroc=event.auroc,
+            detail=event.reason if failed else _settings(event.settings, self.held),
+            note=event.reason if event.state == "waiting" else "",
+            gpu_bytes=event.gpu_bytes,
+        )
 
     def recall(self, run: Path, finished: int) -> None:
         """Take in the trials that an earlier session of the run finished."""
@@ -1029,6 +1051,12 @@ class _View:
         """The best trainings that ended, best first."""
         ended = [training for training in self.now() if training.state in ("done", "pruned")]
         return sorted(ended, key=lambda training: training.rank, reverse=True)[:most]
+
+    def error(self, auroc: float | None) -> float | None:
+        """The standard error of a validation AUROC, from its value and the number of images."""
+        from amatune.metrics import hanley_mcneil
+
+        return None if auroc is None or self.sides is None else hanley_mcneil(auroc, *self.sides)
 
     def times(self) -> str:
         """Time gone and, once a training has ended, about how much is left."""
@@ -1102,7 +1130,9 @@ class _LiveView(_View):
         room = max(4, self.console.height - 10)
         running, best = self.running(), self.best(min(5, room // 2))
         shown = running[: room - len(best)]
-        table = _table("", "state", "epoch", "validation AUROC", "settings")
+        on_gpu = any(training.gpu_bytes for training in shown)
+        memory = ("GPU memory",) if on_gpu else ()
+        table = _table("", "state", "epoch", "validation AUROC", *memory, "settings")
         # The settings get the width that is left, and one line.
         table.expand, table.columns[-1].ratio, table.columns[-1].no_wrap = True, 1, True
         for training in [*shown, None, *best]:
@@ -1113,8 +1143,9 @@ class _LiveView(_View):
                 training.label,
                 Text(training.state, style=_STYLES[training.state]),
                 f"{training.epoch}/{training.epochs}",
-                _figure(training.auroc),
-                escape(training.detail),
+                _figure(training.auroc, self.error(training.auroc)),
+                *(["" if training.gpu_bytes is None else _bytes(training.gpu_bytes)] * on_gpu),
+                escape(training.note or training.detail),
             )
         hidden = len(running) - len(shown)
         more = [Text(f"{hidden} more are running", style="dim")] if hidden else []
@@ -1163,6 +1194,8 @@ class _PlainView(_View):
             if training.detail:
                 facts.append(training.detail)
             self.say(f"[{_clock(time.monotonic() - self.began)}] {', '.join(facts)}")
+        elif training.note:
+            self.say(f"[{_clock(time.monotonic() - self.began)}] {training.label}: {training.note}")
         elif time.monotonic() - self.spoke > PROGRESS_SECONDS:
             running = [f"{t.label} at {t.epoch}/{t.epochs}" for t in self.running()]
             facts = [f"{self.count(*_ENDED)} of {self.total} ended"]

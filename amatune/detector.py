@@ -70,6 +70,12 @@ class DetectorConfig:
         """
         return self
 
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs at the beginning in which the method's `inert_in_warmup` settings do nothing:
+        with one seed, configurations that differ in those alone train identically that long."""
+        return 0
+
     def grace_epochs(self) -> int:
         """Epochs that must pass before the searched settings can show an effect (warm-ups,
         pretraining). A search prunes no trial before this epoch is over."""
@@ -158,6 +164,7 @@ class Detector(ABC):
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_epoch` can use labelled ones
     inert_with_anomalies: ClassVar[tuple[str, ...]] = ()  # settings that then do nothing
+    inert_in_warmup: ClassVar[tuple[str, ...]] = ()  # settings without effect before it is over
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> settings that differ
 
     def __init__(

@@ -33,6 +33,14 @@ class DivergedError(AmatuneError):
     """Training produced NaN or infinite losses; the configuration is unusable."""
 
 
+class OutOfMemoryError(AmatuneError):
+    """A device, or the machine, has too little memory for what was asked of it."""
+
+
+class DiskFullError(AmatuneError):
+    """A file could not be written because no space is left."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A ready-made tail for an error message: the closest known name, or all of them."""
     names = sorted(known)

@@ -1,10 +1,15 @@
 """A detector that trains in no time: what the tests of the search search."""
 
+import json
+import os
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import ray
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +26,19 @@ class FakeConfig(DetectorConfig):
     warmup: int = 0  # epochs
     seconds: float = 0.0  # an epoch takes
     diverges_at: float = 2.0  # quality from which training diverges
+    push: float = 0.0  # on the weight, in each epoch after the warm-up
+    trouble: str = ""  # "memory" or "death", once in the third epoch, with the folder of its traces
+    traces: str = ""
 
     def problems(self) -> list[str]:
         found = super().problems()
         if not 0 <= self.quality <= 1:
             found.append(f"quality must be in [0, 1], got {self.quality}")
         return found
+
+    @property
+    def warmup_epochs(self) -> int:
+        return self.warmup
 
     def grace_epochs(self) -> int:
         return self.warmup
@@ -53,6 +65,7 @@ class FakeDetector(Detector):
     summary: ClassVar[str] = "for tests"
     Config: ClassVar[type[DetectorConfig]] = FakeConfig
     score_names: ClassVar[tuple[str, ...]] = ("bright", "dark")
+    inert_in_warmup: ClassVar[tuple[str, ...]] = ("push",)
     config: FakeConfig
 
     def __init__(self, config: Any, image_shape: Any, device: Any = "cpu", seed: int = 0) -> None:
@@ -65,12 +78,28 @@ class FakeDetector(Detector):
         assert anomalies is None
         time.sleep(self.config.seconds)
         self._check_images(images)
+        if self.config.trouble and self.epoch == 2:
+            self._get_into_trouble()
         self.weight = 0.9 * self.weight + 0.1 * torch.rand(4, generator=self.generator)
+        if self.epoch >= self.config.warmup:
+            self.weight = self.weight + self.config.push
         diverges = self.config.quality >= self.config.diverges_at
         loss = float("nan") if diverges else 1 / (1 + self.epoch)
         self._require_finite({"loss": loss})
         self.epoch += 1
         return {"loss": loss, "weight": float(self.weight.sum())}
+
+    def _get_into_trouble(self) -> None:
+        """The first time; after that only note what this worker was given."""
+        traces = Path(self.config.traces)
+        if (traces / "first").exists():
+            given = ray.get_runtime_context().get_assigned_resources()
+            (traces / "given").write_text(json.dumps(given), encoding="utf-8")
+            return
+        (traces / "first").touch()
+        if self.config.trouble == "memory":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def calibrate(self, images: Tensor) -> None:
         self.mean = to_unit_range(images).mean().clone()

@@ -361,6 +361,8 @@ def started(**changes: Any) -> SearchStarted:
         "concurrent": 8,
         "cpus_per_trial": 1.0,
         "gpus_per_trial": 0.25,
+        "validation_normals": 500,
+        "validation_anomalies": 50,
         "warnings": ("few images",),
     }
     return SearchStarted(**{**facts, **changes})

@@ -16,6 +16,7 @@ from amatune.runs import RunFolder
 from amatune.tuning import retrain, search
 from amatune.tuning import study as studies
 from amatune.tuning.checkpoints import Checkpoints
+from amatune.tuning.job import Failure, Progress
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.session import Session
 from amatune.tuning.study import make_pruner, open_study, read_trials, rungs
@@ -52,8 +53,8 @@ def play(session, values):
         for epoch in range(1, job.config["epochs"] + 1):
             auroc = values(int(job.folder.partition(".")[0]), epoch)
             last = epoch == job.config["epochs"]
-            if last or session.report(key, epoch, auroc):
-                session.finish(key, epoch, auroc)
+            if last or session.report(key, Progress(epoch=epoch, auroc=auroc)):
+                session.finish(key, Progress(epoch=epoch, auroc=auroc))
                 break
 
 
@@ -215,18 +216,77 @@ def test_killed_anywhere_a_search_resumes(tmp_path, die_at):
 def test_an_unfinished_trial_goes_on_with_its_number_settings_and_results(tmp_path):
     session, study = open_session(tmp_path, trials=2, epochs=9)
     job = session.start("a")
-    session.report("a", 1, 0.5)
-    session.report("a", 2, 0.6)
+    session.report("a", Progress(epoch=1, auroc=0.5))
+    session.report("a", Progress(epoch=2, auroc=0.6))
 
     events = []
     session, study = open_session(tmp_path, trials=2, epochs=9, listener=events.append)
     again = session.start("b")
     assert (again.config, again.seed, again.settings) == (job.config, job.seed, job.settings)
     assert (events[0].number, events[0].epoch, events[0].auroc) == (0, 2, 0.6)
-    session.report("b", 1, 0.1)  # from an older checkpoint: repeated, and not believed
-    session.report("b", 3, 0.7)
+    session.report(
+        "b", Progress(epoch=1, auroc=0.1)
+    )  # from an older checkpoint: repeated, and not believed
+    session.report("b", Progress(epoch=3, auroc=0.7))
     assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
     assert session.left == 1
+
+
+def test_a_lost_trial_goes_on_from_its_checkpoint_as_often_as_it_gets_further(tmp_path):
+    events = []
+    session, study = open_session(tmp_path, trials=1, epochs=9, listener=events.append)
+    lost = Failure("its worker died", "lost")
+    for epoch in range(1, 7):
+        session.start("a")
+        session.report("a", Progress(epoch=epoch, auroc=0.5))
+        session.fail("a", lost)
+        assert events[-1].state == "waiting"
+        assert events[-1].reason == "its worker died; it is tried again"
+    for _ in range(2):
+        session.start("a")
+        session.fail("a", lost)
+    assert study.trials[0].state == TrialState.RUNNING
+    session.start("a")
+    session.fail("a", lost)  # the fourth time without another epoch
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs[studies.REASON] == "its worker died"
+    assert session.start("a") is None
+
+
+def test_out_of_memory_is_tried_again_once_with_a_larger_share(tmp_path):
+    session, study = open_session(tmp_path, trials=1)
+    assert session.start("a").share == 1
+    session.fail("a", Failure("out of memory", "memory"))
+    # Also by another session, after a kill.
+    session, study = open_session(tmp_path, trials=1)
+    assert session.start("a").share == 2
+    session.report("a", Progress(epoch=3, auroc=0.5))
+    session.fail("a", Failure("out of memory", "memory"))
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_a_full_disk_fails_no_trial(tmp_path):
+    session, study = open_session(tmp_path, trials=1)
+    session.start("a")
+    session.fail("a", Failure("no space", "disk"))
+    assert study.trials[0].state == TrialState.RUNNING
+    session, _ = open_session(tmp_path, trials=1)
+    assert session.start("b") is not None
+
+
+def test_what_a_trial_costs_is_noted(tmp_path, monkeypatch):
+    clock = itertools.count(100.0, 3.0)
+    monkeypatch.setattr("amatune.tuning.session.time.monotonic", lambda: next(clock))
+    session, study = open_session(tmp_path, trials=1, epochs=2)
+    session.gpus_per_trial = 0.25
+    session.start("a")
+    session.started("a")
+    session.fail("a", Failure("its worker died", "lost"))
+    assert study.trials[0].user_attrs[studies.COST] == {"seconds": 3.0, "gpu_seconds": 0.75}
+    session.start("b")
+    session.started("b")
+    session.finish("b", Progress(epoch=2, auroc=0.5))
+    assert study.trials[0].user_attrs[studies.COST] == {"seconds": 6.0, "gpu_seconds": 1.5}
 
 
 def test_a_trial_starts_from_its_newest_checkpoint(tmp_path):
@@ -245,7 +305,7 @@ def test_a_trial_starts_from_its_newest_checkpoint(tmp_path):
             "0000/checkpoint_000000",
         ]
     ]
-    session.finish("a", 9, 0.5)
+    session.finish("a", Progress(epoch=9, auroc=0.5))
     assert not list(trials.glob("0000*/checkpoint_*"))
 
 

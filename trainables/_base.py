@@ -8,6 +8,7 @@ failure, and not the worker's.
 
 import dataclasses
 import pickle
+import shutil
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,22 +20,23 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from amatune import metrics
 from amatune.detector import Detector
-from amatune.errors import AmatuneError, DivergedError
-from amatune.tuning.checkpoints import CHECKPOINT_FILE
+from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
+from amatune.tuning.checkpoints import CHECKPOINT_FILE, read_state, write_state
 from amatune.tuning.device import claim_device
 from amatune.tuning.job import Job, Trained
 from amatune.tuning.objective import validation_auroc
 from amatune.tuning.tensorboard import TrainingLog
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
+NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be written is put down to it
 
 
 class DetectorTrainable(tune.Trainable):
     """Trains `detector_class` on images from the object store; a method's adapter subclasses it.
 
     Every step reports `epoch`, `auroc` (validation AUROC of the primary score, by the job's
-    objective), `aurocs` by score name and `losses` by name. The last one also has `trained`, the
-    fields of `Trained`.
+    objective), `aurocs` by score name, `losses` by name and `gpu_bytes`, the most it held on its
+    GPU. The last one also has `trained`, the fields of `Trained`.
     """
 
     detector_class: ClassVar[type[Detector]]
@@ -75,6 +77,8 @@ class DetectorTrainable(tune.Trainable):
         self._detector: Detector | None = None
         self._log: TrainingLog | None = None
         self._saved_at = time.monotonic()
+        if self._device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats()
 
     def _end(self) -> None:
         if self._log is not None:
@@ -90,7 +94,7 @@ class DetectorTrainable(tune.Trainable):
         try:
             return self._step()
         except torch.cuda.OutOfMemoryError as error:
-            raise AmatuneError(
+            raise OutOfMemoryError(
                 "out of GPU memory; a larger share (--gpus-per-trial), smaller networks (--width) "
                 "or smaller batches need less"
             ) from error
@@ -106,6 +110,8 @@ class DetectorTrainable(tune.Trainable):
         primary = scores[detector.primary_score]
         auroc = validation_auroc(**primary, bounds=self._bounds, kind=self._job.objective)
         self._write_log(detector, losses, aurocs, auroc, scores)
+        if self._job.warm_up and epoch == detector.config.warmup_epochs and not done:
+            write_state(self._job.warm_up, detector.state_dict())
 
         due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
         result: dict[str, Any] = {
@@ -113,6 +119,7 @@ class DetectorTrainable(tune.Trainable):
             "auroc": auroc,
             "aurocs": aurocs,
             "losses": losses,
+            "gpu_bytes": self._gpu_bytes(),
             DONE: done,
             SHOULD_CHECKPOINT: due and not done,
         }
@@ -127,7 +134,13 @@ class DetectorTrainable(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write all that resuming needs."""
         detector = self._detector or self._build()
-        torch.save(detector.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
+        try:
+            torch.save(detector.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
+        except RuntimeError as error:
+            # torch does not say why a file cannot be written.
+            if shutil.disk_usage(checkpoint_dir).free < NO_SPACE:
+                raise DiskFullError(f"no space is left in {checkpoint_dir}") from error
+            raise
         self._saved_at = time.monotonic()
 
     def load_checkpoint(self, checkpoint: Any) -> None:
@@ -146,6 +159,10 @@ class DetectorTrainable(tune.Trainable):
                 continue  # cut short by a kill; the one before it is whole
             detector.load_state_dict(state)
             break
+        else:
+            shared = self._job.warm_up and read_state(self._job.warm_up, self._device)
+            if shared:
+                detector.load_state_dict(shared)
         self._detector = detector
         return detector
 
@@ -153,6 +170,10 @@ class DetectorTrainable(tune.Trainable):
         config = self.detector_class.Config.from_dict(self._job.config)
         channels, height, width = self._train.shape[1:]
         return self.detector_class(config, (channels, height, width), self._device, self._job.seed)
+
+    def _gpu_bytes(self) -> int | None:
+        on_gpu = self._device.startswith("cuda")
+        return torch.cuda.max_memory_reserved() if on_gpu else None
 
     def _scores(self, detector: Detector) -> dict[str, dict[str, np.ndarray]]:
         sets = {"normal": self._normal, "anomaly": self._anomaly}

@@ -254,6 +254,16 @@ class AMA(Detector):
         "delta",
         "warmup",
     )
+    inert_in_warmup: ClassVar[tuple[str, ...]] = (
+        "geometry",
+        "radius",
+        "radial",
+        "direction",
+        "delta",
+        "lambda_neg",
+        "negative_share",
+        "score",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "authors-code": {

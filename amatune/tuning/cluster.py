@@ -1,4 +1,4 @@
-"""The Ray cluster a search runs on: started or joined, quiet, and measured for what fits."""
+"""The Ray cluster a search runs on: started or joined, quiet, and what it has."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 
 from amatune.errors import RequestError
@@ -17,13 +18,13 @@ ANSWER_SECONDS = 10.0  # until a cluster counts as not there
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[None]:
+def cluster(address: str | None, log: Path) -> Iterator[None]:
     """A cluster for the duration: the one at `address`, or one started on this machine.
 
-    A connection that exists already is used and left open. Raises `RequestError` when nothing
-    answers at the address.
+    A connection that exists already is used and left open. What Ray and Optuna log goes to the file
+    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address.
     """
-    with _quiet():
+    with _logging_to(log):
         if ray.is_initialized():
             yield
             return
@@ -50,6 +51,12 @@ def gpus() -> float:
     """How many GPUs the cluster has."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return float(resources.get("GPU", 0))
+
+
+def most_cpus() -> float:
+    """The CPUs of the machine that has most of them."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return max((n["Resources"].get("CPU", 0.0) for n in nodes if n["Alive"]), default=0.0)
 
 
 def places(cpus_per_trial: float, gpus_per_trial: float) -> int:
@@ -108,15 +115,25 @@ def _provide_token() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _logging_to(file: Path) -> Iterator[None]:
     # Ray comments on authentication and shared memory when it starts, and Tune logs each failed
     # trial as an error. What a user needs to know of that, we say.
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "optuna")]
+    before = [(one.level, one.handlers[:], one.propagate) for one in loggers]
+    for one in loggers:
+        # Ray sets levels and handlers of its own when it is imported.
+        one.setLevel(logging.INFO)
+        one.handlers[:] = [handler]
+        one.propagate = False
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for one, (level, handlers, propagate) in zip(loggers, before, strict=True):
+            one.setLevel(level)
+            one.handlers[:] = handlers
+            one.propagate = propagate
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        handler.close()

@@ -1,5 +1,8 @@
 """The part of a machine that Ray assigned to this worker process."""
 
+import os
+from pathlib import Path
+
 import ray
 import torch
 
@@ -20,3 +23,9 @@ def claim_device(cpus: float, gpus: float) -> str:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(max(gpus - CUDA_CONTEXT / total, 0.02), 0)
     return "cuda:0"  # Ray shows each worker its own
+
+
+def mps_is_running() -> bool:
+    """Whether CUDA's multi-process service, which lets processes share a GPU, runs here."""
+    pipes = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return (Path(pipes) / "control").exists()

@@ -25,6 +25,8 @@ class SearchStarted:
     concurrent: int  # trials at a time
     cpus_per_trial: float
     gpus_per_trial: float
+    validation_normals: int  # images that the AUROC is measured on
+    validation_anomalies: int
     warnings: tuple[str, ...] = ()
 
 
@@ -38,7 +40,8 @@ class TrialUpdate:
     epochs: int  # full budget
     auroc: float | None  # validation AUROC of the primary score after `epoch`
     settings: Mapping[str, Any]  # what the space suggested, and what was held fixed
-    reason: str = ""  # why it failed or was pruned
+    gpu_bytes: int | None = None  # most that it held on its GPU; None without one, or not known
+    reason: str = ""  # why it failed, was pruned, or waits to be tried again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +49,14 @@ class SearchEnded:
     """No trial runs any more."""
 
     run: Path
-    ending: Literal["finished", "good enough", "out of time", "interrupted"]
+    ending: Literal["finished", "good enough", "out of time", "interrupted", "disk full"]
     done: int
     pruned: int
     failed: int
     best: int | None  # number of the best full-budget trial
     best_auroc: float | None  # its validation AUROC: a selection figure, biased upwards
     seconds: float
+    shared_epochs: int = 0  # not trained, since another trial had trained the same warm-up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,7 @@ class RetrainUpdate:
     epoch: int
     epochs: int
     auroc: float | None  # validation AUROC of the primary score
+    gpu_bytes: int | None = None  # as in `TrialUpdate`
     reason: str = ""
 
 

@@ -8,6 +8,7 @@ the searcher once more. For a trial that broke: the scheduler, the searcher, the
 # ruff: noqa: ARG002 (Tune fixes the signatures of what it calls)
 
 import contextlib
+import errno
 import signal
 import threading
 import time
@@ -23,12 +24,12 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from amatune.errors import AmatuneError
-from amatune.tuning.job import Images, Trained, Work
+from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError
+from amatune.tuning.job import Failure, Images, Progress, Trained, Work
 
 SAVING_SECONDS = 10.0  # how long running trials may take to save when a session is stopped
 
-Ending = Literal["finished", "good enough", "out of time", "interrupted"]
+Ending = Literal["finished", "good enough", "out of time", "interrupted", "disk full"]
 
 
 class Halt(tune.Stopper):
@@ -93,7 +94,7 @@ class _Proposals(Searcher):
         self._halt = halt
         self._concurrent = concurrent
         self._running: set[str] = set()
-        self.reasons: dict[str, str] = {}  # why trials broke, noted by the scheduler just before
+        self.failures: dict[str, Failure] = {}  # noted by the scheduler just before
 
     def suggest(self, trial_id: str) -> Any:
         if self._halt.requested:
@@ -112,9 +113,13 @@ class _Proposals(Searcher):
     ) -> None:
         self._running.discard(trial_id)
         if error or not result:
-            self._work.fail(trial_id, self.reasons.pop(trial_id, "it ended without a result"))
+            without = Failure("it ended without a result")
+            failure = self.failures.pop(trial_id, without)
+            if failure.kind == "disk":
+                self._halt.request("disk full")
+            self._work.fail(trial_id, failure)
         else:
-            self._work.finish(trial_id, result["epoch"], result["auroc"])
+            self._work.finish(trial_id, _progress(result))
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         return True  # `suggest` keeps to it
@@ -135,11 +140,11 @@ class _Decisions(FIFOScheduler):
         self._proposals = proposals
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        stop = self._work.report(trial.trial_id, result["epoch"], result["auroc"])
+        stop = self._work.report(trial.trial_id, _progress(result))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._proposals.reasons[trial.trial_id] = _failure(trial)
+        self._proposals.failures[trial.trial_id] = _failure(trial)
 
 
 class _Watch(tune.Callback):
@@ -183,17 +188,25 @@ def execute(
     images: Images,
     cpus_per_trial: float,
     gpus_per_trial: float,
+    most_cpus: float,
     concurrent: int,
     place: str,
     halt: Halt,
 ) -> Ending:
     """Carry out all of the work, `concurrent` jobs at a time; how it ended.
 
-    Tune's files go to `place`, a folder or URI whose last part names the experiment.
+    A job that asks for a larger share of the machine gets it, up to one GPU and the `most_cpus` of
+    any machine. Tune's files go to `place`, a folder or URI whose last part names the experiment.
     """
     storage, _, name = place.rpartition("/")
     proposals = _Proposals(work, halt, concurrent)
-    resources = tune.PlacementGroupFactory([{"CPU": cpus_per_trial, "GPU": gpus_per_trial}])
+
+    def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        share = config["job"]["share"]
+        cpus = max(cpus_per_trial, min(share * cpus_per_trial, most_cpus))
+        gpus = gpus_per_trial if gpus_per_trial > 1 else min(share * gpus_per_trial, 1.0)
+        return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}])
+
     with_images = tune.with_parameters(trainable, **images.to_dict())
     with halt.on_interrupt():
         tune.run(
@@ -220,16 +233,37 @@ def _folder(trial: Trial) -> str:
     return str(trial.config["job"]["folder"])
 
 
-def _failure(trial: Trial) -> str:
-    """Why a trial broke, in one line."""
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that no space is left on a disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, DiskFullError) or "database or disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _progress(result: dict[str, Any]) -> Progress:
+    return Progress(epoch=result["epoch"], auroc=result["auroc"], gpu_bytes=result.get("gpu_bytes"))
+
+
+def _failure(trial: Trial) -> Failure:
+    """Why a trial broke, in one line, and whether it may go on."""
     path = trial.pickled_error_file
     if path is None or not Path(path).is_file():
-        return "its worker could not be started"
+        return Failure("its worker could not be started", "lost")
     error = cloudpickle.loads(Path(path).read_bytes())
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    if is_disk_full(cause):
+        return Failure(str(cause), "disk")
+    if isinstance(cause, OutOfMemoryError):
+        return Failure(str(cause), "memory")
     if isinstance(cause, AmatuneError):
-        return str(cause)
-    if isinstance(cause, ray.exceptions.RayActorError):
-        return "its worker process died; it may have run out of memory"
+        return Failure(str(cause))
+    if isinstance(cause, ray.exceptions.OutOfMemoryError):
+        return Failure("its machine ran out of memory and Ray ended its worker", "memory")
+    if isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError):
+        return Failure("its worker process died; it may have run out of memory", "lost")
     lines = str(cause).strip().splitlines() or [""]
-    return f"{type(cause).__name__}: {lines[-1]}"
+    return Failure(f"{type(cause).__name__}: {lines[-1]}")

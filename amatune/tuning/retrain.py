@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from amatune import metrics, registry
 from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem
 from amatune.detector import Detector, DetectorConfig, ImageShape
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import cluster, execution
 from amatune.tuning import study as studies
@@ -37,7 +37,15 @@ from amatune.tuning.events import (
     State,
     TestStarted,
 )
-from amatune.tuning.job import CHECKPOINT_SECONDS, Images, Job, Trained
+from amatune.tuning.job import (
+    CHECKPOINT_SECONDS,
+    LARGER_SHARE,
+    Failure,
+    Images,
+    Job,
+    Progress,
+    Trained,
+)
 from amatune.tuning.leaderboard import (
     Comparison,
     Leaderboard,
@@ -52,8 +60,9 @@ from amatune.tuning.leaderboard import (
 from amatune.tuning.model import load_model, read_facts, save_model
 from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
+from amatune.tuning.room import Room, find_room
 from amatune.tuning.scores import load_scores, save_scores
-from amatune.tuning.search import find_room, saved_request, trials_place
+from amatune.tuning.search import gpu_share, saved_request, trials_place
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.spaces import space_of
 
@@ -91,6 +100,8 @@ class Training:
     folder: Path  # of what it leaves behind
     epoch: int = 0
     auroc: float | None = None
+    gpu_bytes: int | None = None
+    tries: dict[str, int] = field(default_factory=dict)  # as `Failure.try_again` keeps them
 
     @property
     def name(self) -> str:
@@ -169,7 +180,8 @@ def run_best(
             )
         )
         if work.left:
-            stack.enter_context(cluster.cluster(request.address))  # one for training and testing
+            # One for training and testing.
+            stack.enter_context(cluster.cluster(request.address, run.log))
             _train(work, request, problem)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
@@ -194,7 +206,7 @@ def run_best(
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
-            _test(untested, request, problem)
+            _test(untested, run, request, problem)
         sets = problem.test_sets()
         rows = [
             _row(
@@ -274,7 +286,7 @@ class _Retraining:
         emit: Listener,
         checkpoint_seconds: float,
     ) -> None:
-        self._run = run
+        self.run = run
         self._request = request
         self._image_shape = problem.image_shape
         self._emit = emit
@@ -295,9 +307,10 @@ class _Retraining:
             config=training.candidate.config.to_dict(),
             settings=training.candidate.settings,
             seed=training.detector_seed,
-            tensorboard=str(self._run.tensorboard / f"best-{training.name}"),
+            tensorboard=str(self.run.tensorboard / f"best-{training.name}"),
             checkpoints=tuple(self._checkpoints.newest_first(training.name)),
             checkpoint_seconds=self._checkpoint_seconds,
+            share=LARGER_SHARE if training.tries.get("memory") else 1.0,
             objective=self._request.objective,
             keep_model=True,
         )
@@ -305,9 +318,9 @@ class _Retraining:
     def started(self, key: str) -> None:
         self._update(self._running[key], "running")
 
-    def report(self, key: str, epoch: int, auroc: float) -> bool:
+    def report(self, key: str, progress: Progress) -> bool:
         training = self._running[key]
-        training.epoch, training.auroc = epoch, auroc
+        self._take_in(training, progress)
         self._update(training, "running")
         return False
 
@@ -324,18 +337,30 @@ class _Retraining:
         }
         save_model(training.folder, trained.model or {}, facts)
 
-    def finish(self, key: str, epoch: int, auroc: float) -> None:
+    def finish(self, key: str, progress: Progress) -> None:
         training = self._running.pop(key)
-        training.epoch, training.auroc = epoch, auroc
+        self._take_in(training, progress)
         self._checkpoints.delete(training.name)
         self._update(training, "done")
 
-    def fail(self, key: str, reason: str) -> None:
+    def fail(self, key: str, failure: Failure) -> None:
         training = self._running.pop(key)
+        if failure.kind == "disk":
+            return  # a later call goes on
+        tries = failure.try_again(training.tries, training.epoch)
+        if tries is not None:
+            training.tries = tries
+            self.left.insert(0, training)
+            self._update(training, "waiting", f"{failure.reason}; it is tried again")
+            return
         failures = self.failures.setdefault(training.candidate.name, [])
-        failures.append(f"seed {training.seed}: {reason}")
+        failures.append(f"seed {training.seed}: {failure.reason}")
         self._checkpoints.delete(training.name)
-        self._update(training, "failed", reason)
+        self._update(training, "failed", failure.reason)
+
+    def _take_in(self, training: Training, progress: Progress) -> None:
+        training.epoch, training.auroc = progress.epoch, progress.auroc
+        training.gpu_bytes = progress.gpu_bytes
 
     def _update(self, training: Training, state: State, reason: str = "") -> None:
         self._emit(
@@ -346,6 +371,7 @@ class _Retraining:
                 epoch=training.epoch,
                 epochs=training.candidate.config.epochs,
                 auroc=training.auroc,
+                gpu_bytes=training.gpu_bytes,
                 reason=reason,
             )
         )
@@ -354,19 +380,27 @@ class _Retraining:
 def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
     """Carry out all trainings that are left."""
     trainable: Any = registry.trainable_class(request.method)
-    room = find_room(request, trainable)
     ending = execution.execute(
         work,
         trainable=trainable,
         images=Images.of(problem),
         cpus_per_trial=request.cpus_per_trial,
-        gpus_per_trial=room.gpus_per_trial,
-        concurrent=room.concurrent,
+        **_room(work.run, request).for_execution,
         place=work.place,
         halt=execution.Halt(),
     )
     if ending == "interrupted":
         raise KeyboardInterrupt
+    if ending == "disk full":
+        raise DiskFullError(
+            f"no space is left on a disk that {work.place} is on; free some and call again: what "
+            "is finished is kept"
+        )
+
+
+def _room(run: RunFolder, request: SearchRequest) -> Room:
+    share, _ = gpu_share(run, request)
+    return find_room(request, share)
 
 
 def _choose(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
@@ -382,12 +416,12 @@ def _choose(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
     return max((name for name, aurocs in validation.items() if aurocs), key=merit)
 
 
-def _test(trainings: Sequence[Training], request: SearchRequest, problem: Problem) -> None:
+def _test(
+    trainings: Sequence[Training], run: RunFolder, request: SearchRequest, problem: Problem
+) -> None:
     """Open the test set and keep every detector's scores beside it."""
-    trainable: Any = registry.trainable_class(request.method)
-    with cluster.cluster(request.address):
-        room = find_room(request, trainable)
-        cpus, gpus = request.cpus_per_trial, room.gpus_per_trial
+    with cluster.cluster(request.address, run.log):
+        cpus, gpus = request.cpus_per_trial, _room(run, request).gpus_per_trial
         score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
         normal, anomaly = (ray.put(images) for images in problem.test_images())
         pending: dict[Any, Training] = {}

@@ -4,6 +4,7 @@ One validation AUROC per epoch is all that steers it; no test image is read. The
 AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
 """
 
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -23,10 +25,10 @@ import amatune
 from amatune import registry
 from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, make_problem
-from amatune.detector import DetectorConfig, ImageShape
-from amatune.errors import RequestError
+from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.errors import DiskFullError, RequestError
 from amatune.runs import RunFolder
-from amatune.tuning import cluster, execution
+from amatune.tuning import cluster, execution, room
 from amatune.tuning import study as studies
 from amatune.tuning.checkpoints import Checkpoints
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
@@ -35,6 +37,7 @@ from amatune.tuning.job import CHECKPOINT_SECONDS, Images
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
+from amatune.tuning.warmups import warm_up_name, warm_ups_repeat
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search", "saved_request"]
 
@@ -53,6 +56,7 @@ class SearchOutcome:
     best_number: int | None
     best_auroc: float | None  # on validation images: a selection figure, biased upwards
     best_settings: dict[str, Any]
+    shared_epochs: int  # not trained, since another trial had trained the same warm-up
 
     @property
     def interrupted(self) -> bool:
@@ -79,7 +83,8 @@ def run_search(
     unfinished ones continue from their newest checkpoint, then new ones follow until there are
     `request.trials` in all. Raises `RequestError` (also its kinds `ConfigError`, `DataError`) for
     what cannot be done, before anything is started; on resuming also when the request differs from
-    the saved one in what decides the search.
+    the saved one in what decides the search. Raises `DiskFullError` when no space is left; the run
+    can be continued.
 
     `first` are settings to try right after the defaults; what they leave out has its default.
     They belong to a new run alone.
@@ -158,25 +163,61 @@ def _search(
     emit: Listener,
     checkpoint_seconds: float,
 ) -> SearchOutcome:
+    try:
+        return _run_session(run, request, problem, emit, checkpoint_seconds)
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if execution.is_disk_full(error):
+            raise _no_space(run, error) from error
+        raise
+
+
+def _no_space(run: RunFolder, error: Exception) -> DiskFullError:
+    return DiskFullError(
+        f"no space is left on a disk that the run {run.name!r} writes to ({error}); free some and "
+        f"continue with --resume --name {run.name}"
+    )
+
+
+def _run_session(
+    run: RunFolder,
+    request: SearchRequest,
+    problem: Problem,
+    emit: Listener,
+    checkpoint_seconds: float,
+) -> SearchOutcome:
     began = time.monotonic()
     trainable: Any = registry.trainable_class(request.method)
+    method = registry.detector_class(request.method)
     images = Images.of(problem)
     study = _study(run, request, problem.image_shape)
     place = trials_place(run, request)
+    space = space_of(request.method, request.space)
+    complete = _Completion(request, problem.image_shape)
+
+    def warm_up(config: DetectorConfig) -> str | None:
+        # Labelled anomalies are learnt from at once.
+        return None if request.problem.anomaly_fraction else warm_up_name(method, config)
+
     session = Session(
         study,
         request,
         run,
         Checkpoints(place),
-        space_of(request.method, request.space),
-        _Completion(request, problem.image_shape),
+        space,
+        complete,
         emit,
         checkpoint_seconds,
+        warm_up,
+        warm_ups_repeat(space, request.fixed, complete, warm_up),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
-        with cluster.cluster(request.address):
-            room = find_room(request, trainable)
+        with cluster.cluster(request.address, run.log):
+            share, notes = _gpu_share(run, request, method, complete(request.fixed), images.train)
+            found = room.find_room(request, share, notes)
+            session.gpus_per_trial = found.gpus_per_trial
             emit(
                 SearchStarted(
                     run=run.path,
@@ -185,10 +226,12 @@ def _search(
                     trials=request.trials,
                     finished=session.count(*FINISHED),
                     epochs=request.epochs,
-                    concurrent=room.concurrent,
+                    concurrent=found.concurrent,
                     cpus_per_trial=request.cpus_per_trial,
-                    gpus_per_trial=room.gpus_per_trial,
-                    warnings=tuple(problem.warnings),
+                    gpus_per_trial=found.gpus_per_trial,
+                    validation_normals=len(images.normal),
+                    validation_anomalies=len(images.anomaly),
+                    warnings=(*problem.warnings, *found.notes),
                 )
             )
             ending = execution.execute(
@@ -196,11 +239,11 @@ def _search(
                 trainable=trainable,
                 images=images,
                 cpus_per_trial=request.cpus_per_trial,
-                gpus_per_trial=room.gpus_per_trial,
-                concurrent=room.concurrent,
+                **found.for_execution,
                 place=place,
                 halt=execution.Halt(request.time_budget),
             )
+    session.close()
     if ending == "finished" and session.left > 0 and session.is_satisfied:
         ending = "good enough"
     outcome = _outcome(run, study, ending)
@@ -214,34 +257,43 @@ def _search(
             best=outcome.best_number,
             best_auroc=outcome.best_auroc,
             seconds=time.monotonic() - began,
+            shared_epochs=outcome.shared_epochs,
         )
     )
+    if ending == "disk full":
+        raise _no_space(run, OSError(f"trials write to {place}"))
     return outcome
 
 
-@dataclass(frozen=True)
-class Room:
-    """What the cluster has room for."""
+def _gpu_share(
+    run: RunFolder,
+    request: SearchRequest,
+    method: type[Detector],
+    config: DetectorConfig,
+    images: np.ndarray,
+) -> tuple[float, list[str]]:
+    """The share of a GPU for each trial, and notes on it; measured once in a run."""
+    if request.gpus_per_trial is None and cluster.gpus() > 0 and "gpu_share" not in run.read():
+        measured = room.measure_share(method, config, images, request.cpus_per_trial)
+        facts = None if measured is None else dataclasses.asdict(measured)
+        run.write({**run.read(), "gpu_share": facts})
+    return gpu_share(run, request)
 
-    concurrent: int
-    gpus_per_trial: float
 
-
-def find_room(request: SearchRequest, trainable: Any) -> Room:
-    """How many trials run at a time, and with what share of a GPU.
-
-    Raises `RequestError` when not even one fits.
-    """
-    share = request.gpus_per_trial
-    if share is None:
-        share = trainable.gpu_share if cluster.gpus() > 0 else 0.0
-    fit = cluster.places(request.cpus_per_trial, share)
-    if fit < 1:
-        raise RequestError(
-            f"no machine has room for a trial with {request.cpus_per_trial:g} CPUs and {share:g} "
-            "GPUs; ask for less per trial"
-        )
-    return Room(min(fit, request.concurrent or fit), share)
+def gpu_share(run: RunFolder, request: SearchRequest) -> tuple[float, list[str]]:
+    """The share of a GPU for each trial, asked for or measured before, and notes on it."""
+    if request.gpus_per_trial is not None:
+        return request.gpus_per_trial, []
+    if cluster.gpus() == 0:
+        return 0.0, []
+    facts = run.read().get("gpu_share")
+    if facts is None:
+        trainable: Any = registry.trainable_class(request.method)
+        usual = trainable.gpu_share
+        note = f"the best share of a GPU could not be measured; each trial gets {usual:g}"
+        return usual, [note]
+    share = room.Share.from_dict(facts)
+    return share.gpus, [room.NO_MPS] if share.gpus < 1 and not share.mps else []
 
 
 def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:
@@ -347,6 +399,7 @@ def _outcome(run: RunFolder, study: optuna.Study, ending: Ending) -> SearchOutco
         best_number=best.number if best else None,
         best_auroc=best.value if best else None,
         best_settings=best.user_attrs[studies.SETTINGS] if best else {},
+        shared_epochs=sum(trial.user_attrs.get(studies.SHARED, 0) for trial in trials),
     )
 
 

@@ -4,12 +4,13 @@ Every step is written to the study before it is acted on, so that a session may 
 moment and the next one goes on from the study alone.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from amatune.detector import DetectorConfig
 from amatune.errors import ConfigError
@@ -17,13 +18,21 @@ from amatune.runs import RunFolder
 from amatune.tuning import study as studies
 from amatune.tuning.checkpoints import Checkpoints
 from amatune.tuning.events import Listener, State, TrialUpdate
-from amatune.tuning.job import CHECKPOINT_SECONDS, Job, Trained
+from amatune.tuning.job import (
+    CHECKPOINT_SECONDS,
+    LARGER_SHARE,
+    Failure,
+    Job,
+    Progress,
+    Trained,
+)
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.scores import save_scores
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+NOTE_SECONDS = 10.0  # between two notes of what a running trial has cost
 
 
 @dataclass
@@ -35,6 +44,8 @@ class Attempt:
     config: DetectorConfig  # resolved
     epoch: int = 0  # epochs completed, as far as this session knows
     auroc: float | None = None
+    gpu_bytes: int | None = None
+    since: float | None = None  # when the time was noted last; None: it does not run yet
 
     @property
     def name(self) -> str:
@@ -46,9 +57,10 @@ class Session:
     """The `Work` of a search: hands out trials, notes their results, decides which to stop.
 
     Trials that an earlier session left unfinished are handed out first, with their numbers,
-    settings and results. Trial `number` trains with `derive_seed(request.seed, "trial", number)`.
-    `complete_config` turns settings into a resolved configuration and raises `ConfigError` when
-    they do not go together.
+    settings and results. `complete_config` turns settings into a resolved configuration and raises
+    `ConfigError` when they do not go together. `warm_up` names the warm-up that a configuration
+    begins with; trials with the same one train it with the same seed, and when `share_warm_ups`,
+    the first to finish it leaves it to the others.
     """
 
     def __init__(
@@ -61,6 +73,8 @@ class Session:
         complete_config: Callable[[Mapping[str, Any]], DetectorConfig],
         listener: Listener,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        warm_up: Callable[[DetectorConfig], str | None] = lambda _config: None,
+        share_warm_ups: bool = False,
     ) -> None:
         self._study = study
         self._request = request
@@ -70,8 +84,13 @@ class Session:
         self._space = space
         self._complete_config = complete_config
         self._listener = listener
+        self._warm_up = warm_up
+        self._share_warm_ups = share_warm_ups
+        self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._attempts: dict[str, Attempt] = {}
-        self._unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self._unfinished: list[FrozenTrial | optuna.Trial] = list(
+            study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        )
 
     def count(self, *states: TrialState) -> int:
         """How many trials of the study are in one of these states."""
@@ -104,6 +123,7 @@ class Session:
                 continue
             trial.set_user_attr(studies.SETTINGS, settings)
             trial.set_user_attr(studies.CONFIG, config.to_dict())
+            trial.set_user_attr(studies.WARM_UP, self._warm_up(config))
             attempt = self._attempts[key] = Attempt(trial, settings, config)
             reported = self._reported(attempt)
             if reported:
@@ -115,18 +135,23 @@ class Session:
 
     def started(self, key: str) -> None:
         """The trial runs now."""
+        self._attempts[key].since = time.monotonic()
         self._emit(self._attempts[key], "running")
 
-    def report(self, key: str, epoch: int, auroc: float) -> bool:
+    def report(self, key: str, progress: Progress) -> bool:
         """Note a trial's AUROC after an epoch; whether it is to be stopped there.
 
         A trial continued from a checkpoint repeats epochs; what the study knows stands.
         """
         attempt = self._attempts[key]
-        attempt.epoch, attempt.auroc = epoch, auroc
+        self._take_in(attempt, progress)
+        if attempt.since is not None and time.monotonic() - attempt.since > NOTE_SECONDS:
+            self._note_cost(attempt)
+        epoch = progress.epoch
         last_reported = max(self._reported(attempt), default=0)
         if epoch > last_reported:
-            attempt.trial.report(auroc, epoch)
+            self._fill_in(attempt, last_reported + 1, epoch)
+            attempt.trial.report(progress.auroc, epoch)
         self._emit(attempt, "running")
         # At a repeated epoch the decision may have been lost with the session that asked for it.
         return (
@@ -140,12 +165,16 @@ class Session:
         folder = self._run.trials / self._attempts[key].name
         save_scores(folder / "validation.npz", trained.scores)
 
-    def finish(self, key: str, epoch: int, auroc: float) -> None:
-        """A trial ended after `epoch`: complete at the full budget, pruned before it."""
+    def finish(self, key: str, progress: Progress) -> None:
+        """A trial ended: complete at the full budget, pruned before it."""
         attempt = self._attempts.pop(key)
-        attempt.epoch, attempt.auroc = epoch, auroc
+        self._take_in(attempt, progress)
+        self._note_cost(attempt)
+        epoch, auroc = progress.epoch, progress.auroc
         if epoch >= self._request.epochs:
-            if epoch not in self._reported(attempt):
+            reported = self._reported(attempt)
+            if epoch not in reported:
+                self._fill_in(attempt, max(reported, default=0) + 1, epoch)
                 attempt.trial.report(auroc, epoch)
             self._study.tell(attempt.trial, auroc)
             self._emit(attempt, "done")
@@ -157,21 +186,73 @@ class Session:
         # Nothing starts from them any more: a retraining begins at the beginning.
         self._checkpoints.delete(attempt.name)
 
-    def fail(self, key: str, reason: str) -> None:
-        """A trial broke; the search goes on."""
+    def fail(self, key: str, failure: Failure) -> None:
+        """A trial broke; the search goes on, and with it the trial when that may help."""
         attempt = self._attempts.pop(key)
-        self._fail(attempt.trial, reason, attempt.settings, attempt.epoch, attempt.auroc)
+        self._note_cost(attempt)
+        if failure.kind == "disk":
+            return  # it stays unfinished, for a session that has more room
+        furthest = max(self._reported(attempt), default=0)
+        tries = failure.try_again(attempt.trial.user_attrs.get(studies.TRIES, {}), furthest)
+        if tries is not None:
+            attempt.trial.set_user_attr(studies.TRIES, tries)
+            self._unfinished.insert(0, attempt.trial)
+            self._emit(attempt, "waiting", f"{failure.reason}; it is tried again")
+            return
+        self._fail(attempt.trial, failure.reason, attempt.settings, attempt.epoch, attempt.auroc)
         self._checkpoints.delete(attempt.name)
 
+    def close(self) -> None:
+        """No more trials are started in this session."""
+        for attempt in self._attempts.values():
+            self._note_cost(attempt)
+        if self.left == 0 or self.is_satisfied:
+            self._checkpoints.delete_warm_ups()
+
+    def _take_in(self, attempt: Attempt, progress: Progress) -> None:
+        attempt.epoch, attempt.auroc = progress.epoch, progress.auroc
+        attempt.gpu_bytes = progress.gpu_bytes
+
+    def _note_cost(self, attempt: Attempt) -> None:
+        """Add the time since the last note to what the trial has cost."""
+        if attempt.since is None:
+            return
+        now = time.monotonic()
+        seconds, attempt.since = now - attempt.since, now
+        cost = attempt.trial.user_attrs.get(studies.COST, {"seconds": 0.0, "gpu_seconds": 0.0})
+        added = {"seconds": seconds, "gpu_seconds": seconds * self.gpus_per_trial}
+        total = {name: round(cost[name] + added[name], 3) for name in added}
+        attempt.trial.set_user_attr(studies.COST, total)
+
+    def _fill_in(self, attempt: Attempt, start: int, end: int) -> None:
+        """Epochs `start` to `end` - 1 were another trial's warm-up: take its results over."""
+        if start >= end:
+            return
+        name = attempt.trial.user_attrs[studies.WARM_UP]
+        known: dict[int, float] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.user_attrs.get(studies.WARM_UP) == name:
+                known = {**trial.intermediate_values, **known}
+        for epoch in range(start, end):
+            if epoch in known:
+                attempt.trial.report(known[epoch], epoch)
+        attempt.trial.set_user_attr(studies.SHARED, end - start)
+
     def _job(self, attempt: Attempt) -> Job:
+        warm_up = attempt.trial.user_attrs[studies.WARM_UP]
+        purpose = ("warm-up", warm_up) if warm_up else ("trial", attempt.trial.number)
+        short_of_memory = attempt.trial.user_attrs.get(studies.TRIES, {}).get("memory", 0)
+        shared = self._checkpoints.warm_up(warm_up) if warm_up and self._share_warm_ups else None
         return Job(
             folder=self._checkpoints.next_folder(attempt.name),
             config=attempt.config.to_dict(),
             settings=attempt.settings,
-            seed=derive_seed(self._request.seed, "trial", attempt.trial.number),
+            seed=derive_seed(self._request.seed, *purpose),
             tensorboard=str(self._run.tensorboard / attempt.name),
             checkpoints=tuple(self._checkpoints.newest_first(attempt.name)),
             checkpoint_seconds=self._checkpoint_seconds,
+            warm_up=shared,
+            share=LARGER_SHARE if short_of_memory else 1.0,
             objective=self._request.objective,
         )
 
@@ -223,6 +304,7 @@ class Session:
                 epochs=self._request.epochs,
                 auroc=attempt.auroc,
                 settings=dict(attempt.settings),
+                gpu_bytes=attempt.gpu_bytes,
                 reason=reason,
             )
         )

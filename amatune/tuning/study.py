@@ -30,6 +30,10 @@ STARTUP_TRIALS = 10  # proposed at random before TPE has something to learn from
 SETTINGS = "settings"  # what was suggested and what was held fixed
 CONFIG = "config"  # the whole resolved configuration
 REASON = "reason"  # why it failed or was pruned
+TRIES = "tries"  # how often it was taken up again, as `Failure.try_again` keeps it
+WARM_UP = "warm-up"  # which warm-up it begins with: that of all trials with the same value
+SHARED = "shared epochs"  # of that warm-up, trained by another trial
+COST = "cost"  # {"seconds": of training, all attempts together, "gpu_seconds": those by share}
 
 STATES: dict[TrialState, State] = {
     TrialState.WAITING: "waiting",
