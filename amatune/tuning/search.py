@@ -175,9 +175,14 @@ def _search(
 
 def _no_space(run: RunFolder, error: Exception) -> DiskFullError:
     return DiskFullError(
-        f"no space is left on a disk that the run {run.name!r} writes to ({error}); free some and "
-        f"continue with --resume --name {run.name}"
+        f"no space is left on a disk that the run {run.name!r} writes to ({_last_line(error)}); "
+        f"free some and continue with --resume --name {run.name}"
     )
+
+
+def _last_line(error: Exception) -> str:
+    """Of an error that Tune raised, the one it came from: Tune's text is a whole traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _run_session(
