@@ -41,7 +41,7 @@ def wait_until(condition, process, seconds=90):
     while not condition():
         assert time.monotonic() < limit, "it took too long"
         assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.05)
+        time.sleep(0.15)
 
 
 def epochs_of(tmp_path):
@@ -103,7 +103,7 @@ def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_p
     """Driver and workers in turn, at random moments."""
     luck = random.Random(0)
     asked = {"trials": 6, "epochs": 36, "scheduler": "asha", "checkpoint_seconds": 0.0}
-    slow = {**asked, "fixed": {"seconds": 0.08, "warmup": 2}}
+    slow = {**asked, "fixed": {"seconds": 0.08}}
     kills, process = Counter(), None
     while sum(kills.values()) < 12:
         if process is None or process.poll() is not None:
@@ -114,7 +114,7 @@ def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_p
         if process.poll() == 0:
             break
         workers = trainers(process)
-        if workers and kills["worker"] <= kills["driver"]:
+        if workers and luck.random() < 0.7:
             os.kill(luck.choice(workers), signal.SIGKILL)
             kills["worker"] += 1
         else:
@@ -122,7 +122,7 @@ def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_p
             process.communicate()
             kills["driver"] += 1
     assert sum(kills.values()) == 12, kills
-    assert min(kills.values()) >= 4, kills
+    assert min(kills.values()) >= 3, kills
     if process.poll() is None:
         process.kill()
         process.communicate()
@@ -130,7 +130,7 @@ def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_p
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
 
-    whole = start(tmp_path / "whole", **{**asked, "fixed": {"seconds": 0.0, "warmup": 2}})
+    whole = start(tmp_path / "whole", **{**asked, "fixed": {"seconds": 0.0}})
     _, errors = whole.communicate(timeout=120)
     assert whole.returncode == 0, errors
 
@@ -186,9 +186,12 @@ def test_one_interrupt_ends_it_in_good_order(tmp_path):
 
 
 def test_a_search_says_nothing_by_itself(tmp_path):
-    """Neither Ray nor Optuna nor a failing trial writes to the streams."""
-    process = start(tmp_path, name="silent", fixed={"diverges_at": 0.7}, trials=2)
+    """Neither Ray nor Optuna nor a failing trial nor a dying worker writes to the streams."""
+    trouble = {"diverges_at": 0.7, "trouble": "death", "traces": str(tmp_path)}
+    process = start(tmp_path, name="silent", fixed=trouble, trials=2)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert (output, errors) == ("", "")
     assert "failed" in [t.state for t in trials(tmp_path, "silent")]
+    log = (tmp_path / "silent" / "log.txt").read_text(encoding="utf-8")
+    assert "worker died or was killed" in log
