@@ -2,8 +2,9 @@
 
 The shortlist is the best full-budget trials of the search and, as a control, the default
 configuration. All train from scratch with seeds the search has not used, the same ones for every
-configuration. The choice falls on the best mean validation AUROC over the seeds; only then are the
-test images read, scored by every detector, and turned into a `Leaderboard`.
+configuration. The choice falls on the best mean validation AUROC over the seeds, or on the default
+when that is within one standard error of it. Only then are the test images read, scored by every
+detector, and turned into a `Leaderboard`.
 """
 
 import contextlib
@@ -51,6 +52,7 @@ from amatune.tuning.leaderboard import (
     Leaderboard,
     LeaderboardRow,
     TestFigures,
+    choose,
     compare,
     figures,
     model_folder,
@@ -62,7 +64,7 @@ from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.room import Room, find_room
 from amatune.tuning.scores import load_scores, save_scores
-from amatune.tuning.search import gpu_share, saved_request, trials_place
+from amatune.tuning.search import gpu_share, saved_request, selection, trials_place
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.spaces import space_of
 
@@ -200,7 +202,7 @@ def run_best(
             ]
             for name, trainings in finished.items()
         }
-        chosen = _choose(validation, seeds)
+        chosen, choice = _choose(finished, validation, seeds)
         untested = [
             t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
         ]
@@ -237,6 +239,9 @@ def run_best(
             test_normals=len(some_scores["normal"]),
             test_anomalies=len(some_scores["anomaly"]),
             warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
+            choice=choice,
+            selection=selection(run, request, problem, studies.open_study(run)),
+            effort=studies.effort(studies.open_study(run)),
         )
         board.write()
         return board
@@ -403,17 +408,19 @@ def _room(run: RunFolder, request: SearchRequest) -> Room:
     return find_room(request, share)
 
 
-def _choose(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
-    """The candidate with the best mean validation AUROC; of equals the default.
+def _choose(
+    finished: Mapping[str, Sequence[Training]],
+    validation: Mapping[str, Sequence[float]],
+    seeds: int,
+) -> tuple[str, str]:
+    """The candidate to take, by the mean validation AUROC over the seeds, and why.
 
     One that failed with some seed is not chosen while another failed with none.
     """
-
-    def merit(name: str) -> tuple[bool, float, bool]:
-        aurocs = validation[name]
-        return len(aurocs) == seeds, statistics.fmean(aurocs), name == "default"
-
-    return max((name for name, aurocs in validation.items() if aurocs), key=merit)
+    names = [n for n, aurocs in validation.items() if len(aurocs) == seeds]
+    names = names or [n for n, aurocs in validation.items() if aurocs]
+    scores = {n: [t.primary_scores(VALIDATION) for t in finished[n]] for n in names}
+    return choose(scores, {n: statistics.fmean(validation[n]) for n in names})
 
 
 def _test(

@@ -7,6 +7,7 @@ moment and the next one goes on from the study alone.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -33,6 +34,11 @@ from amatune.tuning.study import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 NOTE_SECONDS = 10.0  # between two notes of what a running trial has cost
+
+
+def validation_file(run: RunFolder, number: int) -> Path:
+    """Where the validation scores of a trial that reached the full budget are kept."""
+    return run.trials / f"{number:04d}" / "validation.npz"
 
 
 @dataclass
@@ -162,8 +168,9 @@ class Session:
 
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the validation scores, image by image, beside the trial's results."""
-        folder = self._run.trials / self._attempts[key].name
-        save_scores(folder / "validation.npz", trained.scores)
+        attempt = self._attempts[key]
+        attempt.trial.set_user_attr(studies.PRIMARY, trained.primary)
+        save_scores(validation_file(self._run, attempt.trial.number), trained.scores)
 
     def finish(self, key: str, progress: Progress) -> None:
         """A trial ended: complete at the full budget, pruned before it."""
