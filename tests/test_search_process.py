@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning.study import open_study, read_trials
 
@@ -45,10 +45,13 @@ def wait_until(condition, process, seconds=90):
 
 
 def epochs_of(tmp_path):
-    try:
-        return [t.epoch for t in trials(tmp_path)]
-    except RequestError:  # not made yet
+    """Of every trial, how many results the study has; read as cheaply as can be."""
+    file = tmp_path / "run" / "study.db"
+    if not file.exists():
         return []
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as study:
+        counts = "select count(*) from trial_intermediate_values group by trial_id"
+        return [count for (count,) in study.execute(counts)]
 
 
 def test_kill_nine_and_resume(tmp_path):
