@@ -61,6 +61,12 @@ class Checkpoints:
         """The path or URI of a shared warm-up, whether it is there yet or not."""
         return f"{self._place.rstrip('/')}/{WARM_UPS}/{name}.pt"
 
+    def delete_warm_up(self, name: str) -> None:
+        """Remove a shared warm-up, if it is there; who needs it trains it again."""
+        path = f"{self._root}/{WARM_UPS}/{name}.pt"
+        if self._files.get_file_info(path).type != fs.FileType.NotFound:
+            self._files.delete_file(path)
+
     def delete_warm_ups(self) -> None:
         """Remove all shared warm-ups."""
         if WARM_UPS in self._list(self._root):

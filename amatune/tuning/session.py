@@ -33,6 +33,7 @@ from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+WARM_UPS_KEPT = 4  # of those shared, each as large as a checkpoint
 NOTE_SECONDS = 10.0  # between two notes of what a running trial has cost
 
 
@@ -92,6 +93,7 @@ class Session:
         self._listener = listener
         self._warm_up = warm_up
         self._share_warm_ups = share_warm_ups
+        self._shared: dict[str, None] = {}  # names of warm-ups, the one used last at the end
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._attempts: dict[str, Attempt] = {}
         self._unfinished: list[FrozenTrial | optuna.Trial] = list(
@@ -249,7 +251,6 @@ class Session:
         warm_up = attempt.trial.user_attrs[studies.WARM_UP]
         purpose = ("warm-up", warm_up) if warm_up else ("trial", attempt.trial.number)
         short_of_memory = attempt.trial.user_attrs.get(studies.TRIES, {}).get("memory", 0)
-        shared = self._checkpoints.warm_up(warm_up) if warm_up and self._share_warm_ups else None
         return Job(
             folder=self._checkpoints.next_folder(attempt.name),
             config=attempt.config.to_dict(),
@@ -258,10 +259,22 @@ class Session:
             tensorboard=str(self._run.tensorboard / attempt.name),
             checkpoints=tuple(self._checkpoints.newest_first(attempt.name)),
             checkpoint_seconds=self._checkpoint_seconds,
-            warm_up=shared,
+            warm_up=self._shared_warm_up(warm_up),
             share=LARGER_SHARE if short_of_memory else 1.0,
             objective=self._request.objective,
         )
+
+    def _shared_warm_up(self, name: str | None) -> str | None:
+        """Its place; that of the warm-up not used for longest is given up for it."""
+        if name is None or not self._share_warm_ups:
+            return None
+        self._shared.pop(name, None)
+        self._shared[name] = None
+        if len(self._shared) > WARM_UPS_KEPT:
+            oldest = next(iter(self._shared))
+            del self._shared[oldest]
+            self._checkpoints.delete_warm_up(oldest)
+        return self._checkpoints.warm_up(name)
 
     def _next_trial(self) -> optuna.Trial:
         trials = self._study.get_trials(deepcopy=False)
