@@ -433,6 +433,9 @@ def best(
     data_dir: Annotated[
         Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
     ] = None,
+    address: Annotated[
+        str | None, _plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
+    ] = None,
     runs_dir: _RunsDir = Path(RUNS_DIR),
 ) -> int:
     """Retrain the best settings of a run over fresh seeds, and test them once.
@@ -457,6 +460,7 @@ def best(
                 seeds=seeds,
                 epochs=epochs,
                 data_dir=_data_dir(data_dir),
+                address=address,
                 listener=view,
             )
     except KeyboardInterrupt:
@@ -765,6 +769,7 @@ def _print_outcome(
     counts = run.read()["problem"]["counts"]
     sides = counts["validation_anomalies"], counts["validation_normals"]
     error = hanley_mcneil(outcome.best_auroc or 0.0, *sides)
+    ended = sum(trial.state in _ENDED for trial in trials)
     corrected = ""
     if (picked := outcome.selection) is not None and picked.of > 1:
         corrected = f"; about {_figure(picked.corrected)} after correction for that"
@@ -772,7 +777,7 @@ def _print_outcome(
         console,
         f"Best: trial {outcome.best_number}, validation AUROC {_figure(outcome.best_auroc)} "
         f"(standard error {error:.3f} with {sides[0]} anomalies), an optimistic figure: the best "
-        f"of {len(trials)}{corrected}.",
+        f"of {ended}{corrected}.",
     )
     if outcome.shared_epochs:
         _say(console, f"Saved by shared warm-ups: {outcome.shared_epochs} epochs.")
@@ -988,9 +993,10 @@ class _View:
             case RetrainStarted():
                 all_of_them = len(event.configurations) * len(event.seeds)
                 self.begin(event.run, all_of_them - event.finished)
+                seeds = "1 seed" if len(event.seeds) == 1 else f"{len(event.seeds)} seeds"
                 self.say(
-                    f"retraining {', '.join(event.configurations)}: {len(event.seeds)} seeds of "
-                    f"{event.epochs} epochs each"
+                    f"retraining {', '.join(event.configurations)}: {seeds} of {event.epochs} "
+                    "epochs each"
                 )
                 if event.finished:
                     self.say(f"{event.finished} of {all_of_them} trainings are finished already")
@@ -1369,7 +1375,10 @@ def _how_to_resume(run: RunFolder) -> str:
 
 
 def _tensorboard(run: RunFolder) -> str:
-    return shlex.join(["tensorboard", "--logdir", _near(run.tensorboard)])
+    from amatune.tuning.search import tensorboard_place
+
+    place = tensorboard_place(run, run.read()["request"].get("storage_path"))
+    return shlex.join(["tensorboard", "--logdir", _near(place)])
 
 
 if __name__ == "__main__":

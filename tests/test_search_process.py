@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 
 from amatune.runs import RunFolder
@@ -170,12 +171,16 @@ def test_a_machine_of_the_cluster_may_die(tmp_path):
     assert {t.state for t in trials(tmp_path)} == {"done"}
 
 
-def test_one_interrupt_ends_it_in_good_order(tmp_path):
-    """Ctrl-C in a terminal reaches every process of the group, Ray's as well."""
+@pytest.mark.parametrize("by", ["ctrl-c", "sigterm"])
+def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
+    """Ctrl-C in a terminal reaches every process of the group, a job's end the driver alone."""
     process = start(tmp_path, fixed={"seconds": 0.1}, epochs=500, trials=3, concurrent=2)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 4, process)
     began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
+    if by == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors == ""

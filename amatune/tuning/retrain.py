@@ -8,6 +8,7 @@ detector, and turned into a `Leaderboard`.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,13 @@ from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.room import Room, find_room
 from amatune.tuning.scores import load_scores, save_scores
-from amatune.tuning.search import gpu_share, saved_request, selection, trials_place
+from amatune.tuning.search import (
+    gpu_share,
+    saved_request,
+    selection,
+    tensorboard_place,
+    trials_place,
+)
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.spaces import space_of
 
@@ -136,6 +143,7 @@ def run_best(
     seeds: int = 3,
     epochs: int | None = None,
     data_dir: str | None = None,
+    address: str | None = None,
     listener: Listener | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Leaderboard:
@@ -143,8 +151,8 @@ def run_best(
 
     Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
     test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the cluster, the resources and, unless `data_dir` names
-    another, the data folder of the search's request.
+    trains only what is not there yet. Uses the resources and, unless `address` and `data_dir` name
+    others, the cluster and the data folder of the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
@@ -156,6 +164,8 @@ def run_best(
     emit = listener or _nobody
     with run.alone(), contextlib.ExitStack() as stack:
         request = saved_request(run)
+        if address is not None:
+            request = dataclasses.replace(request, address=address)
         if (folder := data_dir or request.data_dir) is not None:
             set_data_dir(folder)
         problem = Problem.from_dict(run.read()["problem"])
@@ -292,6 +302,7 @@ class _Retraining:
         checkpoint_seconds: float,
     ) -> None:
         self.run = run
+        self._tensorboard = tensorboard_place(run, request.storage_path)
         self._request = request
         self._image_shape = problem.image_shape
         self._emit = emit
@@ -312,7 +323,7 @@ class _Retraining:
             config=training.candidate.config.to_dict(),
             settings=training.candidate.settings,
             seed=training.detector_seed,
-            tensorboard=str(self.run.tensorboard / f"best-{training.name}"),
+            tensorboard=str(self._tensorboard / f"best-{training.name}"),
             checkpoints=tuple(self._checkpoints.newest_first(training.name)),
             checkpoint_seconds=self._checkpoint_seconds,
             share=LARGER_SHARE if training.tries.get("memory") else 1.0,

@@ -220,6 +220,7 @@ def _run_session(
         checkpoint_seconds,
         warm_up,
         warm_ups_repeat(space, request.fixed, complete, warm_up),
+        tensorboard_place(run, request.storage_path),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -310,6 +311,20 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     if request.storage_path is None:
         return str(run.path / inside)
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
+
+
+def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
+    """The folder of the event files: on a shared disk, where there is one, else in the run's.
+
+    Workers write them, which on a cluster run on other machines. Object stores take no files that
+    grow.
+    """
+    if storage_path is None:
+        return run.tensorboard
+    scheme, separator, rest = storage_path.rpartition("://")
+    if separator and scheme != "file":
+        return run.tensorboard
+    return Path(rest).resolve() / run.name / "tensorboard"
 
 
 class _Completion:

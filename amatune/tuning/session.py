@@ -67,7 +67,8 @@ class Session:
     settings and results. `complete_config` turns settings into a resolved configuration and raises
     `ConfigError` when they do not go together. `warm_up` names the warm-up that a configuration
     begins with; trials with the same one train it with the same seed, and when `share_warm_ups`,
-    the first to finish it leaves it to the others.
+    the first to finish it leaves it to the others. Event files go below `tensorboard`, by default
+    the run's own folder.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Session:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         warm_up: Callable[[DetectorConfig], str | None] = lambda _config: None,
         share_warm_ups: bool = False,
+        tensorboard: Path | None = None,
     ) -> None:
         self._study = study
         self._request = request
@@ -93,6 +95,7 @@ class Session:
         self._listener = listener
         self._warm_up = warm_up
         self._share_warm_ups = share_warm_ups
+        self._tensorboard = tensorboard or run.tensorboard
         self._shared: dict[str, None] = {}  # names of warm-ups, the one used last at the end
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._attempts: dict[str, Attempt] = {}
@@ -256,7 +259,7 @@ class Session:
             config=attempt.config.to_dict(),
             settings=attempt.settings,
             seed=derive_seed(self._request.seed, *purpose),
-            tensorboard=str(self._run.tensorboard / attempt.name),
+            tensorboard=str(self._tensorboard / attempt.name),
             checkpoints=tuple(self._checkpoints.newest_first(attempt.name)),
             checkpoint_seconds=self._checkpoint_seconds,
             warm_up=self._shared_warm_up(warm_up),
