@@ -154,11 +154,7 @@ for attempt in {1..60}; do
 done
 
 if [[ $nodes -gt 1 ]]; then
-    # A worker writes TensorBoard's files to the path that the run has on the first node.
-    # shellcheck disable=SC2016  # expanded on the other node
     srun --overlap --nodes="$((nodes - 1))" --ntasks="$((nodes - 1))" --exclude="$first" \
-        bash -c 'mkdir -p "$1" "$2" && ln -sfn "$2" "$1/tensorboard" && shift 2 && exec "$@"' - \
-        "$local/runs/$name" "$shared/runs/$name/tensorboard" \
         ray start --address="$address" "${options[@]}" &
     ray_pids+=($!)
 fi

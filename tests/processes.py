@@ -1,0 +1,68 @@
+"""Searches as processes of their own, which tests may kill. See `fake_search.py`."""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from amatune.runs import RunFolder
+from amatune.tuning.study import read_trials
+
+HERE = Path(__file__).parent
+
+
+def start(tmp_path, *words, **changes):
+    """The search of `fake_search.py`, in a session of its own: its group can be signalled."""
+    wanted = {"runs_dir": str(tmp_path), "trials": 4, "scheduler": "none", **changes}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "fake_search.py"), json.dumps(wanted), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def trials(tmp_path, name="run"):
+    return read_trials(RunFolder(tmp_path / name))
+
+
+def wait_until(condition, process, seconds=90):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it took too long"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.15)
+
+
+def epochs_of(tmp_path):
+    """Of every trial, how many results the study has; read as cheaply as can be."""
+    file = tmp_path / "run" / "study.db"
+    if not file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as study:
+        counts = "select count(*) from trial_intermediate_values group by trial_id"
+        return [count for (count,) in study.execute(counts)]
+
+
+def members(process):
+    """Processes of the search's session and their names."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+                if session == process.pid:
+                    words = (folder / "cmdline").read_bytes().split(b"\0")
+                    found[int(folder.name)] = words[0].decode(errors="replace")
+    return found
+
+
+def trainers(process):
+    """The workers that train."""
+    others = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    names = members(process).items()
+    return [pid for pid, name in names if name.startswith("ray::") and name not in others]
