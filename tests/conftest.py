@@ -3,12 +3,17 @@
 import uuid
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from amatune.detectors.ama import AMA, AMAConfig
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 torch.set_num_threads(1)  # small networks: more threads only wait for each other
 

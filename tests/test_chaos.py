@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from processes import HERE, epochs_of, members, start, trainers, trials, wait_until
 
 from amatune.runs import RunFolder
 from amatune.tuning.study import open_study
 
 
+@pytest.mark.timeout(900)  # eight starts of Ray and a dozen of workers, on whatever machine this is
 def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_path):
     """Driver and workers in turn, at random moments."""
     luck = random.Random(0)

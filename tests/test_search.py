@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import time
 
 import numpy as np
@@ -222,10 +223,16 @@ def test_a_full_disk_ends_the_session_and_loses_nothing(tmp_path, monkeypatch):
     assert outcome.done == 2
 
 
-def test_what_ray_and_optuna_log_is_in_a_file(finished):
-    tmp_path, _, _ = finished
-    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
-    assert "INFO optuna" in log
+def test_what_ray_and_optuna_log_is_in_a_file(finished, tmp_path, capfd):
+    folder, _, _ = finished
+    assert "INFO" in (folder / "run" / "log.txt").read_text(encoding="utf-8")
+    with connect(None, tmp_path / "log.txt"):
+        logging.getLogger("optuna").info("Optuna says")
+        logging.getLogger("ray.tune").error("Tune says")
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "INFO optuna: Optuna says" in log
+    assert "ERROR ray.tune: Tune says" in log
+    assert capfd.readouterr() == ("", "")
 
 
 def test_more_trials_on_resume(tmp_path):

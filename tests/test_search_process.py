@@ -55,7 +55,7 @@ def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
     assert "SearchEnded" in output
     unfinished = trials(tmp_path)
     assert {t.state for t in unfinished} == {"running"}
-    for trial in unfinished:
+    for trial in (t for t in unfinished if t.epoch > 0):
         places = (tmp_path / "run" / "trials").glob(f"{trial.number:04d}/checkpoint_*/*.pt")
         assert [torch.load(p, weights_only=True)["epoch"] for p in places] >= [trial.epoch - 1]
 
