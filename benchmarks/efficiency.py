@@ -110,8 +110,9 @@ def replay(
             pruner = studies.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
         finally:
             studies.rungs = usual
-        studies.create_study(run, [studies.default_settings(space, default, {})])
-        study = studies.open_study(run, pruner)
+        # In memory: what is measured is epochs, not time.
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        study.enqueue_trial(studies.default_settings(space, default, {}))
         place = Checkpoints(str(run.trials))
         session = Session(study, request, run, place, space, complete, lambda _event: None)
         return _advance(session, curves)
@@ -215,6 +216,7 @@ def main() -> None:
     parser.add_argument("--rungs", action="store_true", help="other rungs of ASHA instead")
     parser.add_argument("--without-ray", action="store_true", help="leave Ray's own out")
     arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     curves = Curves(arguments.file)
     final = sorted(one["auroc"][-1] for one in curves.recorded)
     print(
