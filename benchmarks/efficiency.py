@@ -4,12 +4,14 @@
 
 Replays recorded learning curves (`record_curves.py`) through the real search: its proposals, rungs
 and decisions, with four trials at a time that advance an epoch in turn. A proposal gets the curve
-of the recorded settings nearest to it. Compared, each over the same seeds:
+of the recorded settings nearest to it, or the mean of several such curves (`--neighbours`). Compared, each over the same seeds:
 
     random        random settings, every training to the end
     tpe           TPE, every training to the end
     tpe + asha    what `amatune search` does
+    random + asha random settings, the same rungs
     ray           Ray Tune's own OptunaSearch (TPE) and ASHAScheduler, their defaults, on real Ray
+                  (`--ray`: slow)
 
 The target of a seed is the AUROC that its random search has reached after `--trials` trainings; the
 figure is the epochs spent, by all trials, until a training has ended with that AUROC.
@@ -56,16 +58,20 @@ Spent = list[tuple[int, float]]  # epochs spent so far when a training ended, an
 class Curves:
     """The recorded curves, and whose is nearest to settings."""
 
-    def __init__(self, file: Path) -> None:
-        recorded = json.loads(file.read_text(encoding="utf-8"))
+    def __init__(self, recorded: Sequence[Mapping[str, Any]], neighbours: int) -> None:
         self.recorded = [one for one in recorded if len(one["auroc"]) == EPOCHS]
+        self.neighbours = neighbours
 
     def of(self, settings: Settings) -> list[float]:
-        """The curve of the nearest recorded settings."""
-        found: list[float] = min(
-            self.recorded, key=lambda one: self._distance(one["settings"], settings)
-        )["auroc"]
-        return found
+        """The curve of the nearest recorded settings, or the mean of several by nearness."""
+        away = [self._distance(one["settings"], settings) for one in self.recorded]
+        nearest = sorted(range(len(away)), key=away.__getitem__)[: self.neighbours]
+        weights = [1 / (away[i] + 0.01) for i in nearest]
+        curves = [self.recorded[i]["auroc"] for i in nearest]
+        return [
+            sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+            for values in zip(*curves, strict=True)
+        ]
 
     @staticmethod
     def _distance(one: Settings, other: Settings) -> float:
@@ -149,11 +155,16 @@ def ray_replay(curves: Curves, seed: int, trials: int) -> Spent:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    recorded = curves.recorded
+    recorded, neighbours = curves.recorded, curves.neighbours
+    sys_path = str(Path(__file__).parent)
 
     def train(config: dict[str, Any]) -> None:
-        own = Curves.__new__(Curves)
-        own.recorded = recorded
+        import sys
+
+        sys.path.insert(0, sys_path)
+        from efficiency import Curves as Again
+
+        own = Again(recorded, neighbours)
         for epoch, auroc in enumerate(own.of(config), start=1):
             tune.report({"epoch": epoch, "auroc": auroc})
 
@@ -179,6 +190,7 @@ def ray_replay(curves: Curves, seed: int, trials: int) -> Spent:
             max_concurrent_trials=AT_A_TIME,
             callbacks=[Watch()],
             storage_path=folder,
+            reuse_actors=True,
             verbose=0,
             raise_on_failed_trial=False,
         )
@@ -214,10 +226,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--file", type=Path, default=CURVES)
     parser.add_argument("--rungs", action="store_true", help="other rungs of ASHA instead")
-    parser.add_argument("--without-ray", action="store_true", help="leave Ray's own out")
+    parser.add_argument("--neighbours", type=int, default=1, help="recorded curves averaged")
+    parser.add_argument("--ray", action="store_true", help="Ray's own searcher and scheduler alone")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    curves = Curves(arguments.file)
+    curves = Curves(json.loads(arguments.file.read_text(encoding="utf-8")), arguments.neighbours)
     final = sorted(one["auroc"][-1] for one in curves.recorded)
     print(
         f"{len(final)} recorded trainings of {EPOCHS} epochs: AUROC {final[0]:.3f} to "
@@ -228,21 +241,24 @@ def main() -> None:
     at_random = {s: replay(curves, s, trials, "random", "none", usual) for s in seeds}
     targets = {s: max(auroc for _, auroc in at_random[s]) for s in seeds}
     arms: dict[str, dict[int, Spent]] = {"random": at_random}
-    if arguments.rungs:
+    if arguments.ray:
+        import ray
+
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        ray.init(num_cpus=AT_A_TIME, include_dashboard=False, log_to_driver=False)
+        arms["ray"] = {s: ray_replay(curves, s, 2 * trials) for s in seeds}
+    elif arguments.rungs:
         for levels in ([4], [4, 12], [9], [6, 18], [5, 15], [12]):
             name = f"rungs {', '.join(map(str, levels))}"
             arms[name] = {
-                s: replay(curves, s, 4 * trials, "tpe", "asha", at(*levels)) for s in seeds
+                s: replay(curves, s, 2 * trials, "tpe", "asha", at(*levels)) for s in seeds
             }
     else:
         arms["tpe"] = {s: replay(curves, s, 2 * trials, "tpe", "none", usual) for s in seeds}
-        arms["tpe + asha"] = {s: replay(curves, s, 4 * trials, "tpe", "asha", usual) for s in seeds}
-        if not arguments.without_ray:
-            import ray
-
-            os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-            ray.init(num_cpus=AT_A_TIME, include_dashboard=False, log_to_driver=False)
-            arms["ray"] = {s: ray_replay(curves, s, 2 * trials) for s in seeds}
+        arms["tpe + asha"] = {s: replay(curves, s, 3 * trials, "tpe", "asha", usual) for s in seeds}
+        arms["random + asha"] = {
+            s: replay(curves, s, 3 * trials, "random", "asha", usual) for s in seeds
+        }
     print(f"target: the best of {trials} random trainings; {len(seeds)} seeds, four at a time")
     print(f"{'':14}{'median':>8}{'25%':>8}{'75%':>8}   of random   not reached")
     base = statistics.median([until(at_random[s], targets[s]) for s in seeds])
