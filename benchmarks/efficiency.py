@@ -4,7 +4,8 @@
 
 Replays recorded learning curves (`record_curves.py`) through the real search: its proposals, rungs
 and decisions, with four trials at a time that advance an epoch in turn. A proposal gets the curve
-of the recorded settings nearest to it, or the mean of several such curves (`--neighbours`). Compared, each over the same seeds:
+of the recorded settings nearest to it, or the mean of several such curves (`--neighbours`).
+Compared, each over the same seeds:
 
     random        random settings, every training to the end
     tpe           TPE, every training to the end
