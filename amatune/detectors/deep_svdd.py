@@ -29,10 +29,10 @@ Where this differs from the authors' public code, and why:
 - The decoder begins with a linear layer, the mirror of the encoder's last, where the code reshapes
   the code vector to 4x4 maps: that needs fitting sizes.
 - An entry of c that is exactly 0 becomes .1 as well.
-- Pooling comes before LeakyReLU: both are monotone, the result is the same and cheaper. Its slope is
-  .01 as in the code (.1 in the paper).
+- Pooling comes before LeakyReLU: both are monotone, the result is the same and cheaper.
 
-As in the code, R is the (1 - nu)-quantile of the distances of each batch, after its step, and stays
+As in the code, LeakyReLU has a slope of .01 (paper: .1).
+As there, R is the (1 - nu)-quantile of the distances of each batch, after its step, and stays
 0 in the first epochs (`radius_warmup`); the paper solves for it every few epochs.
 
 Scores are higher for more anomalous images.
@@ -79,7 +79,7 @@ class DeepSVDDConfig(DetectorConfig):
     # Objective
     objective: Literal["one-class", "soft-boundary"] = "one-class"  # the paper reports both
     nu: float = 0.1  # soft boundary: share of the training images outside; paper: .1 or .01
-    radius_warmup: float = 0.07  # soft boundary: share of its epochs with R = 0; published: 10 of 150
+    radius_warmup: float = 0.07  # soft boundary: share of its epochs with R = 0; published: 10/150
     lr: float = 1e-4  # of Adam, encoder
     weight_decay: float = 5e-7  # encoder; the paper's lambda / 2
     milestones: tuple[float, ...] = (0.33,)  # shares of each phase where lr drops to a tenth
@@ -259,7 +259,7 @@ def find_radius(distances: Tensor, nu: float) -> Tensor:
 
 
 def soft_boundary_loss(distances: Tensor, radius: Tensor, nu: float) -> Tensor:
-    """R^2 + 1/nu mean max(0, d - R^2) of squared distances d (N,), Eq. 3 without the weight decay."""
+    """R^2 + 1/nu mean max(0, d - R^2) of squared distances d (N,): Eq. 3, no weight decay."""
     square = radius.square()
     return square + (distances - square).clamp_min(0).mean() / nu
 
@@ -418,8 +418,8 @@ class DeepSVDD(Detector):
         # What is left of equal distances after float32's rounding.
         if not math.isfinite(std) or std <= max(1e-12, 1e-6 * mean):
             raise DivergedError(
-                f"{self.name} collapsed in epoch {self.epoch}: over {len(distances)} training "
-                f"images, the distance to the centre is {mean:.3g} with standard deviation {std:.3g}"
+                f"{self.name} collapsed in epoch {self.epoch}: the distance of {len(distances)} "
+                f"training images to the centre is {mean:.3g} with standard deviation {std:.3g}"
             )
 
     @property
