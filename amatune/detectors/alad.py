@@ -21,6 +21,11 @@ The score, Algorithm 1, is the L1 distance between what D_xx sees last, before i
 is much like that of `l1`, is left out. Scores come from weights averaged over training, with batch
 norm in eval mode.
 
+`stacked` says how D_xx gets its pairs. The published way, one image above the other, keeps the two
+apart until the linear layer, which adds up what it makes of each: D_xx can tell images from
+reconstructions, but not whether the two halves agree, and E and G learn to make likely images
+rather than the same. Side by side as channels, the first convolution compares them pixel by pixel.
+
 Where this differs from the authors' public code, and why:
 
 - One draw of x and z serves both the discriminators' step and that of E and G, which do not change
@@ -29,7 +34,7 @@ Where this differs from the authors' public code, and why:
   n, so that short trainings are not judged by their initial weights. Batch norm's statistics are
   averaged like the weights; spectrally normalised weights are averaged as normalised.
 - Batch norm's running statistics reach back some 10 steps (the code: 100), for the same reason.
-- A generated pair's D_xx term in E's and G's loss does not hold the constant D_xx(x, x) part.
+- E's and G's loss has no term for D_xx(x, x) and D_zz(z, z): these do not depend on E and G.
 
 Scores are higher for more anomalous images.
 """
@@ -56,6 +61,7 @@ INIT_STD = 0.01  # of all weights
 SLOPE = 0.2  # of LeakyReLU
 
 Sizes = list[tuple[int, int]]
+Stacked = Literal["height", "channels"]
 Wrap = Callable[[nn.Module], nn.Module]
 
 
@@ -70,6 +76,7 @@ class ALADConfig(DetectorConfig):
     latent_dim: int = 100  # size of a code
     spectral_norm: bool = True  # of the discriminators and the encoder
     d_zz: bool = True  # the discriminator of pairs of codes; False is the paper's ablation
+    stacked: Stacked = "height"  # how D_xx sees a pair of images; published: height
     dropout: float = 0.2  # share of the discriminators' activations set to 0
 
     # Optimisation
@@ -115,8 +122,8 @@ class Dropout(nn.Module):
         """Any shape -> the same; what is kept grows by 1 / (1 - share)."""
         if not self.training or self.generator is None or self.share == 0:
             return x
-        keep = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.share
-        return x * keep / (1 - self.share)
+        draws = torch.rand(x.shape, generator=self.generator, device=x.device)
+        return x * (draws >= self.share).to(x.dtype).div_(1 - self.share)
 
 
 class Encoder(nn.Sequential):
@@ -204,19 +211,24 @@ class JointDiscriminator(nn.Module):
 
 
 class ImagePairDiscriminator(nn.Module):
-    """D_xx: pairs of images, one above the other, through two 5x5 stride-2 convolutions of 64 and
-    128 channels and a linear layer."""
+    """D_xx: stacked pairs of images through 5x5 stride-2 convolutions of 64 and 128 channels and a
+    linear layer."""
 
     def __init__(
         self,
         channels: int,
         size: tuple[int, int],
+        stacked: Stacked,
         width: float,
         wrap: Wrap,
         dropout: Callable[[], Dropout],
     ) -> None:
         super().__init__()
-        height, across = 2 * size[0], size[1]
+        height, across = size
+        if stacked == "height":
+            height *= 2
+        else:
+            channels *= 2
         layers: list[nn.Module] = []
         for out in (scaled(64, width), scaled(128, width)):
             conv = nn.Conv2d(channels, out, 5, stride=2, padding=2)
@@ -226,12 +238,12 @@ class ImagePairDiscriminator(nn.Module):
         self.head = _initialised(nn.Linear(channels * height * across, 1))
 
     def features(self, pairs: Tensor) -> Tensor:
-        """What stands before the linear layer, pairs (N, C, 2H, W) -> (N, F)."""
+        """What stands before the linear layer, pairs as from `stack_pair` -> (N, F)."""
         features: Tensor = self.body(pairs)
         return features
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(N, C, 2H, W) -> logits (N,)."""
+        """Pairs as from `stack_pair` -> logits (N,)."""
         logits: Tensor = self.head(self.features(pairs)).squeeze(1)
         return logits
 
@@ -284,7 +296,9 @@ def build_game(
         return Networks(
             Encoder(channels, sizes, plan, latent_dim, wrap),
             ImageGenerator(channels, sizes, plan, latent_dim),
-            ImagePairDiscriminator(channels, (height, across), width, wrap, dropout),
+            ImagePairDiscriminator(
+                channels, (height, across), config.stacked, width, wrap, dropout
+            ),
         )
 
     def plain(module: nn.Module) -> nn.Module:
@@ -343,9 +357,10 @@ def average_into(average: nn.Module, module: nn.Module, memory: float) -> None:
 # --- objective and scores -------------------------------------------------------------------------
 
 
-def stack_pair(left: Tensor, right: Tensor) -> Tensor:
-    """Two images along their height, (N, C, H, W) each -> (N, C, 2H, W)."""
-    return torch.cat([left, right], dim=2)
+def stack_pair(left: Tensor, right: Tensor, stacked: Stacked) -> Tensor:
+    """Two images (N, C, H, W), one above the other, (N, C, 2H, W), or on one another as channels,
+    (N, 2C, H, W)."""
+    return torch.cat([left, right], dim=2 if stacked == "height" else 1)
 
 
 def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
@@ -376,14 +391,15 @@ class _Sample(NamedTuple):
 class _Scorer(nn.Module):
     """Features, logits and l1 of float images (B, C, H, W): (B,) each."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, stacked: Stacked) -> None:
         super().__init__()
         self.encoder, self.decoder, self.d_xx = networks
+        self.stacked = stacked
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rebuilt = self.decoder(self.encoder(images))
-        pairs = torch.cat([stack_pair(images, images), stack_pair(images, rebuilt)])
-        same, other = self.d_xx.features(pairs).chunk(2)
+        pairs = [stack_pair(images, other, self.stacked) for other in (images, rebuilt)]
+        same, other = self.d_xx.features(torch.cat(pairs)).chunk(2)
         logits = softplus(-self.d_xx.head(other).squeeze(1))
         return r_score(same, other), logits, (images - rebuilt).abs().flatten(1).sum(dim=1)
 
@@ -397,6 +413,7 @@ class ALAD(Detector):
     score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
+        "pairs-as-channels": {"stacked": "channels"},
         # The paper's ablations.
         "without-spectral-norm": {"spectral_norm": False},
         "without-d-zz": {"d_zz": False},
@@ -501,8 +518,8 @@ class ALAD(Detector):
         with parametrize.cached():
             # Two passes: batch norm must not mix the two kinds of pairs.
             losses = {"xz": two_sided(self.d_xz(images, codes), self.d_xz(generated, noise))}
-            pairs = torch.cat([stack_pair(images, images), stack_pair(images, rebuilt)])
-            losses["xx"] = two_sided(*self.d_xx(pairs).chunk(2))
+            pairs = [stack_pair(images, x, self.config.stacked) for x in (images, rebuilt)]
+            losses["xx"] = two_sided(*self.d_xx(torch.cat(pairs)).chunk(2))
             if self.d_zz is not None:
                 same, other = torch.cat([noise, noise], 1), torch.cat([noise, recovered], 1)
                 losses["zz"] = two_sided(*self.d_zz(torch.cat([same, other])).chunk(2))
@@ -519,7 +536,8 @@ class ALAD(Detector):
             # The first depends on E alone, the second on G, the cycles on both.
             encoder = cross_entropy(self.d_xz(images, codes), 0)
             generator = cross_entropy(self.d_xz(generated, noise), 1)
-            cycles = cross_entropy(self.d_xx(stack_pair(images, rebuilt)), 1)
+            pairs = stack_pair(images, rebuilt, self.config.stacked)
+            cycles = cross_entropy(self.d_xx(pairs), 1)
             if self.d_zz is not None:
                 logits = self.d_zz(torch.cat([noise, recovered], 1))
                 cycles = cycles + cross_entropy(logits, 1)
@@ -545,7 +563,10 @@ class ALAD(Detector):
         collapsed.
         """
         self._check_images(images)
-        scorer, index = _Scorer(self.averaged), self.score_names.index(self.primary_score)
+        scorer, index = (
+            _Scorer(self.averaged, self.config.stacked),
+            self.score_names.index(self.primary_score),
+        )
         with torch.inference_mode():
             scores = torch.cat([scorer(b)[index] for b in self._batches(images, 256)]).double()
         mean, std = float(scores.mean()), float(scores.std(correction=0))
@@ -565,7 +586,7 @@ class ALAD(Detector):
     def scorer(self) -> nn.Module:
         """The scores of float images: averaged encoder, generator and D_xx."""
         self._require_calibrated()
-        return _Scorer(self.averaged)
+        return _Scorer(self.averaged, self.config.stacked)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """G(E(x)) by the averaged weights: (N, C, H, W) -> the same in [-1, 1], on the CPU."""

@@ -79,7 +79,7 @@ class DeepSVDDConfig(DetectorConfig):
     # Objective
     objective: Literal["one-class", "soft-boundary"] = "one-class"  # the paper reports both
     nu: float = 0.1  # soft boundary: share of the training images outside; paper: .1 or .01
-    radius_warmup: float = 0.07  # soft boundary: share of its epochs with R = 0; published: 10/150
+    radius_warmup: float = 0.065  # soft boundary: share of its epochs with R = 0; published: 10/150
     lr: float = 1e-4  # of Adam, encoder
     weight_decay: float = 5e-7  # encoder; the paper's lambda / 2
     milestones: tuple[float, ...] = (0.33,)  # shares of each phase where lr drops to a tenth
