@@ -399,7 +399,10 @@ class _Scorer(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rebuilt = self.decoder(self.encoder(images))
         pairs = [stack_pair(images, other, self.stacked) for other in (images, rebuilt)]
-        same, other = self.d_xx.features(torch.cat(pairs)).chunk(2)
+        features = self.d_xx.features(torch.cat(pairs))
+        # Not `chunk`, which exports to other formats cannot follow for a batch of any size.
+        count = images.shape[0]
+        same, other = features[:count], features[count:]
         logits = softplus(-self.d_xx.head(other).squeeze(1))
         return r_score(same, other), logits, (images - rebuilt).abs().flatten(1).sum(dim=1)
 
