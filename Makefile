@@ -20,7 +20,7 @@ STAMP  := $(VENV)/.installed
 # The interpreter that creates .venv; make setup PYTHON=/path/to/python overrides the choice.
 PYTHON ?=
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test docs clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -48,8 +48,12 @@ test: $(STAMP) ## lint, format check, types, tests; stops at the first that fail
 	check mypy && \
 	check pytest
 
+docs: $(STAMP) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict
+	@echo 'make docs: open site/index.html'
+
 clean: ## remove .venv, caches, the demo's output; runs/ is kept
-	rm -rf $(VENV) $(DEMO_FOLDER) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_FOLDER) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)

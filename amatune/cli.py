@@ -433,6 +433,9 @@ def best(
     data_dir: Annotated[
         Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
     ] = None,
+    address: Annotated[
+        str | None, _plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
+    ] = None,
     runs_dir: _RunsDir = Path(RUNS_DIR),
 ) -> int:
     """Retrain the best settings of a run over fresh seeds, and test them once.
@@ -457,6 +460,7 @@ def best(
                 seeds=seeds,
                 epochs=epochs,
                 data_dir=_data_dir(data_dir),
+                address=address,
                 listener=view,
             )
     except KeyboardInterrupt:
@@ -765,11 +769,15 @@ def _print_outcome(
     counts = run.read()["problem"]["counts"]
     sides = counts["validation_anomalies"], counts["validation_normals"]
     error = hanley_mcneil(outcome.best_auroc or 0.0, *sides)
+    ended = sum(trial.state in _ENDED for trial in trials)
+    corrected = ""
+    if (picked := outcome.selection) is not None and picked.of > 1:
+        corrected = f"; about {_figure(picked.corrected)} after correction for that"
     _say(
         console,
         f"Best: trial {outcome.best_number}, validation AUROC {_figure(outcome.best_auroc)} "
         f"(standard error {error:.3f} with {sides[0]} anomalies), an optimistic figure: the best "
-        f"of {len(trials)}.",
+        f"of {ended}{corrected}.",
     )
     if outcome.shared_epochs:
         _say(console, f"Saved by shared warm-ups: {outcome.shared_epochs} epochs.")
@@ -829,6 +837,7 @@ def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
         f"AUPR {_figure(test.aupr, test.aupr_spread)}, FPR at 95% TPR "
         f"{_figure(test.fpr95, test.fpr95_spread)}",
     )
+    _print_honesty(console, board)
     for name, own in chosen.test_by_set.items():
         interval = f"{own.auroc_low:.3f} to {own.auroc_high:.3f}"
         figure = _figure(own.auroc, own.auroc_spread)
@@ -845,6 +854,26 @@ def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):
         _say(console, f"warning: {line}")
+
+
+def _print_honesty(console: Console, board: "Leaderboard") -> None:
+    """Why this one was chosen, what the search's own figure is worth, and what it all took."""
+    if board.choice:
+        _say(console, f"Choice: {board.choice}")
+    if (picked := board.selection) is not None:
+        _say(
+            console,
+            f"The search's best validation AUROC: {_figure(picked.apparent)}, corrected for being "
+            f"picked from {picked.of}: {_figure(picked.corrected)}",
+        )
+    if (effort := board.effort) is not None:
+        gpu = f", {effort.gpu_hours:.2f} GPU-hours" if effort.gpu_hours else ""
+        _say(
+            console,
+            f"The search took {effort.trials} trials ({effort.done} to the end, {effort.pruned} "
+            f"pruned, {effort.failed} failed), {effort.epochs:,} epochs, {effort.hours:.2f} hours "
+            f"of training{gpu}",
+        )
 
 
 def _model_figures(board: "Leaderboard") -> dict[str, Any]:
@@ -964,9 +993,10 @@ class _View:
             case RetrainStarted():
                 all_of_them = len(event.configurations) * len(event.seeds)
                 self.begin(event.run, all_of_them - event.finished)
+                seeds = "1 seed" if len(event.seeds) == 1 else f"{len(event.seeds)} seeds"
                 self.say(
-                    f"retraining {', '.join(event.configurations)}: {len(event.seeds)} seeds of "
-                    f"{event.epochs} epochs each"
+                    f"retraining {', '.join(event.configurations)}: {seeds} of {event.epochs} "
+                    "epochs each"
                 )
                 if event.finished:
                     self.say(f"{event.finished} of {all_of_them} trainings are finished already")
@@ -1345,7 +1375,10 @@ def _how_to_resume(run: RunFolder) -> str:
 
 
 def _tensorboard(run: RunFolder) -> str:
-    return shlex.join(["tensorboard", "--logdir", _near(run.tensorboard)])
+    from amatune.tuning.search import tensorboard_place
+
+    place = tensorboard_place(run, run.read()["request"].get("storage_path"))
+    return shlex.join(["tensorboard", "--logdir", _near(place)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Whole searches on a small cluster, with a detector that trains in no time."""
 
 import dataclasses
+import errno
 import json
 import time
 
@@ -11,7 +12,7 @@ from fake_method import FakeConfig, FakeDetector
 from fake_search import FakeProblem, cluster, install, request
 
 from amatune.data.protocol import ProblemRequest
-from amatune.errors import ConfigError, RequestError
+from amatune.errors import ConfigError, DiskFullError, RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import execution
 from amatune.tuning.cluster import cluster as connect
@@ -20,7 +21,7 @@ from amatune.tuning.events import SearchEnded, SearchStarted, TrialUpdate
 from amatune.tuning.scores import load_scores
 from amatune.tuning.search import run_search, saved_request
 from amatune.tuning.seeds import derive_seed
-from amatune.tuning.study import read_trials
+from amatune.tuning.study import open_study, read_trials
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,6 +157,75 @@ def test_a_trial_that_diverges_fails_with_its_reason_and_the_others_go_on(tmp_pa
     for event in failed:
         assert event.reason.startswith("fake diverged in epoch 1: loss not finite")
         assert "Traceback" not in event.reason
+
+
+def troubled(tmp_path, trouble, **changes):
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    fixed = {"trouble": trouble, "traces": str(traces)}
+    outcome, events = search(
+        tmp_path, trials=1, fixed=fixed, scheduler="none", checkpoint_seconds=0.0, **changes
+    )
+    given = json.loads((traces / "given").read_text(encoding="utf-8"))
+    return outcome, updates(events, "waiting"), given
+
+
+def test_out_of_memory_is_tried_again_with_a_larger_share(tmp_path):
+    outcome, waiting, given = troubled(tmp_path, "memory", gpus_per_trial=0.25)
+    assert outcome.done == 1
+    assert (given["CPU"], given["GPU"]) == (2, 0.5)
+    assert "out of GPU memory" in waiting[1].reason
+    assert "it is tried again" in waiting[1].reason
+    assert waiting[1].epoch == 2  # from its checkpoint
+    assert RunFolder(tmp_path / "run").trials.joinpath("0000.2").is_dir()
+
+
+def test_a_worker_that_is_killed_costs_no_trial(tmp_path):
+    outcome, waiting, given = troubled(tmp_path, "death")
+    assert outcome.done == 1
+    assert given["CPU"] == 1
+    assert "its worker process died" in waiting[1].reason
+    (trial,) = trials(tmp_path)
+    assert trial.state == "done"
+
+
+def test_a_search_shares_warm_ups_and_leaves_none_behind(tmp_path):
+    """Trials that differ in the push alone, which comes after the warm-up."""
+    space = {"json": {"push": {"low": 0.0, "high": 0.5}}}
+    changes = {"trials": 4, "scheduler": "none", "fixed": {"warmup": 3}, "space": space}
+    outcome, events = search(tmp_path, **changes)
+    assert outcome.done == 4
+    assert outcome.shared_epochs == 3 * 3
+    assert next(e for e in events if isinstance(e, SearchEnded)).shared_epochs == 9
+    first = [
+        min(e.epoch for e in updates(events, "running", "done") if e.number == n and e.epoch)
+        for n in range(4)
+    ]
+    assert sorted(first) == [1, 4, 4, 4]
+    assert not (RunFolder(tmp_path / "run").trials / "warm-up").exists()
+    curves = [t.intermediate_values for t in open_study(RunFolder(tmp_path / "run")).trials]
+    assert all(list(curve) == list(range(1, 10)) for curve in curves)
+    assert len({tuple(list(curve.values())[:3]) for curve in curves}) == 1
+    assert len({tuple(curve.values()) for curve in curves}) > 1
+
+
+def test_a_full_disk_ends_the_session_and_loses_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amatune.tuning.session.save_scores", full)
+        with pytest.raises(DiskFullError, match=r"no space is left .* --resume --name run"):
+            search(tmp_path, trials=2, scheduler="none")
+    assert [t.state for t in trials(tmp_path)] == ["running"]
+    outcome, _ = search(tmp_path, trials=2, scheduler="none", resume=True)
+    assert outcome.done == 2
+
+
+def test_what_ray_and_optuna_log_is_in_a_file(finished):
+    tmp_path, _, _ = finished
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert "INFO optuna" in log
 
 
 def test_more_trials_on_resume(tmp_path):
@@ -327,7 +397,7 @@ def test_a_refused_search_leaves_no_run_behind(tmp_path):
         ("head:ray", "HOST:PORT"),
     ],
 )
-def test_addresses_that_are_none(address, message, monkeypatch):
+def test_addresses_that_are_none(address, message, monkeypatch, tmp_path):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(RequestError, match=message), connect(address):
+    with pytest.raises(RequestError, match=message), connect(address, tmp_path / "log.txt"):
         pass

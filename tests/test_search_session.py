@@ -309,6 +309,14 @@ def test_a_trial_starts_from_its_newest_checkpoint(tmp_path):
     assert not list(trials.glob("0000*/checkpoint_*"))
 
 
+def test_a_folder_is_given_once(tmp_path):
+    """A worker may die before it has written anything: its folder is not there, and yet taken."""
+    checkpoints = Checkpoints(str(tmp_path))
+    assert [checkpoints.next_folder("0001") for _ in range(3)] == ["0001", "0001.2", "0001.3"]
+    assert checkpoints.next_folder("0002") == "0002"
+    assert Checkpoints(str(tmp_path)).next_folder("0001") == "0001"
+
+
 def test_training_seeds():
     assert derive_seed(0, "trial", 1) == derive_seed(0, "trial", 1)
     seeds = {

@@ -179,6 +179,17 @@ def test_a_job_starts_from_the_newest_checkpoint_that_can_be_read(tmp_path):
     assert figures(train(second, 3)) == whole[2:]
 
 
+def test_a_checkpoint_of_another_training_is_passed_over(tmp_path):
+    first = make(job(tmp_path))
+    train(first, 3)
+    (tmp_path / "checkpoint").mkdir()
+    first.save_checkpoint(str(tmp_path / "checkpoint"))
+    places = {"checkpoints": (str(tmp_path / "checkpoint"),)}
+    assert make(job(tmp_path, **places)).train()["epoch"] == 4
+    assert make(job(tmp_path, seed=8, **places)).train()["epoch"] == 1
+    assert make(job(tmp_path, quality=0.9, **places)).train()["epoch"] == 1
+
+
 def test_without_a_readable_checkpoint_it_starts_at_the_beginning(tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "checkpoint.pt").write_bytes(b"nonsense")

@@ -128,6 +128,15 @@ def test_a_warm_up_is_written_once_and_whole(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_few_warm_ups_are_kept(tmp_path):
+    session, _ = open_session(tmp_path, trials=1)
+    session._share_warm_ups = True
+    kept = tmp_path / "run" / "trials" / "warm-up"
+    for number in [0, 1, 2, 0, 3, 4, 5, 0]:
+        write_state(session._shared_warm_up(str(number)), {"epoch": 1})
+    assert sorted(p.name for p in kept.iterdir()) == ["0.pt", "3.pt", "4.pt", "5.pt"]
+
+
 def test_trials_with_one_warm_up_get_one_seed_and_each_others_results(tmp_path):
     def name(config):
         return "the same" if config.quality < 0.5 else "another"

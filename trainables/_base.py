@@ -28,6 +28,7 @@ from amatune.tuning.objective import validation_auroc
 from amatune.tuning.tensorboard import TrainingLog
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
+OWNER = "training"  # key in a checkpoint: which training it belongs to
 NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be written is put down to it
 
 
@@ -135,7 +136,8 @@ class DetectorTrainable(tune.Trainable):
         """Write all that resuming needs."""
         detector = self._detector or self._build()
         try:
-            torch.save(detector.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
+            state = {**detector.state_dict(), OWNER: self._job.training}
+            torch.save(state, Path(checkpoint_dir) / CHECKPOINT_FILE)
         except RuntimeError as error:
             # torch does not say why a file cannot be written.
             if shutil.disk_usage(checkpoint_dir).free < NO_SPACE:
@@ -146,7 +148,9 @@ class DetectorTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Continue from a checkpoint folder."""
         self._detector = self._new_detector()
-        self._detector.load_state_dict(_read_checkpoint(checkpoint, self._device))
+        state = _read_checkpoint(checkpoint, self._device)
+        del state[OWNER]
+        self._detector.load_state_dict(state)
 
     def _build(self) -> Detector:
         """The job's detector, at the newest epoch that was saved and can be read, else at 0."""
@@ -157,6 +161,8 @@ class DetectorTrainable(tune.Trainable):
                     state = _read_checkpoint(folder, self._device)
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
                 continue  # cut short by a kill; the one before it is whole
+            if state.pop(OWNER, None) != self._job.training:
+                continue  # of another training that had this number: a study was put back
             detector.load_state_dict(state)
             break
         else:
@@ -201,7 +207,10 @@ class DetectorTrainable(tune.Trainable):
         job, epoch = self._job, detector.epoch
         if self._log is None:
             epochs = detector.config.epochs
-            self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
+            try:
+                self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
+            except PermissionError:
+                return  # on another machine than the run's; no reason for a trial to fail
         self._log.scalars(epoch, losses, aurocs, auroc)
         if self._log.shows_pictures(epoch):
             images = {"normal": self._normal, "anomaly": self._anomaly}

@@ -26,11 +26,17 @@ class Checkpoints:
     def __init__(self, place: str) -> None:
         self._place = place
         self._files, self._root = fs.FileSystem.from_uri(place)
+        self._given: dict[str, int] = {}  # number of the newest folder, by training
 
     def next_folder(self, training: str) -> str:
-        """A name for the folder of a training in a new session."""
-        taken = len(self._folders(training))
-        return training if taken == 0 else f"{training}.{taken + 1}"
+        """A name for the folder of a training that is begun or taken up again.
+
+        No name twice, also before anything has been written there: Tune would add to it.
+        """
+        given = self._given.get(training, 0)
+        number = max([given, *map(_number, self._folders(training))]) + 1
+        self._given[training] = number
+        return training if number == 1 else f"{training}.{number}"
 
     def newest_first(self, training: str) -> list[str]:
         """The training's checkpoints, as paths or URIs that `tune.Checkpoint` opens.
@@ -55,6 +61,12 @@ class Checkpoints:
         """The path or URI of a shared warm-up, whether it is there yet or not."""
         return f"{self._place.rstrip('/')}/{WARM_UPS}/{name}.pt"
 
+    def delete_warm_up(self, name: str) -> None:
+        """Remove a shared warm-up, if it is there; who needs it trains it again."""
+        path = f"{self._root}/{WARM_UPS}/{name}.pt"
+        if self._files.get_file_info(path).type != fs.FileType.NotFound:
+            self._files.delete_file(path)
+
     def delete_warm_ups(self) -> None:
         """Remove all shared warm-ups."""
         if WARM_UPS in self._list(self._root):
@@ -64,11 +76,15 @@ class Checkpoints:
         """Oldest session first."""
         names = self._list(self._root)
         found = [n for n in names if n == training or n.startswith(f"{training}.")]
-        return sorted(found, key=lambda name: int(name.partition(".")[2] or 1))
+        return sorted(found, key=_number)
 
     def _list(self, path: str) -> list[str]:
         infos = self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return [info.base_name for info in infos if info.type == fs.FileType.Directory]
+
+
+def _number(folder: str) -> int:
+    return int(folder.partition(".")[2] or 1)
 
 
 def read_state(place: str, device: str) -> dict[str, Any] | None:

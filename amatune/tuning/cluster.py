@@ -128,12 +128,21 @@ def _logging_to(file: Path) -> Iterator[None]:
         one.setLevel(logging.INFO)
         one.handlers[:] = [handler]
         one.propagate = False
+    # Ray prints some messages, such as that a worker died, whatever its loggers are set to.
+    worker: Any = ray._private.worker
+    printing, worker.print_to_stdstream = worker.print_to_stdstream, _log_lines
     try:
         yield
     finally:
+        worker.print_to_stdstream = printing
         for one, (level, handlers, propagate) in zip(loggers, before, strict=True):
             one.setLevel(level)
             one.handlers[:] = handlers
             one.propagate = propagate
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         handler.close()
+
+
+def _log_lines(message: dict[str, Any], *_: Any, **__: Any) -> None:
+    for line in message.get("lines", ()):
+        logging.getLogger("ray").error(line)

@@ -68,21 +68,27 @@ class Halt(tune.Stopper):
 
     @contextlib.contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """One Ctrl-C ends the session in good order; a second one is a KeyboardInterrupt."""
+        """One Ctrl-C or SIGTERM ends the session in good order; a second Ctrl-C is a
+        KeyboardInterrupt, a second SIGTERM ends the process."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set a handler, and gets the signal
             return
-        before = signal.getsignal(signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
         def interrupted(_number: int, _frame: FrameType | None) -> None:
             self.request("interrupted")
-            signal.signal(signal.SIGINT, before)
+            restore()
 
-        signal.signal(signal.SIGINT, interrupted)
+        for number in before:
+            signal.signal(number, interrupted)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            restore()
 
 
 class _Proposals(Searcher):

@@ -1,6 +1,8 @@
 """One training, as it is handed to a worker, and who wants its results."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
@@ -28,6 +30,12 @@ class Job:
     share: float = 1.0  # of the machine, in multiples of a training's ordinary share
     objective: Objective = "pooled"  # over the sets of the validation anomalies
     keep_model: bool = False  # whether the trained detector is wanted
+
+    @property
+    def training(self) -> str:
+        """Names what is trained: the same for the same configuration and seed."""
+        text = json.dumps([self.config, self.seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for Tune's trial configuration."""

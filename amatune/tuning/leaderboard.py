@@ -20,16 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from amatune import metrics
 from amatune.errors import RequestError
 from amatune.runs import RunFolder, write_json
+from amatune.tuning.selection import SeedScores, Selection
+from amatune.tuning.study import Effort
 
 SCHEMA = 1  # of leaderboard.json
 SIGNIFICANT = 0.05  # p below which a difference counts as one
-
-SeedScores = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +92,9 @@ class Leaderboard:
     test_normals: int
     test_anomalies: int
     warnings: tuple[str, ...]  # about the test images: copies of others
+    choice: str = ""  # why the chosen one was chosen, in a sentence
+    selection: Selection | None = None  # the search's best validation AUROC, corrected
+    effort: Effort | None = None  # what the search took
 
     @property
     def chosen(self) -> LeaderboardRow:
@@ -117,6 +118,8 @@ class Leaderboard:
         notes = {
             "search_auroc": "selection figure on validation images, biased upwards: not a result",
             "validation": "selection figures on validation images, biased upwards: not results",
+            "selection": "apparent: the search's best validation AUROC; corrected: what to expect "
+            "of such a choice on other images, by bootstrapping it (BBC-CV)",
             "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
             "DeLong interval per seed, averaged",
         }
@@ -134,6 +137,9 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         del values["notes"]
         rows = tuple(_row(row) for row in values.pop("rows"))
         comparison = values.pop("comparison")
+        for name, kind in (("selection", Selection), ("effort", Effort)):
+            if values.get(name) is not None:
+                values[name] = kind(**values[name])
         for name in ("seeds", "dropped", "warnings"):
             values[name] = tuple(values[name])
         return Leaderboard(
@@ -200,6 +206,27 @@ def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comp
     if len(pairs) == 1:
         verdict += "; one seed says nothing about the spread over seeds"
     return Comparison(difference=difference, standard_error=error, p=p, verdict=verdict)
+
+
+def choose(
+    validation: Mapping[str, Sequence[SeedScores]], means: Mapping[str, float]
+) -> tuple[str, str]:
+    """The configuration to take, and why, in a sentence.
+
+    `means` are the mean validation AUROCs over the seeds and `validation` the scores behind them,
+    by configuration. The best mean wins, unless the default comes within one standard error of it:
+    of what cannot be told apart, the better known is taken.
+    """
+    best = max(means, key=lambda name: (means[name], name == "default"))
+    if best == "default" or "default" not in means:
+        return best, f"{best} has the best mean validation AUROC over the seeds"
+    seeds = min(len(validation[best]), len(validation["default"]))
+    error = compare(validation[best][:seeds], validation["default"][:seeds]).standard_error
+    gap = means[best] - means["default"]
+    by = f"{gap:.3f} with a standard error of {error:.3f}"
+    if gap <= error:
+        return "default", f"{best} is ahead of the default by {by}: not enough to prefer it"
+    return best, f"{best} is ahead of the default by {by} on validation images"
 
 
 def spread(values: Sequence[float]) -> float | None:

@@ -2,11 +2,13 @@
 
 The shortlist is the best full-budget trials of the search and, as a control, the default
 configuration. All train from scratch with seeds the search has not used, the same ones for every
-configuration. The choice falls on the best mean validation AUROC over the seeds; only then are the
-test images read, scored by every detector, and turned into a `Leaderboard`.
+configuration. The choice falls on the best mean validation AUROC over the seeds, or on the default
+when that is within one standard error of it. Only then are the test images read, scored by every
+detector, and turned into a `Leaderboard`.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -51,6 +53,7 @@ from amatune.tuning.leaderboard import (
     Leaderboard,
     LeaderboardRow,
     TestFigures,
+    choose,
     compare,
     figures,
     model_folder,
@@ -62,7 +65,13 @@ from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.room import Room, find_room
 from amatune.tuning.scores import load_scores, save_scores
-from amatune.tuning.search import gpu_share, saved_request, trials_place
+from amatune.tuning.search import (
+    gpu_share,
+    saved_request,
+    selection,
+    tensorboard_place,
+    trials_place,
+)
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.spaces import space_of
 
@@ -134,6 +143,7 @@ def run_best(
     seeds: int = 3,
     epochs: int | None = None,
     data_dir: str | None = None,
+    address: str | None = None,
     listener: Listener | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Leaderboard:
@@ -141,8 +151,8 @@ def run_best(
 
     Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
     test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the cluster, the resources and, unless `data_dir` names
-    another, the data folder of the search's request.
+    trains only what is not there yet. Uses the resources and, unless `address` and `data_dir` name
+    others, the cluster and the data folder of the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
@@ -154,6 +164,8 @@ def run_best(
     emit = listener or _nobody
     with run.alone(), contextlib.ExitStack() as stack:
         request = saved_request(run)
+        if address is not None:
+            request = dataclasses.replace(request, address=address)
         if (folder := data_dir or request.data_dir) is not None:
             set_data_dir(folder)
         problem = Problem.from_dict(run.read()["problem"])
@@ -200,7 +212,7 @@ def run_best(
             ]
             for name, trainings in finished.items()
         }
-        chosen = _choose(validation, seeds)
+        chosen, choice = _choose(finished, validation, seeds)
         untested = [
             t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
         ]
@@ -237,6 +249,9 @@ def run_best(
             test_normals=len(some_scores["normal"]),
             test_anomalies=len(some_scores["anomaly"]),
             warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
+            choice=choice,
+            selection=selection(run, request, problem, studies.open_study(run)),
+            effort=studies.effort(studies.open_study(run)),
         )
         board.write()
         return board
@@ -287,6 +302,7 @@ class _Retraining:
         checkpoint_seconds: float,
     ) -> None:
         self.run = run
+        self._tensorboard = tensorboard_place(run, request.storage_path)
         self._request = request
         self._image_shape = problem.image_shape
         self._emit = emit
@@ -307,7 +323,7 @@ class _Retraining:
             config=training.candidate.config.to_dict(),
             settings=training.candidate.settings,
             seed=training.detector_seed,
-            tensorboard=str(self.run.tensorboard / f"best-{training.name}"),
+            tensorboard=str(self._tensorboard / f"best-{training.name}"),
             checkpoints=tuple(self._checkpoints.newest_first(training.name)),
             checkpoint_seconds=self._checkpoint_seconds,
             share=LARGER_SHARE if training.tries.get("memory") else 1.0,
@@ -403,17 +419,19 @@ def _room(run: RunFolder, request: SearchRequest) -> Room:
     return find_room(request, share)
 
 
-def _choose(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
-    """The candidate with the best mean validation AUROC; of equals the default.
+def _choose(
+    finished: Mapping[str, Sequence[Training]],
+    validation: Mapping[str, Sequence[float]],
+    seeds: int,
+) -> tuple[str, str]:
+    """The candidate to take, by the mean validation AUROC over the seeds, and why.
 
     One that failed with some seed is not chosen while another failed with none.
     """
-
-    def merit(name: str) -> tuple[bool, float, bool]:
-        aurocs = validation[name]
-        return len(aurocs) == seeds, statistics.fmean(aurocs), name == "default"
-
-    return max((name for name, aurocs in validation.items() if aurocs), key=merit)
+    names = [n for n, aurocs in validation.items() if len(aurocs) == seeds]
+    names = names or [n for n, aurocs in validation.items() if aurocs]
+    scores = {n: [t.primary_scores(VALIDATION) for t in finished[n]] for n in names}
+    return choose(scores, {n: statistics.fmean(validation[n]) for n in names})
 
 
 def _test(

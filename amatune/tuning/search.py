@@ -34,8 +34,11 @@ from amatune.tuning.checkpoints import Checkpoints
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
 from amatune.tuning.execution import Ending
 from amatune.tuning.job import CHECKPOINT_SECONDS, Images
+from amatune.tuning.objective import set_bounds
 from amatune.tuning.request import SearchRequest
-from amatune.tuning.session import FINISHED, Session
+from amatune.tuning.scores import load_scores
+from amatune.tuning.selection import Selection, correct_for_selection
+from amatune.tuning.session import FINISHED, Session, validation_file
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 from amatune.tuning.warmups import warm_up_name, warm_ups_repeat
 
@@ -56,6 +59,7 @@ class SearchOutcome:
     best_number: int | None
     best_auroc: float | None  # on validation images: a selection figure, biased upwards
     best_settings: dict[str, Any]
+    selection: Selection | None  # the best AUROC corrected for having been picked from several
     shared_epochs: int  # not trained, since another trial had trained the same warm-up
 
     @property
@@ -175,9 +179,14 @@ def _search(
 
 def _no_space(run: RunFolder, error: Exception) -> DiskFullError:
     return DiskFullError(
-        f"no space is left on a disk that the run {run.name!r} writes to ({error}); free some and "
-        f"continue with --resume --name {run.name}"
+        f"no space is left on a disk that the run {run.name!r} writes to ({_last_line(error)}); "
+        f"free some and continue with --resume --name {run.name}"
     )
+
+
+def _last_line(error: Exception) -> str:
+    """Of an error that Tune raised, the one it came from: Tune's text is a whole traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _run_session(
@@ -211,6 +220,7 @@ def _run_session(
         checkpoint_seconds,
         warm_up,
         warm_ups_repeat(space, request.fixed, complete, warm_up),
+        tensorboard_place(run, request.storage_path),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -246,7 +256,7 @@ def _run_session(
     session.close()
     if ending == "finished" and session.left > 0 and session.is_satisfied:
         ending = "good enough"
-    outcome = _outcome(run, study, ending)
+    outcome = _outcome(run, request, problem, study, ending)
     emit(
         SearchEnded(
             run=run.path,
@@ -301,6 +311,20 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     if request.storage_path is None:
         return str(run.path / inside)
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
+
+
+def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
+    """The folder of the event files: on a shared disk, where there is one, else in the run's.
+
+    Workers write them, which on a cluster run on other machines. Object stores take no files that
+    grow.
+    """
+    if storage_path is None:
+        return run.tensorboard
+    scheme, separator, rest = storage_path.rpartition("://")
+    if separator and scheme != "file":
+        return run.tensorboard
+    return Path(rest).resolve() / run.name / "tensorboard"
 
 
 class _Completion:
@@ -386,7 +410,31 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
-def _outcome(run: RunFolder, study: optuna.Study, ending: Ending) -> SearchOutcome:
+def selection(
+    run: RunFolder, request: SearchRequest, problem: Problem, study: optuna.Study
+) -> Selection | None:
+    """The search's best validation AUROC, corrected for its having been picked.
+
+    None before a trial has reached the full budget.
+    """
+    scores = []
+    for trial in studies.full_trials(study):
+        file = validation_file(run, trial.number)
+        if file.exists() and studies.PRIMARY in trial.user_attrs:
+            scores.append(load_scores(file)[trial.user_attrs[studies.PRIMARY]])
+    if not scores:
+        return None
+    bounds = set_bounds(problem.validation_sets())
+    return correct_for_selection(scores, bounds, request.objective, seed=request.seed)
+
+
+def _outcome(
+    run: RunFolder,
+    request: SearchRequest,
+    problem: Problem,
+    study: optuna.Study,
+    ending: Ending,
+) -> SearchOutcome:
     trials = study.get_trials(deepcopy=False)
     states = [trial.state for trial in trials]
     best = next(iter(studies.full_trials(study)), None)
@@ -399,6 +447,7 @@ def _outcome(run: RunFolder, study: optuna.Study, ending: Ending) -> SearchOutco
         best_number=best.number if best else None,
         best_auroc=best.value if best else None,
         best_settings=best.user_attrs[studies.SETTINGS] if best else {},
+        selection=selection(run, request, problem, study),
         shared_epochs=sum(trial.user_attrs.get(studies.SHARED, 0) for trial in trials),
     )
 

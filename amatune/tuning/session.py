@@ -7,6 +7,7 @@ moment and the next one goes on from the study alone.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -32,7 +33,13 @@ from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+WARM_UPS_KEPT = 4  # of those shared, each as large as a checkpoint
 NOTE_SECONDS = 10.0  # between two notes of what a running trial has cost
+
+
+def validation_file(run: RunFolder, number: int) -> Path:
+    """Where the validation scores of a trial that reached the full budget are kept."""
+    return run.trials / f"{number:04d}" / "validation.npz"
 
 
 @dataclass
@@ -60,7 +67,8 @@ class Session:
     settings and results. `complete_config` turns settings into a resolved configuration and raises
     `ConfigError` when they do not go together. `warm_up` names the warm-up that a configuration
     begins with; trials with the same one train it with the same seed, and when `share_warm_ups`,
-    the first to finish it leaves it to the others.
+    the first to finish it leaves it to the others. Event files go below `tensorboard`, by default
+    the run's own folder.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Session:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         warm_up: Callable[[DetectorConfig], str | None] = lambda _config: None,
         share_warm_ups: bool = False,
+        tensorboard: Path | None = None,
     ) -> None:
         self._study = study
         self._request = request
@@ -86,6 +95,8 @@ class Session:
         self._listener = listener
         self._warm_up = warm_up
         self._share_warm_ups = share_warm_ups
+        self._tensorboard = tensorboard or run.tensorboard
+        self._shared: dict[str, None] = {}  # names of warm-ups, the one used last at the end
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._attempts: dict[str, Attempt] = {}
         self._unfinished: list[FrozenTrial | optuna.Trial] = list(
@@ -162,8 +173,9 @@ class Session:
 
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the validation scores, image by image, beside the trial's results."""
-        folder = self._run.trials / self._attempts[key].name
-        save_scores(folder / "validation.npz", trained.scores)
+        attempt = self._attempts[key]
+        attempt.trial.set_user_attr(studies.PRIMARY, trained.primary)
+        save_scores(validation_file(self._run, attempt.trial.number), trained.scores)
 
     def finish(self, key: str, progress: Progress) -> None:
         """A trial ended: complete at the full budget, pruned before it."""
@@ -242,19 +254,30 @@ class Session:
         warm_up = attempt.trial.user_attrs[studies.WARM_UP]
         purpose = ("warm-up", warm_up) if warm_up else ("trial", attempt.trial.number)
         short_of_memory = attempt.trial.user_attrs.get(studies.TRIES, {}).get("memory", 0)
-        shared = self._checkpoints.warm_up(warm_up) if warm_up and self._share_warm_ups else None
         return Job(
             folder=self._checkpoints.next_folder(attempt.name),
             config=attempt.config.to_dict(),
             settings=attempt.settings,
             seed=derive_seed(self._request.seed, *purpose),
-            tensorboard=str(self._run.tensorboard / attempt.name),
+            tensorboard=str(self._tensorboard / attempt.name),
             checkpoints=tuple(self._checkpoints.newest_first(attempt.name)),
             checkpoint_seconds=self._checkpoint_seconds,
-            warm_up=shared,
+            warm_up=self._shared_warm_up(warm_up),
             share=LARGER_SHARE if short_of_memory else 1.0,
             objective=self._request.objective,
         )
+
+    def _shared_warm_up(self, name: str | None) -> str | None:
+        """Its place; that of the warm-up not used for longest is given up for it."""
+        if name is None or not self._share_warm_ups:
+            return None
+        self._shared.pop(name, None)
+        self._shared[name] = None
+        if len(self._shared) > WARM_UPS_KEPT:
+            oldest = next(iter(self._shared))
+            del self._shared[oldest]
+            self._checkpoints.delete_warm_up(oldest)
+        return self._checkpoints.warm_up(name)
 
     def _next_trial(self) -> optuna.Trial:
         trials = self._study.get_trials(deepcopy=False)

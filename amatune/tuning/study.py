@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -30,6 +31,7 @@ STARTUP_TRIALS = 10  # proposed at random before TPE has something to learn from
 SETTINGS = "settings"  # what was suggested and what was held fixed
 CONFIG = "config"  # the whole resolved configuration
 REASON = "reason"  # why it failed or was pruned
+PRIMARY = "primary score"  # name of the score that ranks the images; of a trial with all epochs
 TRIES = "tries"  # how often it was taken up again, as `Failure.try_again` keeps it
 WARM_UP = "warm-up"  # which warm-up it begins with: that of all trials with the same value
 SHARED = "shared epochs"  # of that warm-up, trained by another trial
@@ -241,6 +243,39 @@ def read_trials(run: RunFolder) -> list[TrialUpdate]:
     """Every trial of a run, by number; the search may be going on meanwhile."""
     epochs = run.read()["request"]["epochs"]
     return [trial_update(t, epochs) for t in open_study(run).get_trials(deepcopy=False)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a search has taken so far, over all sessions."""
+
+    trials: int  # that have ended
+    done: int
+    pruned: int
+    failed: int
+    epochs: int  # trained, without those of warm-ups that other trials had trained
+    hours: float  # of training, added up over trials that ran at the same time
+    gpu_hours: float  # of those, by share of a GPU
+
+
+def effort(study: optuna.Study) -> Effort:
+    """What the trials of a study have taken."""
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state for trial in trials]
+    counts = [states.count(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)]
+    costs = [trial.user_attrs.get(COST, {}) for trial in trials]
+    return Effort(
+        trials=sum(counts),
+        done=counts[0],
+        pruned=counts[1],
+        failed=counts[2],
+        epochs=sum(
+            max(trial.intermediate_values, default=0) - trial.user_attrs.get(SHARED, 0)
+            for trial in trials
+        ),
+        hours=sum(cost.get("seconds", 0.0) for cost in costs) / 3600,
+        gpu_hours=sum(cost.get("gpu_seconds", 0.0) for cost in costs) / 3600,
+    )
 
 
 def full_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -1,0 +1,80 @@
+"""What a search costs a training of about a minute, beside the training.
+
+    python benchmarks/overhead.py --rounds 3
+
+The same training, digits with networks at a quarter of their width, as a plain loop and as the only
+trial of a search, in turn; epochs are chosen so that it takes about `--seconds`. Both train, and
+score the validation images after every epoch; the search also reports, logs, draws and saves.
+The search's time is from its first to its last event about the trial: starting Ray is not in it.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+
+from amatune import metrics
+from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.detectors.ama import AMA, AMAConfig
+from amatune.tuning.events import Event, TrialUpdate
+from amatune.tuning.request import SearchRequest
+from amatune.tuning.search import run_search
+from amatune.tuning.seeds import derive_seed
+from trainables._base import CALIBRATION_IMAGES
+
+HELD: dict[str, Any] = {"width": 0.25, "batch_size": 64, "critic_steps": 2}
+PROBLEM = ProblemRequest(dataset="digits")
+
+
+def bare(problem: Problem, epochs: int) -> float:
+    """Seconds of a plain loop."""
+    began = time.monotonic()
+    train = torch.from_numpy(problem.train_images())
+    normal, anomaly = map(torch.from_numpy, problem.validation_images())
+    config = AMAConfig(epochs=epochs, **HELD).resolve(problem.image_shape)
+    detector = AMA(config, problem.image_shape, seed=derive_seed(0, "trial", 0))
+    for _ in range(epochs):
+        detector.train_epoch(train)
+        detector.calibrate(train[:CALIBRATION_IMAGES])
+        metrics.auroc(*(detector.score(images).numpy() for images in (normal, anomaly)))
+    return time.monotonic() - began
+
+
+def searched(epochs: int) -> float:
+    """Seconds of the same training as a trial."""
+    times = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, TrialUpdate) and event.state != "waiting":
+            times.append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as folder:
+        request = SearchRequest(
+            problem=PROBLEM, trials=1, epochs=epochs, fixed=HELD, runs_dir=folder, concurrent=1
+        )
+        run_search(request, watch)
+    return times[-1] - times[0]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # what a trial with one CPU gets
+    problem = make_problem(PROBLEM)
+    epochs = max(1, round(arguments.seconds / (bare(problem, 3) / 3)))
+    ratios = []
+    for _ in range(arguments.rounds):
+        plain, trial = bare(problem, epochs), searched(epochs)
+        ratios.append(trial / plain)
+        print(f"{epochs} epochs: {plain:.1f} s bare, {trial:.1f} s in a search", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f} over {len(ratios)} rounds")
+
+
+if __name__ == "__main__":
+    main()
