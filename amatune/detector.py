@@ -271,5 +271,5 @@ class Detector(ABC):
         if bad:
             raise DivergedError(
                 f"{self.name} diverged in epoch {self.epoch + 1}: {', '.join(bad)} not finite; "
-                "a lower learning rate or a higher gradient penalty usually helps"
+                "a lower learning rate or stronger regularisation usually helps"
             )

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolat
 from torch.nn.utils.parametrizations import spectral_norm
 
 from amatune.detector import ImageShape
+from amatune.errors import ConfigError
 
 Family = Literal["residual", "small"]
 ConvT = TypeVar("ConvT", bound=nn.Conv2d)
@@ -48,13 +49,13 @@ def build_networks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if family == "residual":
-            sizes = _halvings((height, width_px), stop_below=8)
+            sizes = halve((height, width_px), stop_below=8)
             return Networks(
                 ResidualEncoder(channels, sizes, latent_dim, width),
                 ResidualGenerator(channels, sizes, latent_dim, width),
                 ResidualCritic(critic_channels, (height, width_px), width, spectral),
             )
-        sizes = _halvings((height, width_px), stop_below=9)
+        sizes = halve((height, width_px), stop_below=9)
         return Networks(
             SmallEncoder(channels, sizes, latent_dim, width),
             SmallGenerator(channels, sizes, latent_dim, width),
@@ -62,21 +63,33 @@ def build_networks(
         )
 
 
-def _halvings(size: tuple[int, int], stop_below: int) -> list[tuple[int, int]]:
-    """The sizes from the image down, each half of the one before, rounded down."""
+def require_min_side(image_shape: ImageShape) -> None:
+    """Raise `ConfigError` for images (C, H, W) with a side below `MIN_SIDE`."""
+    _, height, width = image_shape
+    if min(height, width) < MIN_SIDE:
+        raise ConfigError(
+            f"images of {height}x{width} pixels are too small; the shorter side must be "
+            f"{MIN_SIDE} or more: choose a larger image size"
+        )
+
+
+def halve(size: tuple[int, int], stop_below: int) -> list[tuple[int, int]]:
+    """The sizes from the image down, each half of the one before, rounded down; at least two, and
+    no further once the shorter side is below `stop_below`."""
     sizes = [size]
     while len(sizes) == 1 or min(sizes[-1]) >= stop_below:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
     return sizes
 
 
-def _scaled(count: int, width: float) -> int:
+def scaled(count: int, width: float) -> int:
+    """A channel or unit count times `width`, at least 1."""
     return max(1, round(count * width))
 
 
-def _channel_plan(first: int, cap: int, halvings: int, width: float) -> list[int]:
+def channel_plan(first: int, cap: int, halvings: int, width: float) -> list[int]:
     """Channels after each halving: doubled from `first`, at most `cap`, scaled by `width`."""
-    return [_scaled(min(first * 2**i, cap), width) for i in range(halvings)]
+    return [scaled(min(first * 2**i, cap), width) for i in range(halvings)]
 
 
 # --- residual family ------------------------------------------------------------------------------
@@ -89,7 +102,7 @@ class ResidualEncoder(nn.Sequential):
         self, channels: int, sizes: list[tuple[int, int]], latent_dim: int, width: float
     ) -> None:
         layers: list[nn.Module] = []
-        for out in _channel_plan(64, 256, len(sizes) - 1, width):
+        for out in channel_plan(64, 256, len(sizes) - 1, width):
             layers += [
                 nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(out),
@@ -107,7 +120,7 @@ class ResidualGenerator(nn.Module):
         self, channels: int, sizes: list[tuple[int, int]], latent_dim: int, width: float
     ) -> None:
         super().__init__()
-        inner = _scaled(256, width)
+        inner = scaled(256, width)
         self.start = (inner, *sizes[-1])
         self.dense = nn.Linear(latent_dim, math.prod(self.start))
         self.blocks = nn.ModuleList(_UpBlock(inner, size) for size in reversed(sizes[:-1]))
@@ -169,7 +182,7 @@ class ResidualCritic(Critic):
 
     def __init__(self, channels: int, size: tuple[int, int], width: float, spectral: bool) -> None:
         super().__init__()
-        inner = _scaled(128, width)
+        inner = scaled(128, width)
         halvings = 2
         while min(size) >> halvings > 8:
             halvings += 1
@@ -278,8 +291,8 @@ class SmallEncoder(nn.Sequential):
     def __init__(
         self, channels: int, sizes: list[tuple[int, int]], latent_dim: int, width: float
     ) -> None:
-        plan = _channel_plan(64, 256, len(sizes) - 1, width)
-        hidden = _scaled(1024, width)
+        plan = channel_plan(64, 256, len(sizes) - 1, width)
+        hidden = scaled(1024, width)
         layers: list[nn.Module] = []
         for out in plan:
             layers += [nn.Conv2d(channels, out, 4, stride=2, padding=1), nn.ReLU()]
@@ -295,8 +308,8 @@ class SmallGenerator(nn.Sequential):
     def __init__(
         self, channels: int, sizes: list[tuple[int, int]], latent_dim: int, width: float
     ) -> None:
-        plan = _channel_plan(64, 256, len(sizes) - 1, width)
-        hidden = _scaled(1024, width)
+        plan = channel_plan(64, 256, len(sizes) - 1, width)
+        hidden = scaled(1024, width)
         start = (plan[-1], *sizes[-1])
         layers: list[nn.Module] = [nn.Linear(latent_dim, hidden), nn.ReLU()]
         layers += [nn.Linear(hidden, math.prod(start)), nn.ReLU(), nn.Unflatten(1, start)]
@@ -323,9 +336,9 @@ class SmallCritic(Critic):
     ) -> None:
         super().__init__()
         wrap: Callable[[nn.Module], nn.Module] = spectral_norm if spectral else lambda m: m
-        hidden = _scaled(1024, width)
+        hidden = scaled(1024, width)
         layers: list[nn.Module] = []
-        for out in _channel_plan(64, 256, len(sizes) - 1, width):
+        for out in channel_plan(64, 256, len(sizes) - 1, width):
             layers += [wrap(nn.Conv2d(channels, out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
             channels = out
         flat = channels * math.prod(sizes[-1])

@@ -57,8 +57,9 @@ from amatune.core.losses import (
     gradient_penalty,
     pair_weights,
 )
-from amatune.core.networks import MIN_SIDE, Critic, Family, build_networks
+from amatune.core.networks import Critic, Family, build_networks, require_min_side
 from amatune.core.scores import a_score, r_score
+from amatune.core.tensors import flat_tensors, load_flat_tensors
 from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
 from amatune.errors import ConfigError, DivergedError, RequestError
 
@@ -145,15 +146,10 @@ class AMAConfig(DetectorConfig):
 
     def resolve(self, image_shape: ImageShape) -> Self:
         """Fill in what the images (C, H, W) decide: network, latent size, norm and direction."""
-        channels, height, width = image_shape
-        if min(height, width) < MIN_SIDE:
-            raise ConfigError(
-                f"images of {height}x{width} pixels are too small; the shorter side must be "
-                f"{MIN_SIDE} or more: choose a larger image size"
-            )
+        require_min_side(image_shape)
         network = self.network
         if network == "auto":
-            network = "small" if channels == 1 else "residual"
+            network = "small" if image_shape[0] == 1 else "residual"
         residual = network == "residual"
         filled: dict[str, Any] = {"network": network}
         if self.latent_dim is None:
@@ -662,37 +658,11 @@ class AMA(Detector):
         """Weights and calibration by flat name, as contiguous CPU tensors."""
         if self.r_mean is None or self.r_std is None:
             raise RequestError("the detector has no calibration yet: call calibrate(images) first")
-        state = {
-            f"{name}.{key}": value.detach().cpu().contiguous()
-            for name, module in self._networks().items()
-            for key, value in module.state_dict().items()
-        }
-        return {**state, "r_mean": self.r_mean.cpu(), "r_std": self.r_std.cpu()}
+        return flat_tensors(self._networks(), {"r_mean": self.r_mean, "r_std": self.r_std})
 
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
-        current = {
-            f"{name}.{key}": value
-            for name, module in self._networks().items()
-            for key, value in module.state_dict().items()
-        }
-        scalar = torch.zeros(())
-        expected = {**current, "r_mean": scalar, "r_std": scalar}
-        wrong = sorted(
-            name
-            for name in expected.keys() | state.keys()
-            if name not in state
-            or name not in expected
-            or state[name].shape != expected[name].shape
-        )
-        if wrong:
-            raise ConfigError(
-                f"the weights do not belong to this configuration: {len(wrong)} tensors are "
-                f"missing, unknown or of another shape, among them {wrong[0]}"
-            )
-        for name, module in self._networks().items():
-            own = {k: state[f"{name}.{k}"] for k in module.state_dict()}
-            module.load_state_dict(own)
+        load_flat_tensors(state, self._networks(), {"r_mean": (), "r_std": ()})
         self.r_mean = state["r_mean"].to(self.device)
         self.r_std = state["r_std"].to(self.device)
 

@@ -1,0 +1,649 @@
+"""ALAD: Adversarially Learned Anomaly Detection.
+
+Zenati, Romain, Foo, Lecouat, Chandrasekhar: Adversarially Learned Anomaly Detection, ICDM 2018,
+arXiv 1812.02288.
+
+A bidirectional GAN: an encoder E maps images to codes, a generator G maps codes z ~ N(0, I) to
+images. Three discriminators tell
+
+    D_xz   (x, E(x)) from (G(z), z)        so that E and G become each other's inverse,
+    D_xx   (x, x)    from (x, G(E(x)))     so that images are rebuilt,
+    D_zz   (z, z)    from (z, E(G(z)))     so that codes are.
+
+The value of the game, Eq. 4, is the sum of three binary cross entropies, which the discriminators
+maximise; E and G do what fools them, with labels exchanged ("non-saturating"), as in the authors'
+code. Spectral normalisation (of the discriminators and of E, except for their last layers) and D_zz
+are the paper's two stabilisers.
+
+The score, Algorithm 1, is the L1 distance between what D_xx sees last, before its linear layer, of
+(x, x) and of (x, G(E(x))): `features`. Of the scores the paper compares it with, `logits` is
+-log D_xx(x, G(E(x))) and `l1` the error |x - G(E(x))| summed over pixels; the L2 error, whose order
+is much like that of `l1`, is left out. Scores come from weights averaged over training, with batch
+norm in eval mode.
+
+`stacked` says how D_xx gets its pairs. The published way, one image above the other, keeps the two
+apart until the linear layer, which adds up what it makes of each: D_xx can tell images from
+reconstructions, but not whether the two halves agree, and E and G learn to make likely images
+rather than the same. Side by side as channels, the first convolution compares them pixel by pixel.
+
+Where this differs from the authors' public code, and why:
+
+- One draw of x and z serves both the discriminators' step and that of E and G, which do not change
+  in between; the code draws anew.
+- The memory of the averaged weights grows to `ema` as min(ema, (1 + n) / (10 + n)) with the steps
+  n, so that short trainings are not judged by their initial weights. Batch norm's statistics are
+  averaged like the weights; spectrally normalised weights are averaged as normalised.
+- Batch norm's running statistics reach back some 10 steps (the code: 100), for the same reason.
+- E's and G's loss has no term for D_xx(x, x) and D_zz(z, z): these do not depend on E and G.
+
+Scores are higher for more anomalous images.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+
+from amatune.core.loop import LossMeans, shuffled_batches
+from amatune.core.networks import channel_plan, halve, require_min_side, scaled
+from amatune.core.scores import r_score
+from amatune.core.tensors import flat_tensors, load_flat_tensors
+from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
+from amatune.errors import DivergedError, RequestError
+
+INIT_STD = 0.01  # of all weights
+SLOPE = 0.2  # of LeakyReLU
+
+Sizes = list[tuple[int, int]]
+Stacked = Literal["height", "channels"]
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALADConfig(DetectorConfig):
+    """Settings of ALAD; the defaults are the paper's for images."""
+
+    batch_size: int = 32  # images per step
+
+    # Networks
+    width: float = 1.0  # multiplies channel and unit counts; 1 is the published size
+    latent_dim: int = 100  # size of a code
+    spectral_norm: bool = True  # of the discriminators and the encoder
+    d_zz: bool = True  # the discriminator of pairs of codes; False is the paper's ablation
+    stacked: Stacked = "height"  # how D_xx sees a pair of images; published: height
+    dropout: float = 0.2  # share of the discriminators' activations set to 0
+
+    # Optimisation
+    lr: float = 2e-4  # of Adam, all networks
+    beta1: float = 0.5  # of Adam
+    beta2: float = 0.999  # of Adam
+    ema: float = 0.999  # weight of the past in the averaged weights, per step
+
+    # Scoring
+    score: Literal["features", "logits", "l1"] = "features"  # which score ranks the images
+
+    def problems(self) -> list[str]:
+        """All impossible values, one sentence each."""
+        found = super().problems()
+        for name in ("width", "lr"):
+            if getattr(self, name) <= 0:
+                found.append(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("dropout", "beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.latent_dim < 1:
+            found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
+        return found
+
+    def resolve(self, image_shape: ImageShape) -> Self:
+        """The configuration itself. Raises `ConfigError` for too small images."""
+        require_min_side(image_shape)
+        return self
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks come from `generator`, on the activations' device; without one, or in
+    eval mode, nothing happens."""
+
+    def __init__(self, share: float, generator: Generator | None) -> None:
+        super().__init__()
+        self.share, self.generator = share, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same; what is kept grows by 1 / (1 - share)."""
+        if not self.training or self.generator is None or self.share == 0:
+            return x
+        draws = torch.rand(x.shape, generator=self.generator, device=x.device)
+        return x * (draws >= self.share).to(x.dtype).div_(1 - self.share)
+
+
+class Encoder(nn.Sequential):
+    """4x4 stride-2 convolutions with batch norm and LeakyReLU, then one valid convolution,
+    (N, C, H, W) -> (N, d).
+
+    Published for 32x32 pixels with 128, 256 and 512 channels. Other sizes change the number of
+    halvings alone: until the shorter side is 4 to 7, at least once.
+    """
+
+    def __init__(
+        self, channels: int, sizes: Sizes, plan: list[int], latent_dim: int, wrap: Wrap
+    ) -> None:
+        layers: list[nn.Module] = []
+        for out in plan:
+            conv = nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=False)
+            layers += [wrap(_initialised(conv)), _norm(out), nn.LeakyReLU(SLOPE)]
+            channels = out
+        last = nn.Conv2d(channels, latent_dim, sizes[-1])
+        super().__init__(*layers, _initialised(last), nn.Flatten())
+
+
+class ImageGenerator(nn.Sequential):
+    """The encoder in reverse, with transposed convolutions, batch norm, ReLU and a tanh at the end,
+    (N, d) -> (N, C, H, W) in [-1, 1]."""
+
+    def __init__(self, channels: int, sizes: Sizes, plan: list[int], latent_dim: int) -> None:
+        first = nn.ConvTranspose2d(latent_dim, plan[-1], sizes[-1], bias=False)
+        layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1)), _initialised(first)]
+        inner = plan[-1]
+        outputs = [*reversed(plan[:-1]), channels]
+        for out, small, large in zip(
+            outputs, reversed(sizes[1:]), reversed(sizes[:-1]), strict=True
+        ):
+            odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])  # what halving rounded off
+            last = large == sizes[0]
+            conv = nn.ConvTranspose2d(
+                inner, out, 4, stride=2, padding=1, output_padding=odd, bias=last
+            )
+            layers += [_norm(inner), nn.ReLU(), _initialised(conv)]
+            inner = out
+        super().__init__(*layers, nn.Tanh())
+
+
+class JointDiscriminator(nn.Module):
+    """D_xz: images (N, C, H, W) and codes (N, d) -> logits (N,).
+
+    The image goes through convolutions like the encoder's (without batch norm after the first), the
+    code through two layers of 512, both together through one of 1024.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        sizes: Sizes,
+        plan: list[int],
+        latent_dim: int,
+        width: float,
+        wrap: Wrap,
+        dropout: Callable[[], Dropout],
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number, out in enumerate(plan):
+            conv = nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=number == 0)
+            layers += [wrap(_initialised(conv)), *([_norm(out)] if number else [])]
+            layers.append(nn.LeakyReLU(SLOPE))
+            channels = out
+        self.of_image = nn.Sequential(*layers, nn.Flatten())
+        hidden = scaled(512, width)
+        self.of_code = nn.Sequential(
+            *_dense(latent_dim, hidden, wrap, dropout), *_dense(hidden, hidden, wrap, dropout)
+        )
+        joint = scaled(1024, width)
+        flat = channels * math.prod(sizes[-1])
+        self.of_both = nn.Sequential(
+            *_dense(flat + hidden, joint, wrap, dropout), _initialised(nn.Linear(joint, 1))
+        )
+
+    def forward(self, images: Tensor, codes: Tensor) -> Tensor:
+        """(N, C, H, W), (N, d) -> (N,)."""
+        both = torch.cat([self.of_image(images), self.of_code(codes)], dim=1)
+        logits: Tensor = self.of_both(both).squeeze(1)
+        return logits
+
+
+class ImagePairDiscriminator(nn.Module):
+    """D_xx: stacked pairs of images through 5x5 stride-2 convolutions of 64 and 128 channels and a
+    linear layer."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        stacked: Stacked,
+        width: float,
+        wrap: Wrap,
+        dropout: Callable[[], Dropout],
+    ) -> None:
+        super().__init__()
+        height, across = size
+        if stacked == "height":
+            height *= 2
+        else:
+            channels *= 2
+        layers: list[nn.Module] = []
+        for out in (scaled(64, width), scaled(128, width)):
+            conv = nn.Conv2d(channels, out, 5, stride=2, padding=2)
+            layers += [wrap(_initialised(conv)), nn.LeakyReLU(SLOPE), dropout()]
+            channels, height, across = out, (height + 1) // 2, (across + 1) // 2
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.head = _initialised(nn.Linear(channels * height * across, 1))
+
+    def features(self, pairs: Tensor) -> Tensor:
+        """What stands before the linear layer, pairs as from `stack_pair` -> (N, F)."""
+        features: Tensor = self.body(pairs)
+        return features
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Pairs as from `stack_pair` -> logits (N,)."""
+        logits: Tensor = self.head(self.features(pairs)).squeeze(1)
+        return logits
+
+
+class CodePairDiscriminator(nn.Sequential):
+    """D_zz: pairs of codes, one after the other, (N, 2d) -> logits (N,); layers of 64, 32 and 1."""
+
+    def __init__(
+        self, latent_dim: int, width: float, wrap: Wrap, dropout: Callable[[], Dropout]
+    ) -> None:
+        first, second = scaled(64, width), scaled(32, width)
+        super().__init__(
+            *_dense(2 * latent_dim, first, wrap, dropout),
+            *_dense(first, second, wrap, dropout),
+            _initialised(nn.Linear(second, 1)),
+            nn.Flatten(0),
+        )
+
+
+class Networks(NamedTuple):
+    """What scoring needs: encoder, generator and the discriminator of image pairs."""
+
+    encoder: Encoder
+    decoder: ImageGenerator
+    d_xx: ImagePairDiscriminator
+
+
+class Game(NamedTuple):
+    """All networks of the training, and the averaged ones that score."""
+
+    networks: Networks
+    d_xz: JointDiscriminator
+    d_zz: CodePairDiscriminator | None
+    averaged: Networks
+
+
+def build_game(
+    config: ALADConfig, image_shape: ImageShape, seed: int, generator: Generator
+) -> Game:
+    """Freshly initialised networks on the CPU; the same seed gives the same weights.
+
+    Dropout draws from `generator`. The averaged networks begin as copies.
+    """
+    channels, height, across = image_shape
+    sizes = halve((height, across), stop_below=8)
+    plan = channel_plan(128, 512, len(sizes) - 1, config.width)
+    latent_dim, width = config.latent_dim, config.width
+
+    def networks(wrap: Wrap, dropout: Callable[[], Dropout]) -> Networks:
+        return Networks(
+            Encoder(channels, sizes, plan, latent_dim, wrap),
+            ImageGenerator(channels, sizes, plan, latent_dim),
+            ImagePairDiscriminator(
+                channels, (height, across), config.stacked, width, wrap, dropout
+            ),
+        )
+
+    def plain(module: nn.Module) -> nn.Module:
+        return module
+
+    def dropout() -> Dropout:
+        return Dropout(config.dropout, generator)
+
+    wrap: Wrap = spectral_norm if config.spectral_norm else plain
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        online = networks(wrap, dropout)
+        d_xz = JointDiscriminator(channels, sizes, plan, latent_dim, width, wrap, dropout)
+        d_zz = CodePairDiscriminator(latent_dim, width, wrap, dropout) if config.d_zz else None
+        averaged = networks(plain, lambda: Dropout(config.dropout, None))
+    for average, module in zip(averaged, online, strict=True):
+        average_into(average, module.eval(), memory=0.0)
+    return Game(online, d_xz, d_zz, averaged)
+
+
+def _initialised(layer: nn.Module) -> nn.Module:
+    """Normal weights, no bias to begin with."""
+    nn.init.normal_(cast(Tensor, layer.weight), std=INIT_STD)
+    if layer.bias is not None:
+        nn.init.zeros_(cast(Tensor, layer.bias))
+    return layer
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)  # as the authors' TensorFlow: weights start small
+
+
+def _dense(
+    inputs: int, outputs: int, wrap: Wrap, dropout: Callable[[], Dropout]
+) -> list[nn.Module]:
+    return [wrap(_initialised(nn.Linear(inputs, outputs))), nn.LeakyReLU(SLOPE), dropout()]
+
+
+def average_into(average: nn.Module, module: nn.Module, memory: float) -> None:
+    """average <- memory * average + (1 - memory) * module, weights and batch norm's statistics.
+
+    Weights that are normalised in `module` enter as normalised; in `average` they are plain.
+    """
+    with torch.no_grad():
+        for path, own in average.named_modules():
+            source = module.get_submodule(path)
+            tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
+            for name, tensor in tensors:
+                value = getattr(source, name)
+                if tensor.is_floating_point():
+                    tensor.lerp_(value, 1 - memory)
+                else:
+                    tensor.copy_(value)  # batch norm's count of batches
+
+
+# --- objective and scores -------------------------------------------------------------------------
+
+
+def stack_pair(left: Tensor, right: Tensor, stacked: Stacked) -> Tensor:
+    """Two images (N, C, H, W), one above the other, (N, C, 2H, W), or on one another as channels,
+    (N, 2C, H, W)."""
+    return torch.cat([left, right], dim=2 if stacked == "height" else 1)
+
+
+def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
+    """Mean binary cross entropy of logits (N,) that all should say `label`, a scalar."""
+    return softplus(-logits if label else logits).mean()
+
+
+def two_sided(real: Tensor, fake: Tensor) -> Tensor:
+    """What a discriminator minimises: logits (N,) of true pairs should say 1, of others 0."""
+    return cross_entropy(real, 1) + cross_entropy(fake, 0)
+
+
+class _Sample(NamedTuple):
+    """What a step plays with, made once per batch."""
+
+    images: Tensor  # x (B, C, H, W)
+    codes: Tensor  # E(x) (B, d)
+    rebuilt: Tensor  # G(E(x))
+    noise: Tensor  # z (B, d)
+    generated: Tensor  # G(z)
+    recovered: Tensor  # E(G(z))
+
+    def detached(self) -> "_Sample":
+        """The same values without their graph."""
+        return _Sample(*(tensor.detach() for tensor in self))
+
+
+class _Scorer(nn.Module):
+    """Features, logits and l1 of float images (B, C, H, W): (B,) each."""
+
+    def __init__(self, networks: Networks, stacked: Stacked) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.d_xx = networks
+        self.stacked = stacked
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rebuilt = self.decoder(self.encoder(images))
+        pairs = [stack_pair(images, other, self.stacked) for other in (images, rebuilt)]
+        features = self.d_xx.features(torch.cat(pairs))
+        # Not `chunk`, which exports to other formats cannot follow for a batch of any size.
+        count = images.shape[0]
+        same, other = features[:count], features[count:]
+        logits = softplus(-self.d_xx.head(other).squeeze(1))
+        return r_score(same, other), logits, (images - rebuilt).abs().flatten(1).sum(dim=1)
+
+
+class ALAD(Detector):
+    """Adversarially Learned Anomaly Detection; see the module's docstring."""
+
+    name: ClassVar[str] = "alad"
+    summary: ClassVar[str] = "Adversarially Learned Anomaly Detection (Zenati et al., ICDM 2018)"
+    Config: ClassVar[type[DetectorConfig]] = ALADConfig
+    score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "pairs-as-channels": {"stacked": "channels"},
+        # The paper's ablations.
+        "without-spectral-norm": {"spectral_norm": False},
+        "without-d-zz": {"d_zz": False},
+        "logits-score": {"score": "logits"},
+        "l1-score": {"score": "l1"},
+    }
+    config: ALADConfig
+
+    def __init__(
+        self,
+        config: ALADConfig,
+        image_shape: ImageShape,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(config, image_shape, device, seed)
+        self.config = config = config.resolve(image_shape)
+        game = build_game(config, image_shape, seed, self.generator)
+        self.encoder, self.decoder, self.d_xx = game.networks
+        self.d_xz, self.d_zz, self.averaged = game.d_xz, game.d_zz, game.averaged
+        for network in self._networks().values():
+            network.to(self.device).eval()
+        for network in self.averaged:
+            network.requires_grad_(False)
+        self.discriminators: list[nn.Module] = [self.d_xz, self.d_xx]
+        if self.d_zz is not None:
+            self.discriminators.append(self.d_zz)
+        self.optimizers = {
+            "discriminators": self._adam(*self.discriminators),
+            "encoder": self._adam(self.encoder),
+            "decoder": self._adam(self.decoder),
+        }
+        self.steps = 0
+        self.is_calibrated = False
+
+    def _adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        config = self.config
+        on_gpu = self.device.type == "cuda"  # one kernel per step that never waits for the host
+        return torch.optim.Adam(
+            [parameter for network in networks for parameter in network.parameters()],
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            fused=on_gpu,
+            capturable=on_gpu,
+        )
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def train_epoch(
+        self,
+        images: Tensor,
+        anomalies: Tensor | None = None,  # noqa: ARG002 - learns from normal images alone
+    ) -> dict[str, float]:
+        """One epoch over `images` (N, C, H, W). Returns means over its steps:
+
+        `discriminators` what they minimise together, `xz`, `xx` and `zz` its parts (each 1.386 when
+        a discriminator cannot tell), `encoder` and `generator` what these minimise,
+        `reconstruction` the mean |x - x'| per pixel.
+        """
+        self._check_images(images)
+        batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
+        modules = [self.encoder, self.decoder, *self.discriminators]
+        means = LossMeans()
+        for module in modules:
+            module.train()
+        try:
+            for indices in batches:
+                batch = to_unit_range(images[indices.to(images.device)].to(self.device))
+                means.add(self._train_step(batch))
+        finally:
+            for module in modules:
+                module.eval()
+        losses = means.read()
+        self._require_finite(losses)
+        self.epoch += 1
+        return losses
+
+    def _train_step(self, batch: Tensor) -> dict[str, Tensor]:
+        """A step of the discriminators, then one of E and G, on one float batch (B, C, H, W)."""
+        sample = self._make_sample(batch)
+        losses = self._discriminators_step(sample.detached())
+        losses |= self._autoencoder_step(sample)
+        losses["reconstruction"] = (sample.rebuilt - batch).abs().mean().detach()
+        memory = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        online = (self.encoder, self.decoder, self.d_xx)
+        for average, module in zip(self.averaged, online, strict=True):
+            average_into(average, module, memory)
+        self.steps += 1
+        return losses
+
+    def _make_sample(self, batch: Tensor) -> _Sample:
+        shape = (len(batch), self.config.latent_dim)
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        # Spectral norm's power iteration runs once per step, not once per pass.
+        with parametrize.cached():
+            codes, generated = self.encoder(batch), self.decoder(noise)
+            rebuilt, recovered = self.decoder(codes), self.encoder(generated)
+        return _Sample(batch, codes, rebuilt, noise, generated, recovered)
+
+    def _discriminators_step(self, sample: _Sample) -> dict[str, Tensor]:
+        images, codes, rebuilt, noise, generated, recovered = sample
+        with parametrize.cached():
+            # Two passes: batch norm must not mix the two kinds of pairs.
+            losses = {"xz": two_sided(self.d_xz(images, codes), self.d_xz(generated, noise))}
+            pairs = [stack_pair(images, x, self.config.stacked) for x in (images, rebuilt)]
+            losses["xx"] = two_sided(*self.d_xx(torch.cat(pairs)).chunk(2))
+            if self.d_zz is not None:
+                same, other = torch.cat([noise, noise], 1), torch.cat([noise, recovered], 1)
+                losses["zz"] = two_sided(*self.d_zz(torch.cat([same, other])).chunk(2))
+            total = torch.stack(list(losses.values())).sum()
+            self._descend(total, "discriminators")
+        losses = {"discriminators": total, **losses}
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _autoencoder_step(self, sample: _Sample) -> dict[str, Tensor]:
+        images, codes, rebuilt, noise, generated, recovered = sample
+        for module in self.discriminators:
+            module.requires_grad_(False)
+        with parametrize.cached():
+            # The first depends on E alone, the second on G, the cycles on both.
+            encoder = cross_entropy(self.d_xz(images, codes), 0)
+            generator = cross_entropy(self.d_xz(generated, noise), 1)
+            pairs = stack_pair(images, rebuilt, self.config.stacked)
+            cycles = cross_entropy(self.d_xx(pairs), 1)
+            if self.d_zz is not None:
+                logits = self.d_zz(torch.cat([noise, recovered], 1))
+                cycles = cycles + cross_entropy(logits, 1)
+            self._descend(encoder + generator + cycles, "encoder", "decoder")
+        for module in self.discriminators:
+            module.requires_grad_(True)
+        losses = {"encoder": encoder + cycles, "generator": generator + cycles}
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _descend(self, loss: Tensor, *players: str) -> None:
+        for player in players:
+            self.optimizers[player].zero_grad()
+        torch.autograd.backward(loss)
+        for player in players:
+            self.optimizers[player].step()
+
+    # --- scoring ----------------------------------------------------------------------------------
+
+    def calibrate(self, images: Tensor) -> None:
+        """Check the scores of normal training images (N, C, H, W); there is nothing to fit.
+
+        Raises `DivergedError` when the primary score is constant or not finite: the networks have
+        collapsed.
+        """
+        self._check_images(images)
+        scorer, index = (
+            _Scorer(self.averaged, self.config.stacked),
+            self.score_names.index(self.primary_score),
+        )
+        with torch.inference_mode():
+            scores = torch.cat([scorer(b)[index] for b in self._batches(images, 256)]).double()
+        mean, std = float(scores.mean()), float(scores.std(correction=0))
+        # What is left of equal scores after float32's rounding.
+        if not math.isfinite(std) or std <= max(1e-12, 1e-6 * mean):
+            raise DivergedError(
+                f"{self.name} collapsed in epoch {self.epoch}: over {len(scores)} training images, "
+                f"the score {self.primary_score!r} is {mean:.3g} with standard deviation {std:.3g}"
+            )
+        self.is_calibrated = True
+
+    @property
+    def primary_score(self) -> str:
+        """`config.score`."""
+        return self.config.score
+
+    def scorer(self) -> nn.Module:
+        """The scores of float images: averaged encoder, generator and D_xx."""
+        self._require_calibrated()
+        return _Scorer(self.averaged, self.config.stacked)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """G(E(x)) by the averaged weights: (N, C, H, W) -> the same in [-1, 1], on the CPU."""
+        self._check_images(images)
+        encoder, decoder, _ = self.averaged
+        with torch.inference_mode():
+            parts = [decoder(encoder(batch)).cpu() for batch in self._batches(images, 256)]
+        return torch.cat(parts)
+
+    def _require_calibrated(self) -> None:
+        if not self.is_calibrated:
+            raise RequestError("the detector has no calibration yet: call calibrate(images) first")
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def _networks(self) -> dict[str, nn.Module]:
+        averaged = {f"averaged_{n}": m for n, m in self.averaged._asdict().items()}
+        online = {"encoder": self.encoder, "decoder": self.decoder, "d_xz": self.d_xz}
+        online["d_xx"] = self.d_xx
+        if self.d_zz is not None:
+            online["d_zz"] = self.d_zz
+        return {**online, **averaged}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, averaged weights, optimisers, steps, epoch and RNG state."""
+        return {
+            "networks": {n: m.state_dict() for n, m in self._networks().items()},
+            "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
+            "steps": self.steps,
+            "is_calibrated": self.is_calibrated,
+            "epoch": self.epoch,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`; training continues exactly where it was."""
+        for name, module in self._networks().items():
+            module.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.steps = state["steps"]
+        self.is_calibrated = state["is_calibrated"]
+        self.epoch = state["epoch"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The averaged weights that score, by flat name, as contiguous CPU tensors."""
+        self._require_calibrated()
+        return flat_tensors(self.averaged._asdict(), {})
+
+    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
+        load_flat_tensors(state, self.averaged._asdict(), {})
+        self.is_calibrated = True
+
+
+DETECTOR = ALAD
