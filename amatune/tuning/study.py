@@ -141,15 +141,15 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseS
 def rungs(epochs: int, grace: int) -> list[int]:
     """Epochs at which poor trials are stopped, rising; empty when the budget is too short.
 
-    At a ninth and a third of the budget, or at a third alone, or at `grace` alone where half of the
-    budget can be saved; never before `grace` epochs.
+    At a ninth and a third of the budget, or at a third alone, or at `grace` alone where a quarter
+    of the budget can be saved; never before `grace` epochs.
     """
     early, late = math.ceil(epochs / REDUCTION**2), math.ceil(epochs / REDUCTION)
     if early >= grace:
         return [rung for rung in (early, early * REDUCTION) if rung < epochs]
     if late >= grace:
         return [late]
-    return [grace] if 2 * grace <= epochs else []
+    return [grace] if 4 * grace <= 3 * epochs else []
 
 
 def make_pruner(kind: Scheduler, epochs: int, grace: int) -> optuna.pruners.BasePruner:
