@@ -26,6 +26,10 @@ Space = Callable[[Any], dict[str, Any]]
 
 REDUCTION = 3  # of the trials that reach a rung, about one in REDUCTION goes on
 STARTUP_TRIALS = 10  # proposed at random before TPE has something to learn from
+# With TPE every so many-th trial is random all the same, as in BOHB (Falkner et al. 2018, there
+# every third): what is learnt from few and noisy trainings may be wrong, and where poor trials are
+# stopped early a random one costs little. benchmarks/efficiency.py compares.
+EXPLORE_EVERY = 2
 
 # Keys of a trial's user attributes.
 SETTINGS = "settings"  # what was suggested and what was held fixed
@@ -108,7 +112,8 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseS
     """
     own_seed = derive_seed(seed, "proposal", number)
     at_random = optuna.samplers.RandomSampler(seed=own_seed)
-    if kind == "random":
+    explores = kind == "tpe" and number % EXPLORE_EVERY == EXPLORE_EVERY - 1
+    if kind == "random" or explores:
         return at_random
     with warnings.catch_warnings():
         # Experimental is also TPE's group, which keeps it multivariate in a space with an `if`.
