@@ -147,10 +147,12 @@ def rungs(epochs: int, grace: int) -> list[int]:
     """Epochs at which poor trials are stopped, rising; empty when the budget is too short.
 
     At a ninth and a third of the budget, or at a third alone, or at `grace` alone where a quarter
-    of the budget can be saved; never before `grace` epochs.
+    of the budget can be saved; never before `grace` epochs. A ninth must be as far behind the
+    warm-up as that is long: in replays, rungs just behind it stopped what would have been best in
+    nine of ten searches (benchmarks/efficiency.py --rungs).
     """
     early, late = math.ceil(epochs / REDUCTION**2), math.ceil(epochs / REDUCTION)
-    if early >= grace:
+    if early >= 2 * grace - 1:
         return [rung for rung in (early, early * REDUCTION) if rung < epochs]
     if late >= grace:
         return [late]
