@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from amatune.estimator import AnomalyDetector as AnomalyDetector
     from amatune.export import load as load
 
 __version__ = "0.1.0"
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from amatune.export import load
 
         return load
+    if name == "AnomalyDetector":
+        from amatune.estimator import AnomalyDetector
+
+        return AnomalyDetector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

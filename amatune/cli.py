@@ -12,6 +12,7 @@ its traceback.
 import contextlib
 import csv
 import dataclasses
+import heapq
 import inspect
 import json
 import math
@@ -49,8 +50,10 @@ from amatune.tuning.events import (
 )
 
 if TYPE_CHECKING:
+    from amatune.data.protocol import Problem
     from amatune.data.sources import Presence
-    from amatune.export import ScoredPicture
+    from amatune.export import Exported, ScoredPicture
+    from amatune.tuning.comparison import ComparedRun, RunComparison
     from amatune.tuning.leaderboard import Leaderboard
     from amatune.tuning.request import SearchRequest
     from amatune.tuning.search import SearchOutcome
@@ -443,8 +446,7 @@ def best(
     The winner is chosen on validation images, by its mean over the seeds; only then are the test
     images read. The default settings, with the same values held fixed, take part as a control.
     """
-    from amatune.export import export_detector, require_replaceable
-    from amatune.tuning.model import load_model
+    from amatune.export import require_replaceable
     from amatune.tuning.retrain import run_best
 
     folder = RunFolder.open(run, runs_dir)
@@ -468,62 +470,172 @@ def best(
     _say(console)
     _print_leaderboard(console, board)
     if target is not None:
-        export_detector(
-            load_model(board.chosen_model),
-            target,
-            method=board.method,
-            figures=_model_figures(board),
-            data=_model_data(board),
-        )
+        _export(board, target)
         _say(console, f"\nExported model: {_near(target)}")
         _say(console, f"Score pictures: {shlex.join(['amatune', 'score', _near(target)])} PATH...")
     return 0
 
 
+def _export(board: "Leaderboard", target: Path) -> None:
+    """Write the chosen detector to a folder of its own."""
+    from amatune.data.protocol import Problem
+    from amatune.export import export_detector
+    from amatune.tuning.model import load_model
+    from amatune.tuning.retrain import VALIDATION
+    from amatune.tuning.scores import load_scores
+
+    problem = Problem.from_dict(board.run.read()["problem"])
+    held_out = load_scores(board.chosen_model / VALIDATION)[board.primary_score]
+    export_detector(
+        load_model(board.chosen_model),
+        target,
+        method=board.method,
+        figures=_model_figures(board),
+        data=_model_data(board, problem),
+        normal_scores=held_out["normal"],
+    )
+
+
+_EXPLAIN = (
+    "Write the pictures with the highest scores there, each beside its reconstruction and the "
+    "difference; a new folder."
+)
+_FPR = (
+    "Share of normal pictures that may be flagged, as judged by the export's validation images; "
+    "by default 0.05."
+)
+
+
 @_command(
     "amatune score runs/zero-one/best/export photos/",
-    "amatune score models/zero-one photos/ --output scores.csv",
-    "amatune score models/zero-one one.png two.jpg --json",
+    "amatune score models/zero-one photos/ --output scores.csv --fpr 0.01",
+    "amatune score models/zero-one parts.npz one.png --json",
+    "amatune score models/zero-one photos/ --output scores.csv --explain highest",
 )
 def score(
     export: Annotated[
         Path, typer.Argument(metavar="EXPORT", help="Folder that `amatune best --export` wrote.")
     ],
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Pictures, and folders of pictures.")
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, .npz files."),
     ],
+    fpr: Annotated[float | None, _plain("RATE", _FPR, parser=_number)] = None,
     output: Annotated[
         Path | None, _plain("FILE", "Write there instead of to standard output.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per line instead of CSV.")
     ] = False,
+    explain: Annotated[Path | None, _plain("DIR", _EXPLAIN)] = None,
+    explain_top: Annotated[
+        int | None, _plain("N", "How many; by default 16.", parser=_whole)
+    ] = None,
 ) -> int:
     """Score pictures with an exported detector; higher is more anomalous.
 
-    Writes CSV with the columns path, score, and every score of the detector by name. Pictures that
-    cannot be read are reported on standard error and left out; the exit code is then 1, or 2 when
-    nothing could be scored.
+    Writes CSV with the columns path, score, every score of the detector by name, p_value and flag.
+    The p-value is the share of the export's normal validation images, and this one, that score as
+    high or higher; flag is true for scores above the threshold at --fpr. Both are empty for an
+    export without a calibration.
+
+    An .npz file holds images, or train_images and test_images: uint8, (N, H, W) or (N, H, W, C).
+    Its images are written as parts.npz[12].
+
+    Pictures that cannot be read are reported on standard error and left out; the exit code is then
+    1, or 2 when nothing could be scored.
     """
-    from amatune.data.pictures import find_pictures
-    from amatune.export import load
+    from amatune.export import explain as write_explanations
+    from amatune.export import find_inputs, load, require_explainable
 
     exported = load(export)
-    files = find_pictures(paths)
+    threshold = _threshold(exported, fpr)
+    highest = _highest(explain, explain_top)
+    if explain is not None:
+        require_explainable(exported.detector, explain)
+    inputs = find_inputs(paths)
     scored = failed = 0
-    with _destination(output) as file, _scoring_progress(len(files)) as advance:
-        write = _writer(file, exported.detector.score_names, as_json)
-        for picture in exported.score_files(files):
-            if picture.problem is None:
-                write(picture)
-                scored += 1
-            else:
-                _fail(picture.problem, 1)
-                failed += 1
-            advance()
-        if not scored:
-            raise RequestError(f"nothing was scored: none of {failed} pictures could be read")
+    try:
+        with _destination(output) as file, _scoring_progress(inputs.count) as progress:
+            write = _writer(file, exported.detector.score_names, threshold, as_json)
+            for picture in exported.score_inputs(inputs):
+                if picture.problem is None:
+                    write(picture)
+                    highest.add(picture)
+                    scored += 1
+                else:
+                    progress.say(f"amatune: {picture.problem}")
+                    failed += 1
+                progress.advance()
+            if not scored:
+                raise RequestError(f"nothing was scored: none of {failed} pictures could be read")
+        if explain is not None:
+            write_explanations(exported.detector, highest.pictures(), explain)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
     return 1 if failed else 0
+
+
+def _threshold(exported: "Exported", fpr: float | None) -> float | None:
+    """The score above which pictures are flagged; None when the export cannot tell.
+
+    Raises `RequestError` when a rate was asked for that the export does not support.
+    """
+    from amatune.export import DEFAULT_RATE
+
+    calibration = exported.calibration
+    if calibration is None:
+        if fpr is not None:
+            raise RequestError(
+                f"{exported.folder} was exported without scores of normal images, so that no false "
+                "positive rate can be stated; leave --fpr out"
+            )
+        return None
+    if fpr is None and calibration.smallest_rate > DEFAULT_RATE:
+        _say(
+            Console(stderr=True, highlight=False),
+            f"amatune: flag stays empty, name a rate with --fpr: {calibration.possible_rates}",
+        )
+        return None
+    return calibration.threshold(DEFAULT_RATE if fpr is None else fpr)
+
+
+EXPLAINED = 16  # pictures of --explain, by default
+
+
+def _highest(folder: Path | None, number: int | None) -> "_Highest":
+    """What keeps the pictures to explain. Raises `RequestError` for an impossible number."""
+    if folder is None and number is not None:
+        raise RequestError("--explain-top says how many pictures --explain writes; give both")
+    if number is not None and number < 1:
+        raise RequestError(f"--explain-top must be at least 1, got {number}")
+    return _Highest(0 if folder is None else number or EXPLAINED)
+
+
+class _Highest:
+    """Keeps the pictures with the highest scores, of equal ones the first."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._heap: list[tuple[float, int, ScoredPicture]] = []
+        self._seen = 0
+
+    def add(self, picture: "ScoredPicture") -> None:
+        """Take in a picture that was scored."""
+        self._seen += 1
+        entry = (picture.score or 0.0, -self._seen)
+        if len(self._heap) == self._number and (not self._heap or entry < self._heap[0][:2]):
+            return
+        image = None if picture.image is None else picture.image.copy()
+        kept = (*entry, dataclasses.replace(picture, image=image))
+        if len(self._heap) < self._number:
+            heapq.heappush(self._heap, kept)
+        else:
+            heapq.heapreplace(self._heap, kept)
+
+    def pictures(self) -> list["ScoredPicture"]:
+        """The highest first."""
+        return [picture for *_, picture in sorted(self._heap, reverse=True)]
 
 
 @_command("amatune status", "amatune status zero-one")
@@ -559,6 +671,206 @@ def status(run: _Run = None, runs_dir: _RunsDir = Path(RUNS_DIR)) -> None:
     others = [other.name for other in all_runs(folder.path.parent) if other.path != folder.path]
     if others:
         _say(console, f"Other runs here: {', '.join(others)}")
+
+
+@_command("amatune report", "amatune report zero-one --output zero-one.html")
+def report(
+    run: _Run = None,
+    output: Annotated[
+        Path | None, _plain("FILE", "Write there instead of to RUN/report.html.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
+    ] = None,
+    runs_dir: _RunsDir = Path(RUNS_DIR),
+) -> None:
+    """Write a run's figures and pictures into one HTML file that needs no network.
+
+    Also while the search is under way, and before `amatune best`: then it is about validation
+    images alone, and says so. Test images are shown once `amatune best` has opened them. Nothing
+    is downloaded; without its images a run is reported without pictures.
+    """
+    from amatune.report import make_report
+
+    folder = RunFolder.open(run, runs_dir)
+    target = output or folder.path / "report.html"
+    made = make_report(folder, _data_dir(data_dir))
+    with _destination(target) as file:
+        file.write(made.page)
+    console = _console()
+    for note in made.notes:
+        _say(console, f"note: {note}")
+    _say(console, f"Report: {_near(target)}, {_bytes(target.stat().st_size)}")
+
+
+_FORMATS = ("table", "markdown", "csv", "json")
+_FORMAT = "How to write it: table, markdown, csv (one line per run) or json (everything)."
+_DIFFERENT = "List runs that were tested on different images too, without tests between them."
+
+
+@_command(
+    "amatune compare zero-one zero-one-again",
+    "amatune compare ama deep-svdd runs-of-others/vae --format markdown --output methods.md",
+)
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Names or folders, two or more.")
+    ],
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help=_FORMAT)] = "table",
+    output: Annotated[
+        Path | None, _plain("FILE", "Write there instead of to standard output.")
+    ] = None,
+    different: Annotated[bool, typer.Option("--allow-different-splits", help=_DIFFERENT)] = False,
+    runs_dir: _RunsDir = Path(RUNS_DIR),
+) -> None:
+    """Compare the tested results of runs, also of different methods.
+
+    Shows the chosen settings, test figures over seeds with their intervals, and for every two runs
+    with the same test images whether their test AUROCs differ (DeLong's paired test and the spread
+    over seeds; with more than two runs corrected after Holm). Each run must have been through
+    `amatune best`. Runs with different test images are refused unless --allow-different-splits.
+    """
+    from amatune.tuning.comparison import compare_runs
+
+    if form not in _FORMATS:
+        raise RequestError(f"unknown format {form!r}; known: {', '.join(_FORMATS)}")
+    folders = [RunFolder.open(run, runs_dir) for run in runs]
+    untested = [f for f in folders if not (f.best / "leaderboard.json").exists()]
+    if untested:
+        first = "; ".join(_about(folder, "best", folder.name) for folder in untested)
+        names = ", ".join(folder.name for folder in untested)
+        raise RequestError(f"not tested yet: {names}; call first: {first}")
+    found = compare_runs(folders, allow_different_splits=different)
+    show = {
+        "table": _write_comparison,
+        "markdown": _write_comparison_markdown,
+        "csv": _write_comparison_csv,
+        "json": _write_comparison_json,
+    }[form]
+    with _destination(output) as file:
+        show(found, file)
+    if form == "csv":
+        for warning in found.warnings:
+            print(f"amatune: warning: {warning}", file=sys.stderr)
+    if output is not None:
+        _say(_console(), f"Comparison: {_near(output)}")
+
+
+_COMPARED: dict[str, Callable[["ComparedRun"], str]] = {
+    "run": lambda one: one.name,
+    "method": lambda one: one.board.method,
+    "chosen": lambda one: one.row.configuration,
+    "seeds": lambda one: str(len(one.row.seeds)),
+    "score": lambda one: one.board.primary_score,
+    "test AUROC": lambda one: _figure(one.test.auroc, one.test.auroc_spread),
+    "95% interval": lambda one: f"{one.test.auroc_low:.3f} to {one.test.auroc_high:.3f}",
+    "AUPR": lambda one: _figure(one.test.aupr, one.test.aupr_spread),
+    "FPR at 95% TPR": lambda one: _figure(one.test.fpr95, one.test.fpr95_spread),
+}
+
+
+def _compared_settings(found: "RunComparison") -> tuple[list[list[str]], str]:
+    """Settings that differ, a row each: the name, then the value in every run; and the others."""
+    names = dict.fromkeys(name for one in found.runs for name in one.row.settings)
+    rows, shared = [], {}
+    for name in names:
+        values = [
+            _value(one.row.settings[name]) if name in one.row.settings else "-"
+            for one in found.runs
+        ]
+        if len(set(values)) > 1:
+            rows.append([name, *values])
+        else:
+            shared[name] = values[0]
+    return rows, " ".join(f"{name}={value}" for name, value in shared.items())
+
+
+def _compared_lines(found: "RunComparison") -> list[str]:
+    """What is said below the tables: images, settings in common, verdicts, warnings."""
+    problems = list(dict.fromkeys(one.problem for one in found.runs))
+    _, shared = _compared_settings(found)
+    return [
+        *(f"Problem: {problem}" for problem in problems if len(problems) == 1),
+        *(f"Problem of {one.name}: {one.problem}" for one in found.runs if len(problems) > 1),
+        *([f"The same in all: {shared}"] if shared else []),
+        *(
+            f"{verdict[0].upper()}{verdict[1:]}; standard error of the difference "
+            f"{one.standard_error:.3f}"
+            for one in found.differences
+            for verdict in [one.verdict(len(found.differences))]
+        ),
+        *(f"warning: {warning}" for warning in found.warnings),
+    ]
+
+
+def _write_comparison(found: "RunComparison", file: TextIO) -> None:
+    console = _console(file)
+    table = _table(*_COMPARED)
+    for one in found.runs:
+        table.add_row(*(escape(cell(one)) for cell in _COMPARED.values()))
+    console.print(table)
+    rows, _ = _compared_settings(found)
+    if rows:
+        _say(console)
+        table = _table("setting", *(one.name for one in found.runs))
+        for row in rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    _say(console)
+    for line in _compared_lines(found):
+        _say(console, line)
+    _say(console, f"Side by side: {_tensorboard_of_all([one.run for one in found.runs])}")
+
+
+def _write_comparison_markdown(found: "RunComparison", file: TextIO) -> None:
+    def table(*rows: Sequence[str]) -> None:
+        for number, row in enumerate(rows):
+            cells = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row)
+            print(f"| {' | '.join(cells)} |", file=file)
+            if number == 0:
+                print(f"|{'---|' * len(row)}", file=file)
+        print(file=file)
+
+    table(list(_COMPARED), *([cell(one) for cell in _COMPARED.values()] for one in found.runs))
+    if rows := _compared_settings(found)[0]:
+        table(["setting", *(one.name for one in found.runs)], *rows)
+    for line in _compared_lines(found):
+        print(f"- {line}", file=file)
+    together = _tensorboard_of_all([one.run for one in found.runs])
+    print(f"\n```\n{together}\n```", file=file)
+
+
+def _write_comparison_csv(found: "RunComparison", file: TextIO) -> None:
+    """A line per run: its figures, then for every run the difference from it and Holm's p."""
+    table = csv.writer(file, lineterminator="\n")
+    figures = [f.name for f in dataclasses.fields(found.runs[0].test)]
+    others = [one.name for one in found.runs]
+    table.writerow(
+        ["run", "method", "problem", "test_images", "configuration", "seeds", "score", *figures]
+        + [column for name in others for column in (f"minus {name}", f"p against {name}")]
+        + ["settings"]
+    )
+    for one in found.runs:
+        pairs: list[Any] = []
+        for name in others:
+            pair = found.between(one.name, name)
+            if pair is None:
+                pairs += ["", ""]
+            else:
+                sign = 1 if pair.first == one.name else -1
+                pairs += [sign * pair.difference, pair.p_holm]
+        facts = one.to_dict()
+        table.writerow(
+            [facts[name] for name in ("run", "method", "problem", "test_images", "configuration")]
+            + [facts["seeds"], facts["score"], *(getattr(one.test, name) for name in figures)]
+            + [*pairs, json.dumps(one.row.settings)]
+        )
+
+
+def _write_comparison_json(found: "RunComparison", file: TextIO) -> None:
+    together = _tensorboard_of_all([one.run for one in found.runs])
+    json.dump({**found.to_dict(), "tensorboard": together}, file, indent=2, ensure_ascii=False)
+    print(file=file)
 
 
 @_command("amatune datasets", "amatune datasets cifar10", "amatune datasets --clear-cache")
@@ -904,15 +1216,17 @@ def _model_figures(board: "Leaderboard") -> dict[str, Any]:
     return figures
 
 
-def _model_data(board: "Leaderboard") -> dict[str, Any]:
+def _model_data(board: "Leaderboard", problem: "Problem") -> dict[str, Any]:
     """What a model card says about the images behind the figures."""
-    from amatune.data.protocol import Problem
+    from amatune.export import fingerprint
 
-    problem = Problem.from_dict(board.run.read()["problem"])
+    labelled = problem.train_anomalies()
     return {
         "summary": problem.describe(),
         "request": problem.request.to_dict(),
         "counts": problem.splits.counts(),
+        "training_images": fingerprint(problem.train_images()),
+        **({"training_anomalies": fingerprint(labelled)} if len(labelled) else {}),
         "warnings": [*problem.warnings, *board.warnings],
     }
 
@@ -1236,9 +1550,9 @@ class _PlainView(_View):
             self.say(f"[{self.times()}] {'; '.join(facts)}")
 
 
-def _console() -> Console:
-    """Standard output; in a pipe without colours, and wide enough for a table."""
-    console = Console(highlight=False)
+def _console(file: TextIO | None = None) -> Console:
+    """Standard output or a file; in a pipe without colours, and wide enough for a table."""
+    console = Console(highlight=False, file=file)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console
@@ -1269,11 +1583,19 @@ def _say(console: Console, line: str = "") -> None:
 def _destination(output: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that appears under its name only when it is complete."""
     if output is None:
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError as error:  # `amatune score ... | head`
+            # Nothing more can be written, not even by the interpreter when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise AmatuneError("whoever reads the scores has stopped reading") from error
+        except OSError as error:
+            raise AmatuneError(f"cannot write the scores: {error.strerror or error}") from error
         return
     if output.is_dir() or not output.parent.is_dir():
         raise RequestError(f"cannot write to {output}: name a file in a folder that exists")
-    partial_file = output.with_name(f".{output.name}.partial")
+    partial_file = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
         with partial_file.open("w", encoding="utf-8", newline="") as file:
             yield file
@@ -1281,15 +1603,39 @@ def _destination(output: Path | None) -> Iterator[TextIO]:
     except OSError as error:
         raise AmatuneError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
-        partial_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial_file.unlink(missing_ok=True)
+
+
+class _ScoringProgress:
+    """How far the scoring is, on standard error: a bar, or without a terminal a line now and
+    then."""
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self._bar = bar
+        self._total = total
+        self._done = 0
+        self._task = bar.add_task("pictures", total=total)
+        self._spoke = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays, above the bar."""
+        _say(self._bar.console, line)
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._bar.advance(self._task)
+        now = time.monotonic()
+        if self._bar.disable and now - self._spoke > PROGRESS_SECONDS:
+            self.say(f"{self._done:,} of {self._total:,} pictures scored")
+            self._spoke = now
 
 
 @contextlib.contextmanager
-def _scoring_progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error when that is a terminal; yields what to call per picture."""
+def _scoring_progress(total: int) -> Iterator[_ScoringProgress]:
     with _pictures_bar() as bar:
-        task = bar.add_task("pictures", total=total)
-        yield lambda: bar.advance(task)
+        yield _ScoringProgress(bar, total)
 
 
 def _pictures_bar() -> Progress:
@@ -1300,21 +1646,28 @@ def _pictures_bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _writer(file: TextIO, names: Sequence[str], as_json: bool) -> Callable[["ScoredPicture"], None]:
+def _writer(
+    file: TextIO, names: Sequence[str], threshold: float | None, as_json: bool
+) -> Callable[["ScoredPicture"], None]:
     """What writes one scored picture to `file`: a CSV row, or a line with a JSON object."""
+    from amatune.export import printable
+
     table = csv.writer(file, lineterminator="\n")
     if not as_json:
-        table.writerow(["path", "score", *names])
+        table.writerow(["path", "score", *names, "p_value", "flag"])
 
     def write(picture: "ScoredPicture") -> None:
-        # Six digits: what lies beyond depends on how pictures were batched.
-        scores = {"score": picture.score, **picture.scores}
-        rounded = {name: float(f"{value:.6g}") for name, value in scores.items()}
-        row = {"path": str(picture.path), **rounded}
+        # Six digits: what lies beyond depends on how pictures were batched. The flag is that of
+        # the whole score.
+        scores = {"score": picture.score, **picture.scores, "p_value": picture.p_value}
+        row: dict[str, Any] = {"path": printable(picture.path)}
+        row |= {n: None if v is None else float(f"{v:.6g}") for n, v in scores.items()}
+        flagged = None if threshold is None else (picture.score or 0.0) > threshold
         if as_json:
-            print(json.dumps(row), file=file)
+            print(json.dumps({**row, "flag": flagged}), file=file)
         else:
-            table.writerow(row.values())
+            flag = "" if flagged is None else str(flagged).lower()
+            table.writerow([*row.values(), flag])
 
     return write
 
@@ -1374,11 +1727,26 @@ def _how_to_resume(run: RunFolder) -> str:
     return f"continue with: {_about(run, 'search', '--resume', '--name', run.name)}"
 
 
-def _tensorboard(run: RunFolder) -> str:
+def _tensorboard_folder(run: RunFolder) -> Path:
     from amatune.tuning.search import tensorboard_place
 
-    place = tensorboard_place(run, run.read()["request"].get("storage_path"))
-    return shlex.join(["tensorboard", "--logdir", _near(place)])
+    return tensorboard_place(run, run.read()["request"].get("storage_path"))
+
+
+def _tensorboard(run: RunFolder) -> str:
+    return shlex.join(["tensorboard", "--logdir", _near(_tensorboard_folder(run))])
+
+
+def _tensorboard_of_all(runs: Sequence[RunFolder]) -> str:
+    """The command that shows these runs together: their folder's, or one that names each."""
+    places = [_tensorboard_folder(run) for run in runs]
+    parents = {place.parent.parent for place in places}
+    if len(parents) == 1:
+        (parent,) = parents
+        if {run.path for run in all_runs(parent)} <= {run.path for run in runs}:
+            return shlex.join(["tensorboard", "--logdir", _near(parent)])
+    named = [f"{place.parent.name}:{_near(place)}" for place in places]
+    return shlex.join(["tensorboard", "--logdir_spec", ",".join(named)])
 
 
 if __name__ == "__main__":

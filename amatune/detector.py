@@ -211,7 +211,8 @@ class Detector(ABC):
         It maps float images (B, C, H, W) in [-1, 1] on the device to one (B,) tensor per name in
         `score_names`, in that order; higher = more anomalous, for every name. A score must not
         depend on the other images of the batch, nor scoring change the detector's state. Exports to
-        other formats are made of it: plain tensor operations, no branching on values.
+        other formats are made of it: plain tensor operations, no branching on values, and a batch
+        of any size B (`images.shape[0]`; `len` and `chunk` would fix it).
 
         Raises `RequestError` before `calibrate`.
         """

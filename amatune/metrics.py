@@ -9,10 +9,12 @@ Sources:
     DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988  (variance and paired comparison)
     Sun and Xu, IEEE Signal Processing Letters 21, 2014     (DeLong by midranks, O(N log N))
     Newcombe, Statistics in Medicine 25:559-573, 2006       (an interval that works at AUROC 1)
+    Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005    (conformal p-values)
 """
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -53,6 +55,33 @@ def fpr_at_tpr(normal: ArrayLike, anomaly: ArrayLike, tpr: float = 0.95) -> floa
     wanted = tpr * true_positives[-1] * (1 - 1e-12)  # 0.95 * 20 is 19, not a hair above
     first = int(np.argmax(true_positives >= wanted))
     return float(false_positives[first] / false_positives[-1])
+
+
+def conformal_p_values(calibration: ArrayLike, scores: ArrayLike) -> Scores:
+    """How ordinary scores (k,) are among those of n normal images: (k,) in [1 / (n + 1), 1].
+
+    p = (1 + #{calibration >= score}) / (n + 1). For a normal image exchangeable with those of the
+    calibration, P(p <= a) <= a for every a.
+    """
+    ordered, values = np.sort(_checked("calibration", calibration)), np.asarray(scores, np.float64)
+    at_least = len(ordered) - np.searchsorted(ordered, values, side="left")
+    return np.asarray((1 + at_least) / (len(ordered) + 1), np.float64)
+
+
+def conformal_threshold(calibration: ArrayLike, fpr: float) -> float:
+    """The score above which, strictly, `conformal_p_values` are at most `fpr`.
+
+    Raises `ValueError` unless 1 / (n + 1) <= `fpr` < 1: n normal images support no smaller rate.
+    """
+    ordered = np.sort(_checked("calibration", calibration))
+    # The decimal fraction that was written: 0.29 of 100 is 29, not a hair below.
+    beyond = math.floor(Fraction(str(fpr)) * (len(ordered) + 1)) if 0 < fpr < 1 else 0
+    if beyond < 1:
+        raise ValueError(
+            f"{len(ordered)} normal scores support rates from 1/{len(ordered) + 1} to below 1, "
+            f"got {fpr}"
+        )
+    return float(ordered[len(ordered) - beyond])
 
 
 def auroc_standard_error(normal: ArrayLike, anomaly: ArrayLike) -> float:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.export import export_detector, onnx_bytes
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -37,6 +38,28 @@ def detector() -> AMA:
     small.train_epoch(images)
     small.calibrate(images)
     return small
+
+
+@pytest.fixture(scope="session")
+def onnx_model(detector: AMA) -> bytes:
+    """The detector as an ONNX model: converting takes seconds."""
+    return onnx_bytes(detector)
+
+
+@pytest.fixture
+def convert_once(onnx_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile every export of the detector gets that model."""
+    monkeypatch.setattr("amatune.export.onnx_model.onnx_bytes", lambda _detector: onnx_model)
+
+
+@pytest.fixture
+def exported(detector: AMA, tmp_path: Path, convert_once: None) -> Path:  # noqa: ARG001
+    """The detector in a folder of its own, with the scores of 30 normal images."""
+    scores = detector.score(torch.from_numpy(_images(30)))
+    export_detector(
+        detector, tmp_path / "model", method="ama", figures={}, data={}, normal_scores=scores
+    )
+    return tmp_path / "model"
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -19,12 +20,13 @@ from amatune.data import pictures as reading
 from amatune.data.protocol import ProblemRequest
 from amatune.detectors.ama import AMA
 from amatune.errors import AmatuneError, DivergedError
-from amatune.export import export_detector
 from amatune.runs import RunFolder
 from amatune.tuning.events import RetrainStarted, RetrainUpdate, SearchStarted, State, TrialUpdate
 from amatune.tuning.request import SearchRequest
 
-COMMANDS = ["search", "best", "score", "status", "datasets", "methods", "space"]
+COMMANDS = [
+    *("search", "best", "score", "status", "report", "compare", "datasets", "methods", "space")
+]
 ANSI = "\x1b"
 
 
@@ -36,9 +38,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def model(detector: AMA) -> str:
-    export_detector(detector, "model", method="ama", figures={}, data={})
-    return "model"
+def model(exported: Path) -> str:
+    return exported.name
 
 
 def call(line: str) -> int:
@@ -607,7 +608,7 @@ def test_scores_as_csv(
     captured = capsys.readouterr()
     assert captured.err == ""
     rows = list(csv.DictReader(io.StringIO(captured.out)))
-    assert list(rows[0]) == ["path", "score", "A", "R"]
+    assert list(rows[0]) == ["path", "score", "A", "R", "p_value", "flag"]
     assert [Path(row["path"]).name for row in rows] == [f"{n}.png" for n in range(5)]
     expected = list(amatune.load(model).score_files([pictures]))
     assert [float(row["R"]) for row in rows] == pytest.approx(
@@ -621,7 +622,7 @@ def test_scores_as_json_lines(
 ) -> None:
     assert main(["score", model, str(pictures / "1.png"), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert list(json.loads(line)) == ["path", "score", "A", "R"]
+    assert list(json.loads(line)) == ["path", "score", "A", "R", "p_value", "flag"]
 
 
 def test_scores_go_to_a_file_complete_or_not_at_all(
@@ -698,6 +699,15 @@ def test_search_best_export_score(pictures: Path) -> None:
     assert re.search(r"Test AUROC of A: \d\.\d{3}, 95% interval \d\.\d{3} to \d\.\d{3}", text)
     assert "amatune score model" in text
     assert "digits: classes 0-4 normal" in Path("model/README.md").read_text(encoding="utf-8")
+    config = json.loads(Path("model/config.json").read_text(encoding="utf-8"))
+    assert config["calibration"]["normal_images"] == 50
+    assert config["data"]["training_images"]["shape"] == [582, 1, 12, 12]
+    exported = amatune.load("model")
+    kept = next(Path("runs/tiny/best/models").glob("*/seed1/validation.npz"))
+    chosen = json.loads(Path("runs/tiny/best/leaderboard.json").read_text(encoding="utf-8"))
+    name = next(row["configuration"] for row in chosen["rows"] if row["chosen"])
+    with np.load(kept.parents[2] / name / "seed1" / "validation.npz") as scores:
+        assert np.array_equal(exported.calibration.scores, np.sort(scores["A/normal"]))
 
     assert len(shell(f"score model {pictures}").splitlines()) == 6
 

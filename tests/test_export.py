@@ -1,5 +1,6 @@
 """Exported models: what is written, what is refused, and what loading imports."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from PIL import Image
 import amatune
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DataError, RequestError
-from amatune.export import export_detector, load
+from amatune.export import Calibration, export_detector, fingerprint, load
+from amatune.export.folder import _own_hash
 
 FIGURES = {
     "test AUROC of A": {
@@ -28,29 +30,63 @@ FIGURES = {
     },
     "test AUPR": {"value": 0.75},
 }
-DATA = {"summary": "noise: 32 train", "warnings": ["2 of 9 test normals are copies"]}
+DATA = {
+    "summary": "noise: 32 train",
+    "training_images": {"shape": [3, 1, 12, 12], "sha256": "00ff"},
+    "warnings": ["2 of 9 test normals are copies"],
+}
+
+
+FILES = [
+    "README.md",
+    "calibration.safetensors",
+    "config.json",
+    "model.onnx",
+    "model.safetensors",
+]
+
+pytestmark = pytest.mark.usefixtures("convert_once")
 
 
 @pytest.fixture
-def folder(detector: AMA, tmp_path: Path) -> Path:
-    export_detector(detector, tmp_path / "model", method="ama", figures=FIGURES, data=DATA)
+def normal_scores(detector: AMA) -> np.ndarray:
+    """Of 30 images, float32 (30,), in no order."""
+    images = np.random.default_rng(7).integers(0, 256, (30, 1, 12, 12), np.uint8)
+    return detector.score(torch.from_numpy(images)).numpy()
+
+
+@pytest.fixture
+def folder(detector: AMA, tmp_path: Path, normal_scores: np.ndarray) -> Path:
+    export_detector(
+        detector,
+        tmp_path / "model",
+        method="ama",
+        figures=FIGURES,
+        data=DATA,
+        normal_scores=normal_scores,
+    )
     return tmp_path / "model"
 
 
 def edit(folder: Path, **changes: Any) -> None:
+    """Change config.json and its own hash, as a forger or another version would."""
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    config = {**json.loads(path.read_text()), **changes}
+    config["config_sha256"] = _own_hash(config)
+    path.write_text(json.dumps(config))
+
+
+def replace(folder: Path, name: str, data: bytes) -> None:
+    """Exchange a file and its hash."""
+    (folder / name).write_bytes(data)
+    hashes = json.loads((folder / "config.json").read_text())["sha256"]
+    edit(folder, sha256={**hashes, name: hashlib.sha256(data).hexdigest()})
 
 
 def replace_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    """Exchange the weights and their hash, as a forger or another version would."""
-    import hashlib
-
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     change(tensors)
-    data = safetensors.torch.save(tensors)
-    (folder / "model.safetensors").write_bytes(data)
-    edit(folder, weights_sha256=hashlib.sha256(data).hexdigest())
+    replace(folder, "model.safetensors", safetensors.torch.save(tensors))
 
 
 def test_a_loaded_model_scores_as_the_detector_did(detector: AMA, folder: Path) -> None:
@@ -76,6 +112,8 @@ def test_the_model_card_tells_figures_limits_and_settings(folder: Path) -> None:
     assert "| test AUROC of A | 0.913 ± 0.012 | 0.881 to 0.937 | mean of 3 seeds |" in card
     assert "| test AUPR | 0.750 |  |  |" in card
     assert "noise: 32 train" in card
+    assert "3 of 1 x 12 x 12 (channels, height, width), SHA-256 `00ff`" in card
+    assert "the same images also helped to choose the settings" in card
     assert "Warning: 2 of 9 test normals are copies" in card
     assert "12 x 12 pixels" in card
     assert "| critic_steps | `1` |" in card
@@ -123,7 +161,8 @@ def test_loading_imports_neither_search_tools_nor_pickles(folder: Path, pictures
         "torch.load = pickle.load = pickle.loads = refuse\n"
         "exported = amatune.load(sys.argv[1])\n"
         "print(len(list(exported.score_files([sys.argv[2]]))))\n"
-        "print(sorted({'ray', 'optuna', 'typer', 'rich', 'sklearn'} & sys.modules.keys()))\n"
+        "print(sorted({'ray', 'optuna', 'typer', 'rich', 'sklearn', 'onnx', 'torch._dynamo'}"
+        " & sys.modules.keys()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder), str(pictures)],
@@ -139,9 +178,7 @@ def test_an_earlier_export_is_replaced_whole(detector: AMA, folder: Path) -> Non
     export_detector(detector, folder, method="ama", figures={}, data={})
     assert (folder / "config.json").read_text() != before
     assert sorted(p.name for p in folder.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
+        name for name in FILES if name != "calibration.safetensors"
     ]
     assert [p.name for p in folder.parent.iterdir()] == ["model"]  # nothing temporary is left
     assert load(folder).figures == {}
@@ -202,7 +239,7 @@ def test_an_uncalibrated_detector_is_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_or_file_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="nowhere"):
         load(tmp_path / "nowhere")
-    for name in ("model.safetensors", "config.json"):
+    for name in FILES:
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         with pytest.raises(RequestError, match=name):
@@ -220,13 +257,31 @@ def test_a_missing_folder_or_file_is_named(folder: Path, tmp_path: Path) -> None
     ],
     ids=["truncated", "empty", "one bit flipped", "longer"],
 )
-def test_weights_that_were_changed_are_refused(
-    folder: Path, spoil: Callable[[bytes], bytes]
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_was_changed_is_refused(
+    folder: Path, name: str, spoil: Callable[[bytes], bytes]
 ) -> None:
-    path = folder / "model.safetensors"
+    path = folder / name
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(RequestError, match="SHA-256"):
+    told = "config.json is not readable JSON" if name == "config.json" else f"{name}.*SHA-256"
+    with pytest.raises(RequestError, match=told):
         load(folder)
+
+
+def test_an_edit_of_the_configuration_is_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    text = path.read_text()
+    assert '"value": 0.9134' in text
+    path.write_text(text.replace('"value": 0.9134', '"value": 0.9834'))
+    with pytest.raises(RequestError, match=r"config\.json is not the file that was exported"):
+        load(folder)
+    path.write_text(json.dumps(json.loads(text)))  # laid out in another way
+    assert load(folder).figures == FIGURES
+
+
+def test_files_of_ones_own_do_not_matter(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    assert load(folder).method == "ama"
 
 
 def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
@@ -239,18 +294,107 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
 
 
 def test_weights_in_another_format_are_refused(folder: Path) -> None:
-    import hashlib
-
-    (folder / "model.safetensors").write_bytes(b"not safetensors")
-    edit(folder, weights_sha256=hashlib.sha256(b"not safetensors").hexdigest())
+    replace(folder, "model.safetensors", b"not safetensors")
     with pytest.raises(RequestError, match="does not fit"):
         load(folder)
+
+
+def _saved(**tensors: torch.Tensor) -> bytes:
+    return safetensors.torch.save(tensors)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"not safetensors", "not a calibration"),
+        (_saved(normal_scores=torch.tensor([1.0, torch.nan])), "finite"),
+        (_saved(normal_scores=torch.empty(0)), "finite"),
+        (_saved(normal_scores=torch.ones(2, 2)), r"\(2, 2\)"),
+        (_saved(normal_scores=torch.ones(2, dtype=torch.int64)), "float32"),
+        (_saved(scores=torch.ones(2)), "must hold normal_scores"),
+        (_saved(normal_scores=torch.ones(2), more=torch.ones(2)), "no more"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(folder: Path, data: bytes, told: str) -> None:
+    replace(folder, "calibration.safetensors", data)
+    with pytest.raises(RequestError, match=told):
+        load(folder)
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+def test_the_calibration_is_kept_and_gives_conformal_p_values(
+    folder: Path, normal_scores: np.ndarray, pictures: Path
+) -> None:
+    loaded = load(folder)
+    assert loaded.calibration is not None
+    kept = loaded.calibration.scores
+    assert kept.dtype == np.float32
+    assert np.array_equal(kept, np.sort(normal_scores))
+    for row in loaded.score_files([pictures]):
+        assert row.score is not None
+        assert row.p_value == (1 + sum(s >= row.score for s in normal_scores.tolist())) / 31
+    config = json.loads((folder / "config.json").read_text())
+    assert config["schema_version"] == 2
+    told = config["calibration"]
+    assert told["normal_images"] == 30
+    assert told["smallest_false_positive_rate"] == 1 / 31
+    # 1% would need 99 images.
+    assert [row["false_positive_rate"] for row in told["thresholds"]] == [0.05, 0.1]
+    for row in told["thresholds"]:
+        flagged = normal_scores > np.float32(row["threshold"])
+        p_values = loaded.calibration.p_values(normal_scores)
+        assert np.array_equal(flagged, p_values <= row["false_positive_rate"])
+        assert repr(row["threshold"]) in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_impossible_rates_are_refused() -> None:
+    calibration = Calibration.of([3.0, 1.0, 2.0])
+    assert calibration.threshold(0.25) == 3.0
+    assert calibration.threshold(0.5) == 2.0
+    assert list(calibration.stated()) == []
+    for rate in (0.0, 0.2499, 1.0, -1.0, float("nan")):
+        with pytest.raises(RequestError, match=r"rates from 0\.25 \(1/4\) to below 1"):
+            calibration.threshold(rate)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, float("nan")], [float("inf")], [[1.0], [2.0]]])
+def test_useless_normal_scores_are_refused(detector: AMA, tmp_path: Path, scores: Any) -> None:
+    with pytest.raises(RequestError, match="one or more finite scores"):
+        export_detector(
+            detector, tmp_path / "m", method="ama", figures={}, data={}, normal_scores=scores
+        )
+    assert not (tmp_path / "m").exists()
+
+
+def test_without_normal_scores_there_are_no_p_values(
+    detector: AMA, tmp_path: Path, pictures: Path
+) -> None:
+    export_detector(detector, tmp_path / "m", method="ama", figures={}, data={})
+    loaded = load(tmp_path / "m")
+    assert loaded.calibration is None
+    assert {row.p_value for row in loaded.score_files([pictures])} == {None}
+    card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert "exported without scores of held-out normal images" in card
+
+
+def test_a_fingerprint_is_of_shape_and_bytes() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 3, 2), np.uint8)
+    told = fingerprint(images)
+    assert told["shape"] == [4, 1, 3, 2]
+    assert told["sha256"] == hashlib.sha256(b"(4, 1, 3, 2)" + images.tobytes()).hexdigest()
+    assert fingerprint(images.transpose(0, 1, 3, 2)) != told
+    turned = np.asfortranarray(images)
+    assert fingerprint(turned) == told
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"schema_version": 2}, "schema version 2"),
+        ({"schema_version": 1}, "schema version 1, this amatune reads 2"),
+        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": True}, "schema version True"),
         ({"schema_version": None}, "schema version None"),
         ({"kind": "other"}, "does not describe an exported model"),
         ({"method": "amma"}, "did you mean 'ama'"),
@@ -261,7 +405,10 @@ def test_weights_in_another_format_are_refused(folder: Path) -> None:
         ({"image_shape": [1, 28]}, "unusable image_shape"),
         ({"image_shape": [1, 28, "28"]}, "unusable image_shape"),
         ({"image_shape": [1, 4, 4]}, "too small"),
-        ({"weights_sha256": 5}, "unusable weights_sha256"),
+        ({"sha256": 5}, "unusable sha256"),
+        ({"sha256": {}}, "unusable sha256"),
+        ({"sha256": {"model.safetensors": 5}}, "unusable sha256"),
+        ({"figures": [], "data": None}, "unusable figures, data"),
     ],
 )
 def test_a_configuration_that_was_edited_is_refused(
@@ -272,7 +419,16 @@ def test_a_configuration_that_was_edited_is_refused(
         load(folder)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b""])
+def test_hashes_lead_to_no_other_file(folder: Path) -> None:
+    secret = folder.parent / "secret"
+    secret.write_bytes(b"x")
+    hashes = json.loads((folder / "config.json").read_text())["sha256"]
+    edit(folder, sha256={**hashes, "../secret": hashlib.sha256(b"x").hexdigest()})
+    with pytest.raises(RequestError, match="unusable sha256"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"", b"[" * 100_000])
 def test_a_configuration_that_is_no_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(RequestError, match=r"config\.json"):

@@ -21,7 +21,8 @@ BELOW_TUNING = {
     *("data", "runs", "metrics", "version"),
 }
 ARROWS: dict[str, set[str]] = {
-    "version": {"export"},  # amatune/__init__.py: the version, and `amatune.load` on demand
+    # amatune/__init__.py: the version, and `load` and `AnomalyDetector` on demand
+    "version": {"export", "estimator"},
     "errors": set(),
     "detector": {"errors"},
     "core": {"errors", "detector"},
@@ -33,7 +34,9 @@ ARROWS: dict[str, set[str]] = {
     "runs": {"errors", "data"},
     "tuning": BELOW_TUNING,
     "export": BELOW_TUNING,
-    "cli": {*BELOW_TUNING, "tuning", "export"},
+    "estimator": BELOW_TUNING,
+    "report": {"version", "errors", "metrics", "runs", "data", "detector", "registry", "tuning"},
+    "cli": {*BELOW_TUNING, "tuning", "export", "report"},
     "search_spaces": set(),
     "trainables": {*BELOW_TUNING, "tuning", "search_spaces"},
 }
@@ -42,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
 RESERVED = {
     "ray": {"tuning", "trainables"},
     "optuna": {"tuning", "trainables"},
+    "onnx": {"export"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
@@ -49,6 +53,7 @@ RESERVED = {
 RESTRICTED: dict[str, set[str]] = {
     "errors": set(),
     "detector": {"torch"},
+    "estimator": {"numpy", "torch", "sklearn"},
     "core": {"torch"},
     "metrics": {"numpy"},
     "data": {"numpy", "torch", "torchvision", "PIL", "sklearn", "scipy"},
@@ -144,9 +149,14 @@ def test_arrows(path: Path) -> None:
         ("amatune/tuning/search.py", "import search_spaces", "search_spaces"),
         ("amatune/tuning/search.py", "from amatune.export import load", "amatune.export"),
         ("amatune/tuning/search.py", "from rich.live import Live", "rich.live"),
-        ("amatune/export.py", "import ray.tune", "ray.tune"),
-        ("amatune/export.py", "from amatune.tuning import search", "amatune.tuning.search"),
+        ("amatune/export/folder.py", "import ray.tune", "ray.tune"),
+        ("amatune/export/folder.py", "from amatune.tuning import job", "amatune.tuning.job"),
+        ("amatune/estimator.py", "import optuna", "optuna"),
+        ("amatune/estimator.py", "from amatune.export import load", "amatune.export"),
         ("amatune/cli.py", "import optuna", "optuna"),
+        ("amatune/report.py", "import optuna", "optuna"),
+        ("amatune/report.py", "from amatune.export import load", "amatune.export"),
+        ("amatune/tuning/figures.py", "import amatune.report", "amatune.report"),
         ("amatune/metrics.py", "from scipy import stats", "scipy"),
         ("amatune/data/protocol.py", "import amatune.runs", "amatune.runs"),
         ("search_spaces/ama.py", "import amatune", "amatune"),

@@ -221,3 +221,32 @@ def test_interval_of_nothing_but_ties_and_other_levels():
 def test_impossible_arguments_are_refused(call):
     with pytest.raises(ValueError, match=r"must be|needs|need"):
         call()
+
+
+@settings(max_examples=100)
+@given(SCORES, SCORES, st.integers(1, 99))
+def test_conformal_p_values_and_thresholds_say_the_same(calibration, scores, percent):
+    p_values = metrics.conformal_p_values(calibration, scores)
+    n = len(calibration)
+    counts = [sum(c >= s for c in calibration) for s in scores]
+    assert p_values.tolist() == [(1 + count) / (n + 1) for count in counts]
+    if percent * (n + 1) < 100:
+        with pytest.raises(ValueError, match=f"support rates from 1/{n + 1}"):
+            metrics.conformal_threshold(calibration, percent / 100)
+        return
+    threshold = metrics.conformal_threshold(calibration, percent / 100)
+    flagged = [100 * (1 + count) <= percent * (n + 1) for count in counts]  # p <= rate, exactly
+    assert [score > threshold for score in scores] == flagged
+
+
+def test_conformal_rates_hold_and_are_as_large_as_they_may_be():
+    """Over many draws of 39 + 1 scores, 5% of the new ones are flagged: 2/40 exactly."""
+    draws = np.random.default_rng(0).normal(size=(4000, 40))
+    flagged = [new > metrics.conformal_threshold(rest, 0.05) for new, *rest in draws]
+    assert np.mean(flagged) == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 4000))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan, math.inf, 0.24])
+def test_a_rate_that_three_scores_do_not_support(rate):
+    with pytest.raises(ValueError, match="3 normal scores support rates from 1/4"):
+        metrics.conformal_threshold([1.0, 2.0, 3.0], rate)

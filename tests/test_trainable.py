@@ -291,16 +291,11 @@ def test_hyperparameters_are_in_tensorboard_also_of_a_stopped_trial(tmp_path):
             if value.metadata.plugin_data.plugin_name == "hparams":
                 content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
                 found[value.tag] = content
-    assert set(found) == {
-        "_hparams_/experiment",
-        "_hparams_/session_start_info",
-        "_hparams_/session_end_info",
-    }
+    # No description of the experiment: TensorBoard would use one run's for all of them.
+    assert set(found) == {"_hparams_/session_start_info", "_hparams_/session_end_info"}
     settings = found["_hparams_/session_start_info"].session_start_info.hparams
     assert settings["quality"].number_value == 0.25
     assert settings["list"].string_value == "(1, 2)"
-    metric = found["_hparams_/experiment"].experiment.metric_infos[0]
-    assert metric.name.tag == "auroc"
 
 
 @pytest.mark.parametrize("method", method_names())

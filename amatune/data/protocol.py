@@ -286,21 +286,7 @@ class Problem:
 
     def describe(self) -> str:
         """One line: what is normal, what is not, how many."""
-        counts = self.splits.counts()
-        normal = _normal_classes(self.request)
-        what = self.request.dataset
-        if normal:
-            what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
-        if self.request.ood:
-            what += f"{',' if normal else ''} against {', '.join(self.request.ood)}"
-        of = f" of {', '.join(self.request.test_ood)}" if self.request.test_ood else ""
-        added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
-        extra = "".join(f" + {counts[n]} {k} anomalies" for k, n in added.items() if n in counts)
-        return (
-            f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
-            f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
-            f"test {counts['test_normals']} + {counts['test_anomalies']}{of}"
-        )
+        return describe(self.request, self.splits.counts())
 
     def to_dict(self) -> dict[str, Any]:
         """All that `from_dict` needs, as JSON values."""
@@ -519,6 +505,24 @@ def make_problem(request: ProblemRequest) -> Problem:
         )
     problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
     return problem
+
+
+def describe(request: ProblemRequest, counts: Mapping[str, int]) -> str:
+    """A problem in one line, from its request and the images per split; opens no source."""
+    normal = _normal_classes(request)
+    what = request.dataset
+    if normal:
+        what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
+    if request.ood:
+        what += f"{',' if normal else ''} against {', '.join(request.ood)}"
+    of = f" of {', '.join(request.test_ood)}" if request.test_ood else ""
+    added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
+    extra = "".join(f" + {counts[n]} {k} anomalies" for k, n in added.items() if n in counts)
+    return (
+        f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
+        f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
+        f"test {counts['test_normals']} + {counts['test_anomalies']}{of}"
+    )
 
 
 def share_out(total: int, available: Sequence[int]) -> list[int]:

@@ -11,7 +11,6 @@ lie in the data folder.
 import dataclasses
 import hashlib
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -21,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from amatune.data.archives import NPZ_ERRORS, is_image_batch, read_header
 from amatune.data.cache import PictureCache
 from amatune.data.pictures import (
     MIN_SIDE,
@@ -271,7 +271,7 @@ class _NpzSource(Source):
                 self._shapes = {part: self._image_header(archive, part) for part in PARTS}
         except FileNotFoundError:
             raise DataError(f"no such file: {self.location}") from None
-        except _NPZ_ERRORS as error:
+        except NPZ_ERRORS as error:
             raise self._damaged(error) from error
         if self._shapes["train"][1:] != self._shapes["test"][1:]:
             raise DataError(
@@ -326,19 +326,16 @@ class _NpzSource(Source):
             held = ", ".join(name.removesuffix(".npy") for name in self._members) or "nothing"
             raise DataError(f"{self.name} has no {key!r}, it holds {held}; {_NPZ_RULE}")
         with archive.open(f"{key}.npy") as member:
-            version = np.lib.format.read_magic(member)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+            header = read_header(member)
+        shape, dtype = header.shape, header.dtype
         found = f"{self.name}: {key} is {dtype} of shape {shape}"
-        if dtype != np.uint8 or not _is_image_batch(shape):
+        if dtype != np.uint8 or not is_image_batch(shape):
             raise DataError(f"{found}; {_NPZ_RULE}")
         if shape[0] == 0:
             raise DataError(f"{found}: there are no images in it")
         if min(shape[1:3]) < MIN_SIDE:
             raise DataError(f"{found}; images need at least {MIN_SIDE} pixels a side")
-        return tuple(shape)
+        return shape
 
     def _read_labels(self) -> dict[Part, list[str]]:
         """The class of every image, or nothing unless both parts have labels."""
@@ -364,7 +361,7 @@ class _NpzSource(Source):
             with np.load(self._path, allow_pickle=False) as archive:
                 values: NDArray[Any] = archive[key]
                 return values
-        except _NPZ_ERRORS as error:
+        except NPZ_ERRORS as error:
             raise self._damaged(error, key) from error
 
     def _damaged(self, error: Exception, key: str = "") -> DataError:
@@ -372,7 +369,6 @@ class _NpzSource(Source):
         return DataError(f"cannot read {what}, it is damaged or no NumPy archive: {error}")
 
 
-_NPZ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _NPZ_RULE = (
     "an archive needs train_images and test_images, uint8, (N, H, W) or (N, H, W, C) with C 1 or 3"
 )
@@ -380,10 +376,6 @@ _NPZ_RULE = (
 
 def _is_ours(member: zipfile.ZipInfo) -> bool:
     return member.filename in {f"{p}_{what}.npy" for p in PARTS for what in ("images", "labels")}
-
-
-def _is_image_batch(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
 
 
 class _FolderSource(Source):

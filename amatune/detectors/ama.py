@@ -30,7 +30,7 @@ Scores are higher for more anomalous images.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
@@ -193,6 +193,12 @@ class _Pairs(NamedTuple):
         )
 
 
+class _Optimisation(NamedTuple):
+    critic: torch.optim.Adam
+    autoencoder: torch.optim.Adam
+    schedules: list[torch.optim.lr_scheduler.MultiStepLR]
+
+
 def _pair(left: Tensor, right: Tensor, mirrored: bool) -> Tensor:
     """What the critic sees of (left, right), both (N, C, H, W): (N, 2C, H, W) when mirrored,
     `right` alone otherwise, so that D(x, x') becomes D(x')."""
@@ -213,8 +219,9 @@ class _RScore(nn.Module):
         rebuilt = self.decoder(self.encoder(images))
         # One pass for both: an image's score must not depend on how the pass is split.
         pairs = [_pair(images, other, self.mirrored) for other in (images, rebuilt)]
-        same, other = self.critic.features(torch.cat(pairs)).chunk(2)
-        return r_score(same, other)
+        features, count = self.critic.features(torch.cat(pairs)), images.shape[0]
+        # Slices: `chunk` has no counterpart in ONNX when the batch may have any size.
+        return r_score(features[:count], features[count:])
 
 
 class _Scorer(nn.Module):
@@ -305,11 +312,23 @@ class AMA(Detector):
             for network in self._networks().values():
                 network.to(memory_format=torch.channels_last)
 
+        # Until a batch has been seen, codes are taken to sit where a standard normal puts them.
+        self.code_norm = torch.tensor(math.sqrt(self.latent_dim), device=self.device)
+        self.r_mean: Tensor | None = None  # of R over normal training images, set by `calibrate`
+        self.r_std: Tensor | None = None
+        self._captured: dict[tuple[object, ...], CapturedStep] = {}
+
+    @cached_property
+    def _optimisation(self) -> "_Optimisation":
+        """Optimisers and their schedules, made when training needs them.
+
+        Scoring does not, and making one imports the whole of torch's compiler, which takes longer
+        than scoring a thousand pictures.
+        """
+        config = self.config
         betas = (config.beta1, config.beta2)
-        self.critic_optimizer = self._adam(
-            [{"params": list(self.critic.parameters()), "betas": betas}]
-        )
-        self.autoencoder_optimizer = self._adam(
+        critic = self._adam([{"params": list(self.critic.parameters()), "betas": betas}])
+        autoencoder = self._adam(
             [
                 {"params": list(self.decoder.parameters()), "betas": betas},
                 {
@@ -319,15 +338,26 @@ class AMA(Detector):
             ]
         )
         milestones = [max(1, round(share * config.epochs)) for share in config.milestones]
-        self.schedules = [
+        schedules = [
             torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.lr_decay)
-            for optimizer in (self.critic_optimizer, self.autoencoder_optimizer)
+            for optimizer in (critic, autoencoder)
         ]
-        # Until a batch has been seen, codes are taken to sit where a standard normal puts them.
-        self.code_norm = torch.tensor(math.sqrt(self.latent_dim), device=self.device)
-        self.r_mean: Tensor | None = None  # of R over normal training images, set by `calibrate`
-        self.r_std: Tensor | None = None
-        self._captured: dict[tuple[object, ...], CapturedStep] = {}
+        return _Optimisation(critic, autoencoder, schedules)
+
+    @property
+    def critic_optimizer(self) -> torch.optim.Adam:
+        """Adam of D."""
+        return self._optimisation.critic
+
+    @property
+    def autoencoder_optimizer(self) -> torch.optim.Adam:
+        """Adam of G and E, in this order."""
+        return self._optimisation.autoencoder
+
+    @property
+    def schedules(self) -> list[torch.optim.lr_scheduler.MultiStepLR]:
+        """Of the learning rates of both optimisers."""
+        return self._optimisation.schedules
 
     def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
         """On a GPU, one kernel per step that never waits for the host."""

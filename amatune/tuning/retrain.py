@@ -64,7 +64,7 @@ from amatune.tuning.model import load_model, read_facts, save_model
 from amatune.tuning.objective import set_bounds, validation_auroc
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.room import Room, find_room
-from amatune.tuning.scores import load_scores, save_scores
+from amatune.tuning.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.tuning.search import (
     gpu_share,
     saved_request,
@@ -83,9 +83,6 @@ __all__ = [
     "read_leaderboard",
     "run_best",
 ]
-
-VALIDATION = "validation.npz"
-TEST = "test.npz"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+# Names of the files beside a detector, by the images that were scored.
+VALIDATION = "validation.npz"
+TEST = "test.npz"
+
 Scores = Mapping[str, Mapping[str, np.ndarray]]  # score name -> {"normal", "anomaly"} -> (N,)
 
 
@@ -23,9 +27,13 @@ def save_scores(path: Path, scores: Scores) -> None:
 
 
 def load_scores(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Read what `save_scores` wrote."""
+    """Read what `save_scores` wrote.
+
+    Raises `OSError`, `ValueError` or `zipfile.BadZipFile` when the file is not there or not whole.
+    """
     scores: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here: `np.load` leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         for key in arrays.files:
             name, _, side = key.rpartition("/")
             scores.setdefault(name, {})[side] = arrays[key]

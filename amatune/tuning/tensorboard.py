@@ -5,7 +5,13 @@
     auroc                         the primary one, which the search maximises
     images/normal, images/anomaly validation images above their reconstructions
     score/<score>/<set>           histograms: training, normal, anomaly
-    HParams                       the settings against `auroc`
+    HParams                       the settings against the curves' last values
+    Custom Scalars                all losses in one chart, the AUROCs of all scores in another
+
+HParams shows every training below the folder that TensorBoard is given, also those of several runs.
+It would take the columns of the first description of an experiment that it finds for all of them,
+so none is written: TensorBoard then makes the columns itself, of all settings that any training
+has, with their types.
 
 Pictures and histograms are written PICTURES times in a training, so that a trial's folder stays at
 a few megabytes.
@@ -17,7 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -25,10 +33,19 @@ from amatune.detector import Detector, to_unit_range
 
 PICTURES = 8  # times in a full training
 GRID_SIDE = 512  # pixels: large images are shown fewer at a time
+PICTURE_SIDE = 96  # pixels: larger images are shown smaller
+
+# TensorBoard merges the equal layouts of all trainings. Tags are regular expressions.
+LAYOUT = {
+    "Training": {
+        "losses": ["Multiline", ["loss/.+"]],
+        "validation AUROC of each score": ["Multiline", ["auroc/.+"]],
+    }
+}
 
 
 class TrainingLog:
-    """Event files of one training in `folder`.
+    """Event files of one training in `folder`, which is RUN/tensorboard/NAME.
 
     `epoch` is the number of epochs that are done already: what an interrupted training wrote about
     later ones is hidden by TensorBoard.
@@ -38,12 +55,19 @@ class TrainingLog:
         self._writer = SummaryWriter(str(folder), purge_step=epoch + 1 if epoch else None)
         self._every = max(1, round(epochs / PICTURES))
         self._epochs = epochs
-        plain = {name: _plain(value) for name, value in settings.items()}
-        # In the training's own folder: `SummaryWriter.add_hparams` makes another one below it. The
-        # first two parts are written now, so that a training that is stopped shows up as well.
-        parts: Any = hparams(plain, {"auroc": 0.0})  # type: ignore[no-untyped-call]
-        *beginning, self._end = parts
-        self._add(*beginning)
+        # What is not set is left out: one word among numbers would make the column one of words.
+        plain = {name: _plain(value) for name, value in settings.items() if value is not None}
+        # In the training's own folder: `SummaryWriter.add_hparams` makes another one below it.
+        # The beginning is written now, so that a training that is stopped shows up as well.
+        own, run = Path(folder).name, Path(folder).parent.parent.name
+        parts: Any = hparams({"run": run, **plain}, {"auroc": 0.0})  # type: ignore[no-untyped-call]
+        _experiment, beginning, self._end = parts
+        plugin = beginning.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        content.session_start_info.group_name = f"{own} {run}"  # the first column of the table
+        plugin.content = content.SerializeToString()
+        self._add(beginning)
+        self._writer.add_custom_scalars(LAYOUT)
 
     def shows_pictures(self, epoch: int) -> bool:
         """Whether this epoch is one of those that get pictures and histograms."""
@@ -62,12 +86,12 @@ class TrainingLog:
     def reconstructions(self, epoch: int, detector: Detector, images: Mapping[str, Tensor]) -> None:
         """One grid per set of images (N, C, H, W): originals above, reconstructions below."""
         for name, all_images in images.items():
-            count = max(2, min(8, GRID_SIDE // max(all_images.shape[-2:])))
-            originals = all_images[:count]
+            side = min(PICTURE_SIDE, max(all_images.shape[-2:]))
+            originals = all_images[: min(8, GRID_SIDE // side)]
             rebuilt = detector.reconstruct(originals)
             if rebuilt is None:
                 return
-            rows = [to_unit_range(originals).cpu(), rebuilt.float().cpu().clamp(-1, 1)]
+            rows = [_small(row) for row in (to_unit_range(originals), rebuilt.clamp(-1, 1))]
             strips = [torch.cat(list(row), dim=-1) for row in rows]  # each (C, H, count * W)
             grid = torch.cat(strips, dim=-2).add(1).div(2)
             self._writer.add_image(f"images/{name}", grid, epoch)
@@ -83,11 +107,23 @@ class TrainingLog:
         self._add(self._end)
         self._writer.close()
 
-    def _add(self, *summaries: Any) -> None:
+    def _add(self, summary: Any) -> None:
         writer: Any = self._writer.file_writer
-        for summary in summaries:
-            writer.add_summary(summary)
+        writer.add_summary(summary)
 
 
-def _plain(value: Any) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+def _small(images: Tensor) -> Tensor:
+    """float32 (N, C, H, W) on the CPU, at most PICTURE_SIDE high and wide."""
+    images = images.float().cpu()
+    factor = PICTURE_SIDE / max(images.shape[-2:])
+    if factor >= 1:
+        return images
+    size = [max(1, round(side * factor)) for side in images.shape[-2:]]
+    return functional.interpolate(images, size, mode="area")
+
+
+def _plain(value: Any) -> int | float | str:
+    """A number, or a word that HParams can filter by."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, int | float | str) else str(value)

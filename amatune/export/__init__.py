@@ -1,0 +1,51 @@
+"""Exported detectors: a folder that scores pictures without a search's tools.
+
+    export/  model.safetensors        weights and calibration of the detector, by flat name
+             calibration.safetensors  scores of held-out normal images, for p-values and thresholds;
+                                      left out where the detector was exported without any
+             model.onnx               the same detector for other programs: uint8 images in, every
+                                      score out
+             config.json              schema version, method, settings, preprocessing, calibration,
+                                      thresholds, figures, data, SHA-256 of every other file
+             README.md                model card: data, settings, figures, limits, how to use it
+
+    import amatune
+    exported = amatune.load("export")
+    for picture in exported.score_files(["photos/"]):
+        print(picture.path, picture.score, picture.p_value)    # higher score = more anomalous
+
+Loading reads no pickle, and imports neither Ray nor Optuna nor ONNX. A file that is not the one
+that was exported is refused.
+"""
+
+from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
+from amatune.export.explain import explain, require_explainable
+from amatune.export.folder import (
+    SCHEMA_VERSION,
+    export_detector,
+    fingerprint,
+    load,
+    require_replaceable,
+)
+from amatune.export.onnx_model import TOLERANCE, onnx_bytes
+from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
+
+__all__ = [
+    "DEFAULT_RATE",
+    "SCHEMA_VERSION",
+    "STATED_RATES",
+    "TOLERANCE",
+    "Calibration",
+    "Exported",
+    "Inputs",
+    "ScoredPicture",
+    "explain",
+    "export_detector",
+    "find_inputs",
+    "fingerprint",
+    "load",
+    "onnx_bytes",
+    "printable",
+    "require_explainable",
+    "require_replaceable",
+]

@@ -1,0 +1,170 @@
+"""The model card of an export."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from amatune.detector import Detector
+from amatune.export.calibration import DEFAULT_RATE
+
+_OVER_SEEDS = """\
+A figure with a spread is the mean and standard deviation over several trainings, each from a seed
+of its own; this model is the one of them that did best on validation images.
+
+"""
+
+_NO_THRESHOLDS = """\
+This model was exported without scores of held-out normal images: choose a threshold on pictures of
+your own, by the false alarms you can afford.
+"""
+
+
+def model_card(config: Mapping[str, Any], detector: Detector) -> str:
+    """README.md of an export, from the contents of its config.json."""
+    channels, height, width = detector.image_shape
+    colour = "grey" if channels == 1 else "RGB"
+    data, tolerance = config["data"], config["onnx"]["tolerance"]
+    figures = "\n".join(
+        f"| {name} | {_value(f)} | {_interval(f)} | {f.get('note', '')} |"
+        for name, f in config["figures"].items()
+    )
+    warnings = "".join(f"- Warning: {warning}\n" for warning in data.get("warnings", []))
+    spreads = [figure.get("spread") for figure in config["figures"].values()]
+    seeds = "" if all(spread is None for spread in spreads) else _OVER_SEEDS
+    settings = "\n".join(f"| {k} | `{json.dumps(v)}` |" for k, v in config["config"].items())
+    return f"""# {detector.name} anomaly detector
+
+{detector.summary}.
+Trained on images of what is normal, it gives every picture a score; the higher, the less it looks
+like them.
+
+- Data: {data.get("summary", "not stated")}
+- Training images: {_training(data)}
+- Input: {colour} pictures, brought to {width} x {height} pixels
+- Scores: {_names(detector)}
+- Made by: amatune {config["amatune_version"]}
+{warnings}
+## Figures
+
+| figure | value | 95% interval | note |
+|---|---|---|---|
+{figures or "| none was measured | | | |"}
+
+{seeds}AUROC is the probability that an anomaly scores higher than a normal image; 0.5 is chance.
+The intervals cover the choice of test images, not a change of their source.
+
+## Thresholds
+
+{_thresholds(config["calibration"])}
+## Use
+
+```
+amatune score FOLDER_OF_THIS_FILE pictures/ --output scores.csv
+```
+
+```python
+import amatune
+
+exported = amatune.load("FOLDER_OF_THIS_FILE")
+for picture in exported.score_files(["pictures/"]):
+    print(picture.path, picture.score, picture.p_value)
+```
+
+Without amatune, with numpy, pillow and onnxruntime:
+
+```python
+{_onnx_example(config, detector)}
+```
+
+`model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
+scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
+above. Pillow resizes slightly differently than amatune does: pictures that are not
+{width} x {height} already may score a little differently.
+
+Every file here is checked when amatune loads the model, this one too: keep notes of your own in
+another file.
+
+## Limits
+
+- A score has no unit.
+- The figures hold for the anomalies named above. Other kinds may be easier or harder, and pictures
+  from another camera, crop or lighting can score as anomalies although nothing is wrong.
+- Pictures are resized as in training; details smaller than a pixel of {width} x {height} are lost.
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+def _training(data: Mapping[str, Any]) -> str:
+    training = data.get("training_images")
+    if not training:
+        return "not stated"
+    count, *shape = training["shape"]
+    size = " x ".join(map(str, shape))
+    return f"{count:,} of {size} (channels, height, width), SHA-256 `{training['sha256']}`"
+
+
+def _names(detector: Detector) -> str:
+    names = [f"`{name}`" for name in detector.score_names]
+    return f"{', '.join(names)}; `{detector.primary_score}` is the one in use"
+
+
+def _thresholds(calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return _NO_THRESHOLDS
+    normals, score = calibration["normal_images"], calibration["score"]
+    rows = "\n".join(
+        f"| {row['false_positive_rate']:.0%} | `{row['threshold']!r}` |"
+        for row in calibration["thresholds"]
+    )
+    table = f"| false positive rate | threshold |\n|---|---|\n{rows}\n\n" if rows else ""
+    return f"""\
+A picture is flagged when its {score} is above the threshold.
+
+{table}They come from the scores of {normals} normal validation images that the model did not learn
+from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
+higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
+
+The rates are approximate: the same images also helped to choose the settings, and {normals} are a
+sample. They hold for pictures like the validation images; from another camera, crop or lighting,
+more may be flagged.
+"""
+
+
+def _onnx_example(config: Mapping[str, Any], detector: Detector) -> str:
+    channels, height, width = detector.image_shape
+    mode, axes = ("L", "[None]") if channels == 1 else ("RGB", ".transpose(2, 0, 1)")
+    names = list(detector.score_names)
+    calibration = config["calibration"] or {"thresholds": []}
+    rows = calibration["thresholds"]
+    row = next((row for row in rows if row["false_positive_rate"] >= DEFAULT_RATE), None)
+    flag = ""
+    if row is not None:
+        rate = f"{row['false_positive_rate']:.0%}"
+        flag = f"\nprint(score > {row['threshold']!r})  # flagged, at about {rate} false positives"
+    return f"""\
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+picture = Image.open("picture.png").convert("{mode}")
+picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)
+images = np.asarray(picture, np.uint8){axes}[None]  # (1, {channels}, {height}, {width}), any number
+session = onnxruntime.InferenceSession("FOLDER_OF_THIS_FILE/model.onnx")
+scores = dict(zip({names!r}, session.run({names!r}, {{"images": images}})))
+score = scores["{detector.primary_score}"]  # one per image{flag}"""
+
+
+def _value(figure: Mapping[str, Any]) -> str:
+    spread = figure.get("spread")
+    return f"{figure['value']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure.get("low") is None or figure.get("high") is None:
+        return ""
+    return f"{figure['low']:.3f} to {figure['high']:.3f}"

@@ -1,0 +1,188 @@
+"""An exported detector at work: pictures, folders of them and NumPy archives in, scores out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amatune.data.archives import ImageArray, find_arrays
+from amatune.data.pictures import Pixels, find_pictures, read_pictures
+from amatune.detector import Detector, ImageShape
+from amatune.errors import DataError
+from amatune.export.calibration import Calibration
+
+BATCH = 256  # images in memory at a time, and as many again that are being read
+
+
+@dataclass(frozen=True)
+class ScoredPicture:
+    """The scores of one picture, or the reason why there are none."""
+
+    path: Path  # of an image in an archive: parts.npz[12], parts.npz:test_images[12]
+    score: float | None  # the detector's primary score, higher = more anomalous
+    scores: dict[str, float]  # every score by name
+    problem: str | None = None  # why it could not be scored
+    p_value: float | None = None  # among the calibration's normal images; None without one
+    # What the detector saw, uint8 (C, H, W): part of a batch, so copy it to keep it.
+    image: Pixels | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be scored, found but not read: see `find_inputs`."""
+
+    sources: tuple[Path | ImageArray, ...]  # sorted by path
+    broken: tuple[ScoredPicture, ...]  # archives whose headers cannot be read
+
+    @property
+    def count(self) -> int:
+        """Pictures and images, as far as headers tell, and broken archives."""
+        arrays = [source for source in self.sources if isinstance(source, ImageArray)]
+        found = sum(array.shape[0] for array in arrays)
+        return found + len(self.sources) - len(arrays) + len(self.broken)
+
+
+def find_inputs(paths: Iterable[str | Path]) -> Inputs:
+    """Picture files, those below folders, and the image arrays of .npz files named by themselves.
+
+    Each is found once, sorted by path. Raises `DataError` for a path that does not exist, for a
+    file that is neither, and when nothing is found.
+    """
+    asked = [Path(path).expanduser() for path in paths]
+    archives = sorted({path for path in asked if path.suffix.lower() == ".npz" and path.is_file()})
+    others = [path for path in asked if path not in archives]
+    sources: list[Path | ImageArray] = []
+    if others or not archives:
+        sources += find_pictures(others)
+    broken = []
+    for path in archives:
+        try:
+            sources += find_arrays(path)
+        except DataError as error:
+            broken.append(ScoredPicture(path, None, {}, str(error)))
+    return Inputs(tuple(sorted(sources, key=_place)), tuple(broken))
+
+
+def _place(source: Path | ImageArray) -> tuple[str, str]:
+    if isinstance(source, ImageArray):
+        return source.path.as_posix(), source.key
+    return source.as_posix(), ""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images that were read, and in their places what could not be."""
+
+    images: Pixels  # (n, C, H, W)
+    paths: list[Path]  # of n images and of those that could not be read
+    problems: dict[Path, str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A detector read back from its folder, ready to score."""
+
+    folder: Path
+    method: str
+    detector: Detector
+    figures: dict[str, Any]  # as passed to `export_detector`
+    data: dict[str, Any]
+    calibration: Calibration | None = None  # None: exported without one
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(C, H, W) every picture is brought to."""
+        return self.detector.image_shape
+
+    def score_files(
+        self, paths: Iterable[str | Path], batch_size: int = BATCH
+    ) -> Iterator[ScoredPicture]:
+        """Score picture files, those in folders, and the images of .npz files, in order of paths.
+
+        An archive holds `images`, or `train_images` and `test_images`: uint8, (N, H, W) or
+        (N, H, W, C). At most two batches of images are in memory. What cannot be read, or has no
+        finite score, is reported in its place and does not stop the others. Raises `DataError`
+        when there is nothing to score.
+        """
+        yield from self.score_inputs(find_inputs(paths), batch_size)
+
+    def score_inputs(self, inputs: Inputs, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
+        """`score_files` of what has been found already."""
+        yield from inputs.broken
+        for batch in _read_ahead(_batches(inputs.sources, self.image_shape, batch_size)):
+            yield from self._score_batch(batch)
+
+    def _score_batch(self, batch: _Batch) -> Iterator[ScoredPicture]:
+        scores = self.detector.scores(torch.from_numpy(batch.images))
+        columns = np.stack([values.double().numpy() for values in scores.values()], axis=1)
+        finite = np.isfinite(columns).all(axis=1)
+        primary = columns[:, list(scores).index(self.detector.primary_score)]
+        p_values: Sequence[float | None] = [None] * len(primary)
+        if self.calibration is not None:
+            p_values = self.calibration.p_values(primary).tolist()
+        row = 0
+        for path in batch.paths:
+            if path in batch.problems:
+                yield ScoredPicture(path, None, {}, batch.problems[path])
+                continue
+            if finite[row]:
+                own = dict(zip(scores, columns[row].tolist(), strict=True))
+                image = batch.images[row]
+                yield ScoredPicture(path, float(primary[row]), own, None, p_values[row], image)
+            else:
+                why = f"cannot score {path}: the detector gives it no finite score"
+                yield ScoredPicture(path, None, {}, why)
+            row += 1
+
+
+def printable(path: Path) -> str:
+    """The path as text that can be encoded: bytes of a name that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _batches(
+    sources: Sequence[Path | ImageArray], image_shape: ImageShape, size: int
+) -> Iterator[_Batch]:
+    """Everything in order; pictures in a row share batches, each array has its own."""
+    start = 0
+    while start < len(sources):
+        source = sources[start]
+        if isinstance(source, ImageArray):
+            yield from _of_array(source, image_shape, size)
+            start += 1
+            continue
+        files = []
+        for file in sources[start : start + size]:
+            if isinstance(file, ImageArray):
+                break
+            files.append(file)
+        images, unreadable = read_pictures(files, image_shape)
+        yield _Batch(images, files, unreadable)
+        start += len(files)
+
+
+def _of_array(array: ImageArray, image_shape: ImageShape, size: int) -> Iterator[_Batch]:
+    first = 0
+    try:
+        for images in array.batches(image_shape, size):
+            rows = range(first, first + len(images))
+            yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
+            first += len(images)
+    except DataError as error:
+        place = Path(array.label)
+        nothing = np.empty((0, *image_shape), np.uint8)
+        yield _Batch(nothing, [place], {place: str(error)})
+
+
+def _read_ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """The same batches, each read in another thread while the one before it is scored."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = reader.submit(next, batches, None)
+            yield batch
