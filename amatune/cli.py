@@ -481,8 +481,7 @@ def _export(board: "Leaderboard", target: Path) -> None:
     from amatune.data.protocol import Problem
     from amatune.export import export_detector
     from amatune.tuning.model import load_model
-    from amatune.tuning.retrain import VALIDATION
-    from amatune.tuning.scores import load_scores
+    from amatune.tuning.scores import VALIDATION, load_scores
 
     problem = Problem.from_dict(board.run.read()["problem"])
     held_out = load_scores(board.chosen_model / VALIDATION)[board.primary_score]
@@ -758,10 +757,8 @@ def compare(
 
 _COMPARED: dict[str, Callable[["ComparedRun"], str]] = {
     "run": lambda one: one.name,
-    "method": lambda one: one.board.method,
-    "chosen": lambda one: one.row.configuration,
-    "seeds": lambda one: str(len(one.row.seeds)),
-    "score": lambda one: one.board.primary_score,
+    "method, score": lambda one: f"{one.board.method}, {one.board.primary_score}",
+    "chosen, seeds": lambda one: f"{one.row.configuration}, {len(one.row.seeds)}",
     "test AUROC": lambda one: _figure(one.test.auroc, one.test.auroc_spread),
     "95% interval": lambda one: f"{one.test.auroc_low:.3f} to {one.test.auroc_high:.3f}",
     "AUPR": lambda one: _figure(one.test.aupr, one.test.aupr_spread),
@@ -806,6 +803,8 @@ def _compared_lines(found: "RunComparison") -> list[str]:
 def _write_comparison(found: "RunComparison", file: TextIO) -> None:
     console = _console(file)
     table = _table(*_COMPARED)
+    for column in table.columns:
+        column.no_wrap = False  # figures are never cut short, on however narrow a terminal
     for one in found.runs:
         table.add_row(*(escape(cell(one)) for cell in _COMPARED.values()))
     console.print(table)

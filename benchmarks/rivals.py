@@ -28,7 +28,7 @@ from amatune.tuning.search import run_search
 
 # What is held fixed, by method.
 FIXED: dict[str, dict[str, Any]] = {
-    "ama": {"width": 0.25, "batch_size": 64, "critic_steps": 2, "milestones": (0.7,)},
+    "ama": {"width": 0.25, "batch_size": 64, "critic_steps": 2, "milestones": [0.7]},
     "deep-svdd": {"batch_size": 64, "pretrain": 0.3},
     "alad": {"width": 0.125, "batch_size": 64},
 }
