@@ -20,6 +20,12 @@ torch.set_num_threads(1)  # small networks: more threads only wait for each othe
 
 
 @pytest.fixture(autouse=True)
+def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output as in a pipe, whatever the terminal, or the plugin that runs the tests, says."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def own_picture_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:

@@ -329,9 +329,7 @@ def test_markdown(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_settings(runs / "bad", mode="a|b")
     assert main(["compare", "good", "bad", "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(
-        "| run | method | chosen | seeds | score | test AUROC | 95% interval"
-    )
+    assert lines[0].startswith("| run | method, score | chosen, seeds | test AUROC | 95% interval")
     assert set(lines[1]) == {"|", "-"}
     assert lines[2].count("|") == lines[0].count("|")
     assert r"| mode | - | a\|b |" in lines
