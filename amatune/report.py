@@ -373,10 +373,10 @@ def _seeds_of(board: Leaderboard) -> str:
 
 def _result(board: Leaderboard | None, run: RunFolder, page: _Page) -> str:
     if board is None:
-        return _remark(
-            f"No test figures yet: everything below is about validation images, which settings are "
-            f"chosen by. `amatune best {run.name}` retrains the best settings and makes results; "
-            "no test image was opened for this report."
+        return (
+            "<p class=remark>No test figures yet: everything below is about validation images, by "
+            f"which settings are chosen. <code>amatune best {_e(run.name)}</code> retrains the "
+            "best settings and makes results; no test image was opened for this report.</p>"
         )
     test = _test_columns(board)
     rows = []
@@ -749,7 +749,7 @@ def _trials(trials: Sequence[TrialUpdate], request: Mapping[str, Any]) -> str:
         rows = "".join(
             f"<tr><th scope=row>{trial.number}</th><td>{trial.epoch}</td>"
             f"<td>{_e(trial.reason)}</td>"
-            f"<td>{_e(_settings(trial.settings, request['fixed']))}</td></tr>"
+            f"<td class=settings>{_e(_settings(trial.settings, request['fixed']))}</td></tr>"
             for trial in failed[:MOST_TRIALS]
         )
         parts.append(
@@ -761,7 +761,7 @@ def _trials(trials: Sequence[TrialUpdate], request: Mapping[str, Any]) -> str:
         f"<tr><th scope=row>{trial.number}</th><td>{trial.state}</td>"
         f"<td>{trial.epoch}/{trial.epochs}</td>"
         f'<td class="muted">{"-" if trial.auroc is None else f"{trial.auroc:.3f}"}</td>'
-        f"<td>{_e(_settings(trial.settings, request['fixed']))}</td></tr>"
+        f"<td class=settings>{_e(_settings(trial.settings, request['fixed']))}</td></tr>"
         for trial in ranked[:MOST_TRIALS]
     )
     more = ""
@@ -977,6 +977,7 @@ gap:8px 16px}.pair>*,.slices>*{min-width:0}
 image-rendering:pixelated;background:var(--soft);margin-bottom:2px}
 .picture figcaption{font-size:.8rem;line-height:1.25}.wrong figcaption{color:var(--wrong)}
 .wrong img{outline:2px solid var(--wrong);outline-offset:-1px}
+.settings{min-width:16em}
 summary{cursor:pointer;margin:8px 0}code{font-size:.9em}
 """
 

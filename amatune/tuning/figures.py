@@ -234,8 +234,14 @@ def _importance(study: optuna.Study, full: Sequence[FrozenTrial]) -> SearchFigur
     if not any(len(trace.x) for trace in figure.data):
         return SearchFigure("importance", title, None, "The trials do not differ in any setting.")
     figure.update_traces(marker_color=BLUE)
+    longest = max(max(trace.x) for trace in figure.data)
     figure.update_layout(
-        xaxis_title="share of what distinguishes good trials", yaxis_title=None, showlegend=False
+        xaxis={
+            "title": "share of what distinguishes good trials",
+            "range": [0, 1.15 * longest],  # leaves room for the figure beside each bar
+        },
+        yaxis_title=None,
+        showlegend=False,
     )
     ranked = {name for trace in figure.data for name in trace.y}
     missing = sorted({name for t in full for name in t.params} - ranked)
