@@ -14,6 +14,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,7 +228,8 @@ def _read_scores(file: Path) -> dict[str, dict[str, np.ndarray]]:
 def _threshold(validation: Sides) -> tuple[float, float]:
     """The threshold that an export states, and the false positive rate that it stands for."""
     normal = validation["normal"]
-    rate = max(FALSE_ALARMS, 1 / (len(normal) + 1))
+    least = math.ceil(10_000 / (len(normal) + 1)) / 10_000  # 1 / (n + 1), rounded up
+    rate = max(FALSE_ALARMS, least)
     return metrics.conformal_threshold(normal, rate), rate
 
 

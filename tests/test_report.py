@@ -316,6 +316,13 @@ def test_the_threshold_lets_few_validation_normals_pass(finished: RunFolder, pag
     assert "shapes" not in page.figure("Densities of the score dark")["layout"]
 
 
+@pytest.mark.parametrize("normals", [10, 18, 19, 500])
+def test_few_validation_normals_have_a_threshold(normals: int) -> None:
+    threshold, rate = report._threshold({"normal": np.arange(normals), "anomaly": np.zeros(1)})
+    assert rate == pytest.approx(max(0.05, 1 / (normals + 1)), abs=1e-4)
+    assert threshold == normals - max(1, (normals + 1) // 20)
+
+
 def test_pictures_are_the_worst_and_the_clearest(
     finished: RunFolder, page: Parsed, problem: Problem
 ) -> None:
