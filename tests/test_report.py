@@ -207,6 +207,13 @@ def test_hostile_names_stay_text(tested: RunFolder, tmp_path: Path) -> None:
     assert "<img" not in shown
 
 
+def test_nothing_in_a_script_ends_it() -> None:
+    values = ["</script><!-- & \u2028", {"<b>": 1.5}]
+    text = report._for_script(values)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == values
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 
