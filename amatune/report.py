@@ -14,6 +14,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ from amatune.tuning.model import load_model
 from amatune.tuning.scores import TEST, VALIDATION, load_scores
 from amatune.tuning.session import validation_file
 
-FALSE_ALARMS = 0.05  # share of the validation normals above the threshold
+FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
 TRAINING_IMAGES = 1000  # scored for the density
 PICTURES = 8  # in each of the four groups
 PICTURE_SIDE = 160  # pixels; larger pictures are made smaller
@@ -107,6 +108,7 @@ class _Judged:
     primary: str
     scores: Mapping[str, Sides]  # by score name, of that detector
     threshold: float  # of the primary score
+    false_alarms: float  # the share of normal images that should lie above it, at most
     by_seed: tuple[Sides, ...]  # primary scores with each seed
     default_by_seed: tuple[Sides, ...]  # likewise of the default configuration; may be empty
     model: Path | None  # folder of that detector; None: it was not kept
@@ -166,13 +168,15 @@ def _judged_by_best(run: RunFolder, board: Leaderboard) -> _Judged:
     """The test images, scored by the configuration chosen on validation images."""
     chosen, model = board.chosen, board.chosen_model
     own = _read_scores(model / TEST)
+    threshold, rate = _threshold(_read_scores(model / VALIDATION)[board.primary_score])
     return _Judged(
         which="test",
         name=chosen.configuration,
         seed=int(model.name.removeprefix("seed")),
         primary=board.primary_score,
         scores=own,
-        threshold=_threshold(_read_scores(model / VALIDATION)[board.primary_score]),
+        threshold=threshold,
+        false_alarms=rate,
         by_seed=_seeds(run, chosen, board.primary_score),
         default_by_seed=tuple(
             scores
@@ -197,13 +201,15 @@ def _judged_by_search(run: RunFolder, study: Any) -> _Judged:
         file, primary = validation_file(run, trial.number), trial.user_attrs.get(studies.PRIMARY)
         if primary is not None and file.exists():
             scores = _read_scores(file)
+            threshold, rate = _threshold(scores[primary])
             return _Judged(
                 which="validation",
                 name=f"trial {trial.number}",
                 seed=None,
                 primary=primary,
                 scores=scores,
-                threshold=_threshold(scores[primary]),
+                threshold=threshold,
+                false_alarms=rate,
                 by_seed=(scores[primary],),
                 default_by_seed=(),
                 model=None,
@@ -219,9 +225,12 @@ def _read_scores(file: Path) -> dict[str, dict[str, np.ndarray]]:
         raise DataError(f"The scores in {file} cannot be read: {error}") from error
 
 
-def _threshold(validation: Sides) -> float:
-    """What at most FALSE_ALARMS of the validation normals lie above."""
-    return float(np.quantile(validation["normal"], 1 - FALSE_ALARMS, method="higher"))
+def _threshold(validation: Sides) -> tuple[float, float]:
+    """The threshold that an export states, and the false positive rate that it stands for."""
+    normal = validation["normal"]
+    least = math.ceil(10_000 / (len(normal) + 1)) / 10_000  # 1 / (n + 1), rounded up
+    rate = max(FALSE_ALARMS, least)
+    return metrics.conformal_threshold(normal, rate), rate
 
 
 def _open(
@@ -580,9 +589,9 @@ def _densities(
     found = float((own["anomaly"] > judged.threshold).mean())
     caption = (
         f"Scores of {judged.title}; higher is more anomalous. The threshold {judged.threshold:.4g} "
-        f"on {judged.primary} is the one that at most {FALSE_ALARMS:.0%} of the validation normals "
-        f"exceed; of the {judged.which} images it flags {alarms:.1%} of the normal and {found:.1%} "
-        "of the anomalous ones."
+        f"on {judged.primary} comes from the validation normals, for a false positive rate of "
+        f"{judged.false_alarms:.1%}; of the {judged.which} images it flags {alarms:.1%} of the "
+        f"normal and {found:.1%} of the anomalous ones."
     )
     if not training:
         caption += (

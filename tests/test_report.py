@@ -207,6 +207,13 @@ def test_hostile_names_stay_text(tested: RunFolder, tmp_path: Path) -> None:
     assert "<img" not in shown
 
 
+def test_nothing_in_a_script_ends_it() -> None:
+    values = ["</script><!-- & \u2028", {"<b>": 1.5}]
+    text = report._for_script(values)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == values
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 
@@ -303,15 +310,24 @@ def test_the_threshold_lets_few_validation_normals_pass(finished: RunFolder, pag
     (told,) = re.findall(r"The threshold (\S+) on bright", page.text)
     folder = read_leaderboard(finished).chosen_model
     validation = load_scores(folder / "validation.npz")["bright"]["normal"]
-    allowed = int(0.05 * len(validation))
+    # p = (1 + how many score as high) / (n + 1) is at most .05 above it, and not at it.
+    allowed = int(0.05 * (len(validation) + 1)) - 1
     assert float(told) == pytest.approx(np.sort(validation)[::-1][allowed], rel=1e-3)
     own = load_scores(folder / "test.npz")["bright"]
     shares = [f"{(own[side] > np.sort(validation)[::-1][allowed]).mean():.1%}" for side in own]
+    assert "for a false positive rate of 5.0%; of the test images" in page.text
     assert f"of the test images it flags {shares[0]} of the normal and {shares[1]}" in page.text
     figure = page.figure("Densities of the score bright")
     assert [t["name"] for t in figure["data"]] == ["training", "test, normal", "test, anomalous"]
     assert figure["layout"]["shapes"][0]["x0"] == pytest.approx(float(told), rel=1e-3)
     assert "shapes" not in page.figure("Densities of the score dark")["layout"]
+
+
+@pytest.mark.parametrize("normals", [10, 18, 19, 500])
+def test_few_validation_normals_have_a_threshold(normals: int) -> None:
+    threshold, rate = report._threshold({"normal": np.arange(normals), "anomaly": np.zeros(1)})
+    assert rate == pytest.approx(max(0.05, 1 / (normals + 1)), abs=1e-4)
+    assert threshold == normals - max(1, (normals + 1) // 20)
 
 
 def test_pictures_are_the_worst_and_the_clearest(
