@@ -259,7 +259,8 @@ def fakes(folder: Path, **programs: str) -> Path:
     (folder / "bin").mkdir()
     for name, body in programs.items():
         path = folder / "bin" / name
-        note = f'{{ printf "%s" {name}; printf " %q" "$@"; echo; }} >> {shlex.quote(str(log))}\n'
+        # In one piece: several programs write at the same time.
+        note = f'line=$(printf " %q" {name} "$@"); echo "${{line# }}" >> {shlex.quote(str(log))}\n'
         path.write_text(f"#!/bin/bash\n{note}{textwrap.dedent(body)}", encoding="utf-8")
         path.chmod(0o755)
     return log

@@ -114,7 +114,14 @@ def test_the_method_of_the_docs_is_one() -> None:
 # --- command lines --------------------------------------------------------------------------------
 
 # Commands whose options the documents mention alone, and the arguments that they cannot do without.
-NEEDED = {"search": [], "best": [], "score": ["export", "picture"], "datasets": []}
+NEEDED = {
+    "search": [],
+    "best": [],
+    "score": ["export", "picture"],
+    "compare": ["one", "other"],
+    "report": [],
+    "datasets": [],
+}
 
 
 def problem_of(words: list[str]) -> str | None:

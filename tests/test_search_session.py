@@ -234,6 +234,35 @@ def test_an_unfinished_trial_goes_on_with_its_number_settings_and_results(tmp_pa
     assert session.left == 1
 
 
+@pytest.mark.parametrize("die_before", ["deciding", "the record"])
+def test_a_trial_that_was_to_be_stopped_is_stopped_after_a_kill(tmp_path, monkeypatch, die_before):
+    """Killed at a rung, before or after the pruner was asked: the trial does not slip past it."""
+
+    def killed(*_):
+        raise Killed
+
+    session, _ = open_session(tmp_path, trials=9, epochs=9)
+    for number in range(4):
+        session.start("a")
+        progress = Progress(epoch=1, auroc=0.9 - number / 10)
+        if number == 3:
+            with monkeypatch.context() as patch:
+                if die_before == "deciding":
+                    patch.setattr(optuna.Trial, "should_prune", killed)
+                    with pytest.raises(Killed):
+                        session.report("a", progress)
+                else:
+                    assert session.report("a", progress)
+        elif session.report("a", progress):
+            session.finish("a", progress)
+    session, study = open_session(tmp_path, trials=9, epochs=9)
+    while job := session.start("b"):
+        if job.folder.startswith("0004"):
+            break
+    assert study.trials[3].state == TrialState.PRUNED
+    assert list(study.trials[3].intermediate_values) == [1]
+
+
 def test_a_lost_trial_goes_on_from_its_checkpoint_as_often_as_it_gets_further(tmp_path):
     events = []
     session, study = open_session(tmp_path, trials=1, epochs=9, listener=events.append)

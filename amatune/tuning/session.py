@@ -140,6 +140,11 @@ class Session:
             if reported:
                 attempt.epoch = max(reported)
                 attempt.auroc = reported[attempt.epoch]
+                if self._is_to_stop(attempt):
+                    # The session before was killed between the decision and its record.
+                    del self._attempts[key]
+                    self._prune(attempt)
+                    continue
             self._emit(attempt, "waiting")
             return self._job(attempt)
         return None
@@ -164,12 +169,19 @@ class Session:
             self._fill_in(attempt, last_reported + 1, epoch)
             attempt.trial.report(progress.auroc, epoch)
         self._emit(attempt, "running")
-        # At a repeated epoch the decision may have been lost with the session that asked for it.
-        return (
-            epoch >= last_reported
-            and epoch > attempt.config.grace_epochs()
-            and attempt.trial.should_prune()
-        )
+        return epoch >= last_reported and self._is_to_stop(attempt)
+
+    def _is_to_stop(self, attempt: Attempt) -> bool:
+        """Whether the trial ends at its newest epoch; decided once, whatever is killed meanwhile:
+        a pruner that has compared a trial at a rung does not do so again."""
+        if attempt.epoch <= attempt.config.grace_epochs():
+            return False
+        if attempt.trial.user_attrs.get(studies.STOPPED) == attempt.epoch:
+            return True
+        if not attempt.trial.should_prune():
+            return False
+        attempt.trial.set_user_attr(studies.STOPPED, attempt.epoch)
+        return True
 
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the validation scores, image by image, beside the trial's results."""
@@ -190,12 +202,16 @@ class Session:
                 attempt.trial.report(auroc, epoch)
             self._study.tell(attempt.trial, auroc)
             self._emit(attempt, "done")
+            # Nothing starts from them any more: a retraining begins at the beginning.
+            self._checkpoints.delete(attempt.name)
         else:
-            reason = f"AUROC {auroc:.3f} was not among the best at epoch {epoch}"
-            attempt.trial.set_user_attr(studies.REASON, reason)
-            self._study.tell(attempt.trial, state=TrialState.PRUNED)
-            self._emit(attempt, "pruned", reason)
-        # Nothing starts from them any more: a retraining begins at the beginning.
+            self._prune(attempt)
+
+    def _prune(self, attempt: Attempt) -> None:
+        reason = f"AUROC {attempt.auroc:.3f} was not among the best at epoch {attempt.epoch}"
+        attempt.trial.set_user_attr(studies.REASON, reason)
+        self._study.tell(attempt.trial, state=TrialState.PRUNED)
+        self._emit(attempt, "pruned", reason)
         self._checkpoints.delete(attempt.name)
 
     def fail(self, key: str, failure: Failure) -> None:

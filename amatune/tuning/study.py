@@ -37,6 +37,7 @@ CONFIG = "config"  # the whole resolved configuration
 REASON = "reason"  # why it failed or was pruned
 PRIMARY = "primary score"  # name of the score that ranks the images; of a trial with all epochs
 TRIES = "tries"  # how often it was taken up again, as `Failure.try_again` keeps it
+STOPPED = "stopped"  # epoch at which it was decided that it does not go on
 WARM_UP = "warm-up"  # which warm-up it begins with: that of all trials with the same value
 SHARED = "shared epochs"  # of that warm-up, trained by another trial
 COST = "cost"  # {"seconds": of training, all attempts together, "gpu_seconds": those by share}
