@@ -272,6 +272,9 @@ _Run = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Name or folder; by default the newest run.")
 ]
 _RunsDir = Annotated[Path, _plain("DIR", _RUNS_DIR)]
+_ItsDataDir = Annotated[
+    Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
+]
 
 
 @_command(
@@ -433,9 +436,7 @@ def best(
     export_dir: Annotated[
         Path | None, _plain("DIR", "That folder, by default RUN/best/export; implies --export.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
-    ] = None,
+    data_dir: _ItsDataDir = None,
     address: Annotated[
         str | None, _plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
     ] = None,
@@ -678,9 +679,7 @@ def report(
     output: Annotated[
         Path | None, _plain("FILE", "Write there instead of to RUN/report.html.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, _plain("DIR", "Folder of the named data sets; by default the search's.")
-    ] = None,
+    data_dir: _ItsDataDir = None,
     runs_dir: _RunsDir = Path(RUNS_DIR),
 ) -> None:
     """Write a run's figures and pictures into one HTML file that needs no network.
@@ -1120,7 +1119,7 @@ def _print_trials(
 
 def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
-    seeds = "1 seed" if len(board.seeds) == 1 else f"{len(board.seeds)} seeds"
+    seeds = _seeds(board.seeds)
     scores = list(board.rows[0].test)
     columns = [c for name in scores for c in (f"test AUROC of {name}", "95% interval")]
     table = _table("", f"retrained, {seeds}", "validation AUROC", *columns)
@@ -1306,7 +1305,7 @@ class _View:
             case RetrainStarted():
                 all_of_them = len(event.configurations) * len(event.seeds)
                 self.begin(event.run, all_of_them - event.finished)
-                seeds = "1 seed" if len(event.seeds) == 1 else f"{len(event.seeds)} seeds"
+                seeds = _seeds(event.seeds)
                 self.say(
                     f"retraining {', '.join(event.configurations)}: {seeds} of {event.epochs} "
                     "epochs each"
@@ -1692,6 +1691,10 @@ def _figure(value: float | None, spread: float | None = None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
 def _bytes(size: float) -> str:

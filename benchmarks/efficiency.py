@@ -20,6 +20,7 @@ figure is the epochs spent, by all trials, until a training has ended with that 
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -128,7 +129,7 @@ def replay(
 def _advance(session: Session, curves: Curves) -> Spent:
     spent, ended = 0, []
     running: dict[str, tuple[list[float], int]] = {}
-    names = iter(range(10**6))
+    names = itertools.count()
     while True:
         while len(running) < AT_A_TIME:
             key = str(next(names))

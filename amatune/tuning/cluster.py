@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import ray
 
 from amatune.errors import RequestError
@@ -118,7 +117,6 @@ def _provide_token() -> None:
 def _logging_to(file: Path) -> Iterator[None]:
     # Ray comments on authentication and shared memory when it starts, and Tune logs each failed
     # trial as an error. What a user needs to know of that, we say.
-    optuna.logging.set_verbosity(optuna.logging.INFO)
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "optuna")]
@@ -139,7 +137,6 @@ def _logging_to(file: Path) -> Iterator[None]:
             one.setLevel(level)
             one.handlers[:] = handlers
             one.propagate = propagate
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         handler.close()
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -18,7 +17,7 @@ from optuna.distributions import (
 )
 
 from amatune.registry import detector_class, search_space
-from amatune.tuning.study import quiet_optuna
+from amatune.tuning.study import random_trials
 
 # Branches of a conditional space are found by drawing at random; one taken with probability 1/20
 # is missed by this many draws once in 28,000 times.
@@ -42,13 +41,9 @@ def describe_space(method: str) -> list[Parameter]:
     """
     config = detector_class(method).Config
     space = search_space(method)
-    with quiet_optuna():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        trials = []
-        for _ in range(_DRAWS):
-            trial = study.ask()
-            space(trial)
-            trials.append(trial)
+    trials = list(random_trials(_DRAWS))
+    for trial in trials:
+        space(trial)
 
     # A name can have another range in each branch; each is a row.
     found: dict[tuple[str, BaseDistribution], list[int]] = {}

@@ -86,13 +86,7 @@ def rung_epochs(run: RunFolder) -> list[int]:
         grace = config.resolve((channels, height, width)).grace_epochs() + 1
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []
-    epochs: int = request["epochs"]
-    found = []
-    level = next(iter(studies.rungs(epochs, grace)), epochs)
-    while level < epochs:
-        found.append(level)
-        level *= studies.REDUCTION
-    return found
+    return studies.rungs(request["epochs"], grace)
 
 
 def _copy(trials: Sequence[FrozenTrial]) -> optuna.Study:

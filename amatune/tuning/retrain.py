@@ -229,6 +229,7 @@ def run_best(
             for candidate in candidates
             if finished[candidate.name]
         ]
+        study = studies.open_study(run)
         some_scores = finished[chosen][0].primary_scores(TEST)
         board = Leaderboard(
             run=run,
@@ -247,8 +248,8 @@ def run_best(
             test_anomalies=len(some_scores["anomaly"]),
             warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
             choice=choice,
-            selection=selection(run, request, problem, studies.open_study(run)),
-            effort=studies.effort(studies.open_study(run)),
+            selection=selection(run, request, problem, study),
+            effort=studies.effort(study),
         )
         board.write()
         return board

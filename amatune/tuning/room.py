@@ -120,7 +120,7 @@ def measure_share(
             if not all(card):
                 return None
             found = ray.get([p.run.remote(PROBE_SECONDS) for p in probes], timeout=ANSWER_SECONDS)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        except ray.exceptions.RayError:
             return None
         finally:
             for probe in probes:

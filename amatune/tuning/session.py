@@ -140,7 +140,8 @@ class Session:
             if reported:
                 attempt.epoch = max(reported)
                 attempt.auroc = reported[attempt.epoch]
-                if self._is_to_stop(attempt):
+                stopped = trial.user_attrs.get(studies.STOPPED) == attempt.epoch
+                if stopped or self._is_to_stop(attempt):
                     # The session before was killed between the decision and its record.
                     del self._attempts[key]
                     self._prune(attempt)
@@ -172,13 +173,9 @@ class Session:
         return epoch >= last_reported and self._is_to_stop(attempt)
 
     def _is_to_stop(self, attempt: Attempt) -> bool:
-        """Whether the trial ends at its newest epoch; decided once, whatever is killed meanwhile:
-        a pruner that has compared a trial at a rung does not do so again."""
-        if attempt.epoch <= attempt.config.grace_epochs():
-            return False
-        if attempt.trial.user_attrs.get(studies.STOPPED) == attempt.epoch:
-            return True
-        if not attempt.trial.should_prune():
+        """Whether the trial ends at its newest epoch. That it does is noted at once: a pruner that
+        has compared a trial at a rung does not do so again."""
+        if attempt.epoch <= attempt.config.grace_epochs() or not attempt.trial.should_prune():
             return False
         attempt.trial.set_user_attr(studies.STOPPED, attempt.epoch)
         return True

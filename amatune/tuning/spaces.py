@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from amatune import registry
 from amatune.detector import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
-from amatune.tuning.study import HeldFixed, Space, quiet_optuna
+from amatune.tuning.study import HeldFixed, Space, random_trials
 
 _DRAWS = 50  # a space is tried out this often before it is searched
 _RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
@@ -77,21 +75,18 @@ def check_space(method: str, space: Space, fixed: Mapping[str, Any], complete: A
 
     `complete` makes settings a configuration. Raises `RequestError` that names what is wrong.
     """
-    with quiet_optuna():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        for _ in range(_DRAWS):
-            trial = study.ask()
-            try:
-                settings = space(HeldFixed(trial, fixed))
-            except Exception as error:
-                raise RequestError(
-                    f"the search space raised {type(error).__name__}: {error}"
-                ) from error
-            _check_names(method, settings, trial.params)
-            try:
-                complete({**settings, **fixed})
-            except ConfigError as error:
-                raise RequestError(f"the search space draws impossible settings: {error}") from None
+    for trial in random_trials(_DRAWS):
+        try:
+            settings = space(HeldFixed(trial, fixed))
+        except Exception as error:
+            raise RequestError(
+                f"the search space raised {type(error).__name__}: {error}"
+            ) from error
+        _check_names(method, settings, trial.params)
+        try:
+            complete({**settings, **fixed})
+        except ConfigError as error:
+            raise RequestError(f"the search space draws impossible settings: {error}") from None
 
 
 def _check_names(method: str, settings: Any, drawn: Mapping[str, Any]) -> None:

@@ -105,6 +105,14 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
+def random_trials(count: int) -> Iterator[optuna.Trial]:
+    """Trials of no run, to try a space out: the same random ones each time."""
+    with quiet_optuna():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(count):
+            yield study.ask()
+
+
 def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that proposes trial `number`.
 

@@ -11,11 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import optuna
-
 from amatune.detector import Detector, DetectorConfig
 from amatune.errors import ConfigError
-from amatune.tuning.study import HeldFixed, Space, quiet_optuna
+from amatune.tuning.study import HeldFixed, Space, random_trials
 
 _DRAWS = 32  # random settings; with 100 different warm-ups, two of them agree in 99 of 100 searches
 
@@ -44,13 +42,10 @@ def warm_ups_repeat(
     interval makes every warm-up another one, and keeping them would only cost.
     """
     names = []
-    with quiet_optuna():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        for _ in range(_DRAWS):
-            try:
-                drawn = space(HeldFixed(study.ask(), fixed))
-                names.append(name(complete({**drawn, **fixed})))
-            except ConfigError:
-                continue
+    for trial in random_trials(_DRAWS):
+        try:
+            names.append(name(complete({**space(HeldFixed(trial, fixed)), **fixed})))
+        except ConfigError:
+            continue
     found = [one for one in names if one is not None]
     return len(set(found)) < len(found)
