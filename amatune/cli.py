@@ -33,7 +33,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 import amatune
@@ -725,8 +725,9 @@ def compare(
 
     Shows the chosen settings, test figures over seeds with their intervals, and for every two runs
     with the same test images whether their test AUROCs differ (DeLong's paired test and the spread
-    over seeds; with more than two runs corrected after Holm). Each run must have been through
-    `amatune best`. Runs with different test images are refused unless --allow-different-splits.
+    over seeds; with more than two runs corrected after Holm). Says what each search took, and warns
+    where the searches were not given the same. Each run must have been through `amatune best`. Runs
+    with different test images are refused unless --allow-different-splits.
     """
     from amatune.tuning.comparison import compare_runs
 
@@ -790,6 +791,11 @@ def _compared_lines(found: "RunComparison") -> list[str]:
         *(f"Problem of {one.name}: {one.problem}" for one in found.runs if len(problems) > 1),
         *([f"The same in all: {shared}"] if shared else []),
         *(
+            f"Search of {one.name}: {effort.trials} trials, {effort.hours:.2f} hours of training"
+            for one in found.runs
+            if (effort := one.board.effort) is not None
+        ),
+        *(
             f"{verdict[0].upper()}{verdict[1:]}; standard error of the difference "
             f"{one.standard_error:.3f}"
             for one in found.differences
@@ -802,8 +808,7 @@ def _compared_lines(found: "RunComparison") -> list[str]:
 def _write_comparison(found: "RunComparison", file: TextIO) -> None:
     console = _console(file)
     table = _table(*_COMPARED)
-    for column in table.columns:
-        column.no_wrap = False  # figures are never cut short, on however narrow a terminal
+    _never_cut(table.columns)
     for one in found.runs:
         table.add_row(*(escape(cell(one)) for cell in _COMPARED.values()))
     console.print(table)
@@ -845,6 +850,7 @@ def _write_comparison_csv(found: "RunComparison", file: TextIO) -> None:
     others = [one.name for one in found.runs]
     table.writerow(
         ["run", "method", "problem", "test_images", "configuration", "seeds", "score", *figures]
+        + ["trials", "hours"]
         + [column for name in others for column in (f"minus {name}", f"p against {name}")]
         + ["settings"]
     )
@@ -861,6 +867,7 @@ def _write_comparison_csv(found: "RunComparison", file: TextIO) -> None:
         table.writerow(
             [facts[name] for name in ("run", "method", "problem", "test_images", "configuration")]
             + [facts["seeds"], facts["score"], *(getattr(one.test, name) for name in figures)]
+            + ([effort.trials, effort.hours] if (effort := one.board.effort) else ["", ""])
             + [*pairs, json.dumps(one.row.settings)]
         )
 
@@ -1119,17 +1126,21 @@ def _print_trials(
 
 def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
-    seeds = _seeds(board.seeds)
-    scores = list(board.rows[0].test)
-    columns = [c for name in scores for c in (f"test AUROC of {name}", "95% interval")]
-    table = _table("", f"retrained, {seeds}", "validation AUROC", *columns)
+    primary = board.primary_score
+    others = [name for name in board.rows[0].test if name != primary]
+    heads = [f"test AUROC of {primary}", "95% interval", *(f"of {name}" for name in others)]
+    table = _table("", f"retrained, {_seeds(board.seeds)}", "validation AUROC", *heads)
+    _never_cut(table.columns[2:])
     for row in board.rows:
-        figures = []
-        for test in (row.test[name] for name in scores):
-            figures.append(_figure(test.auroc, test.auroc_spread))
-            figures.append(f"{test.auroc_low:.3f} to {test.auroc_high:.3f}")
-        validation = _figure(row.validation_auroc, row.validation_spread)
-        table.add_row("*" if row.chosen else "", row.configuration, validation, *figures)
+        in_use = row.test[primary]
+        table.add_row(
+            "*" if row.chosen else "",
+            row.configuration,
+            _figure(row.validation_auroc, row.validation_spread),
+            _figure(in_use.auroc, in_use.auroc_spread),
+            f"{in_use.auroc_low:.3f} to {in_use.auroc_high:.3f}",
+            *(_figure(row.test[name].auroc, row.test[name].auroc_spread) for name in others),
+        )
     console.print(table)
 
     chosen = board.chosen
@@ -1160,7 +1171,7 @@ def _print_leaderboard(console: Console, board: "Leaderboard") -> None:
             f"{versus.standard_error:.3f}",
         )
     elif chosen.default:
-        _say(console, "No searched settings did better than the default on validation images.")
+        _say(console, "The default was chosen: the search found nothing clearly better.")
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):
         _say(console, f"warning: {line}")
@@ -1170,12 +1181,8 @@ def _print_honesty(console: Console, board: "Leaderboard") -> None:
     """Why this one was chosen, what the search's own figure is worth, and what it all took."""
     if board.choice:
         _say(console, f"Choice: {board.choice}")
-    if (picked := board.selection) is not None:
-        _say(
-            console,
-            f"The search's best validation AUROC: {_figure(picked.apparent)}, corrected for being "
-            f"picked from {picked.of}: {_figure(picked.corrected)}",
-        )
+    if board.selection is not None:
+        _say(console, f"The search's best validation AUROC: {board.selection}")
     if (effort := board.effort) is not None:
         gpu = f", {effort.gpu_hours:.2f} GPU-hours" if effort.gpu_hours else ""
         _say(
@@ -1567,6 +1574,12 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=column != columns[-1])
     return table
+
+
+def _never_cut(columns: Sequence[Column]) -> None:
+    """Figures go on in the next line, on however narrow a terminal."""
+    for column in columns:
+        column.no_wrap, column.overflow = False, "fold"
 
 
 def _say(console: Console, line: str = "") -> None:

@@ -361,13 +361,8 @@ _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
     ("against the default", lambda board: board.comparison.verdict if board.comparison else ""),
     ("why this one", lambda board: board.choice),
     (
-        "the search's best validation AUROC",
-        lambda board: (
-            f"{board.selection.apparent:.3f}, an optimistic figure; corrected for having been "
-            f"picked from {board.selection.of}: {board.selection.corrected:.3f}"
-            if board.selection
-            else ""
-        ),
+        "the search's best validation AUROC, optimistic",
+        lambda board: str(board.selection) if board.selection else "",
     ),
     ("retrained", lambda board: f"{_seeds_of(board)} of {board.epochs} epochs each"),
     ("test images", lambda b: f"{b.test_normals:,} normal, {b.test_anomalies:,} anomalous"),

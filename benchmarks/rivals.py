@@ -1,27 +1,37 @@
 """Every method under the same rules: the same splits, 50 anomalies to choose by, number of trials.
 
-    python benchmarks/rivals.py --data DATA fashion-mnist mnist-8
+    python benchmarks/rivals.py --data DATA fashion-mnist mnist-{0..9}
 
 Searches each method on each problem, retrains its best settings and its defaults over seeds, tests
-them once on the same images, and prints a table with paired tests for each problem. `DATA` has
-mnist.npz and fashion_mnist.npz. Runs go to `--runs-dir`; called again it goes on where it stopped.
+them once on the same images, and prints a table with paired tests for each problem, then one of all
+problems. `DATA` has mnist.npz and fashion_mnist.npz. Runs go to `--runs-dir`; called again it goes
+on where it stopped. `amatune compare` shows the same three runs of a problem with their settings.
 
 What a CPU cannot afford is held fixed: widths, batch sizes, critic steps, and epochs such that a
-full training of each method takes about a minute or less. So the figures are of small networks
-trained briefly and not those of the papers.
+full training of each method takes about a minute or two at most. So the figures are of small
+networks trained briefly and not those of the papers.
+
+Over the digits, methods are compared by the signed-rank test of their mean test AUROCs (Wilcoxon;
+Demsar, JMLR 7, 2006). The digits are anomalies of one another, so they are not quite independent.
 """
 
 import argparse
+import itertools
 import platform
+import statistics
 import time
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from scipy import stats
 
 from amatune.data.protocol import ProblemRequest
 from amatune.runs import RunFolder
-from amatune.tuning.comparison import compare_runs
+from amatune.tuning.comparison import ComparedRun, RunComparison, compare_runs
+from amatune.tuning.difference import holm
+from amatune.tuning.leaderboard import TestFigures
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
@@ -33,9 +43,10 @@ FIXED: dict[str, dict[str, Any]] = {
     "alad": {"width": 0.125, "batch_size": 64},
 }
 EPOCHS = {  # of a full training, by kind of problem
-    "fashion-mnist": {"ama": 8, "deep-svdd": 20, "alad": 6},
+    "fashion-mnist": {"ama": 12, "deep-svdd": 60, "alad": 12},
     "mnist": {"ama": 50, "deep-svdd": 60, "alad": 40},  # 450 images of one digit
 }
+FEWEST = 6  # digits for a signed-rank test: with fewer, p cannot be below .05 for three pairs
 
 
 def problem(name: str, data: Path) -> ProblemRequest:
@@ -68,6 +79,61 @@ def measure(name: str, method: str, arguments: argparse.Namespace) -> RunFolder:
     return run
 
 
+def table(found: RunComparison) -> list[str]:
+    """One problem: the chosen settings and the defaults of each method, and the paired tests."""
+    lines = ["| method | chosen | test AUROC | 95% interval | default | hours |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for one in found.runs:
+        interval = f"{one.test.auroc_low:.3f} to {one.test.auroc_high:.3f}"
+        lines.append(
+            f"| {one.board.method} | {one.row.configuration} | {figure(one.test)} | {interval} | "
+            f"{figure(default(one))} | {hours(one):.2f} |"
+        )
+    verdicts = [f"- {one.verdict(len(found.differences))}" for one in found.differences]
+    return [*lines, "", *verdicts, *(f"- warning: {warning}" for warning in found.warnings)]
+
+
+def summary(by_problem: dict[str, Sequence[ComparedRun]]) -> list[str]:
+    """All problems: a row each, the digits' mean, and whether methods differ over the digits."""
+    methods = list(FIXED)
+    lines = [f"| normal | {' | '.join(f'{m} | its default' for m in methods)} |"]
+    lines.append("|---|" + "---|---|" * len(methods))
+    for name, runs in by_problem.items():
+        cells = [cell for one in runs for cell in (figure(one.test), figure(default(one)))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    digits = [runs for name, runs in by_problem.items() if name.startswith("mnist-")]
+    tuned = {m: [runs[i].test.auroc for runs in digits] for i, m in enumerate(methods)}
+    plain = {m: [default(runs[i]).auroc for runs in digits] for i, m in enumerate(methods)}
+    if len(digits) > 1:
+        means = [statistics.fmean(of[m]) for m in methods for of in (tuned, plain)]
+        lines.append(f"| mean of {len(digits)} digits | {' | '.join(f'{m:.3f}' for m in means)} |")
+    spent = [sum(hours(runs[i]) for runs in by_problem.values()) for i in range(len(methods))]
+    lines.append(f"| hours | {' | '.join(f'{h:.2f} | ' for h in spent)} |")
+    if len(digits) >= FEWEST:
+        pairs = list(itertools.combinations(methods, 2))
+        corrected = holm([float(stats.wilcoxon(tuned[a], tuned[b]).pvalue) for a, b in pairs])
+        lines.append("")
+        for (a, b), p in zip(pairs, corrected, strict=True):
+            ahead = sum(x > y for x, y in zip(tuned[a], tuned[b], strict=True))
+            lines.append(f"- {a} ahead of {b} on {ahead} of {len(digits)} digits, p = {p:.2g}")
+    return lines
+
+
+def figure(test: TestFigures) -> str:
+    """Mean and standard deviation over the seeds."""
+    return f"{test.auroc:.3f} ± {test.auroc_spread or 0:.3f}"
+
+
+def default(one: ComparedRun) -> TestFigures:
+    """Of the method's default settings, by its primary score."""
+    return next(row for row in one.board.rows if row.default).test[one.board.primary_score]
+
+
+def hours(one: ComparedRun) -> float:
+    """Of training in the search, added up."""
+    return one.board.effort.hours if one.board.effort else 0.0
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -77,24 +143,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/rivals"))
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, torch {torch.__version__}, {arguments.trials} trials each")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "optuna"))
+    print(f"{platform.machine()}, {versions}; {arguments.trials} trials each", flush=True)
+    by_problem: dict[str, Sequence[ComparedRun]] = {}
     for name in arguments.problems:
         runs = [measure(name, method, arguments) for method in FIXED]
         found = compare_runs(runs)
-        print(f"\n{name}\n\n| method | chosen | test AUROC | 95% interval | default | hours |")
-        print("|---|---|---|---|---|---|")
-        for one in found.runs:
-            test, default = one.test, next(row for row in one.board.rows if row.default)
-            plain = default.test[one.board.primary_score]
-            hours = one.board.effort.hours if one.board.effort else 0.0
-            print(
-                f"| {one.board.method} | {one.row.configuration} | {test.auroc:.3f} ± "
-                f"{test.auroc_spread or 0:.3f} | {test.auroc_low:.3f} to {test.auroc_high:.3f} | "
-                f"{plain.auroc:.3f} ± {plain.auroc_spread or 0:.3f} | {hours:.2f} |"
-            )
-        print()
-        for difference in found.differences:
-            print(f"- {difference.verdict(len(found.differences))}", flush=True)
+        by_problem[name] = found.runs
+        print("", name, "", *table(found), sep="\n", flush=True)
+    print("", "all", "", *summary(by_problem), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

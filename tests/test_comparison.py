@@ -2,9 +2,7 @@
 
 import csv
 import io
-import itertools
 import json
-import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_run import change, write_leaderboard, write_run
-from scipy import stats
+from fake_run import ANOMALIES, NORMALS, change, scores, write_leaderboard, write_run
 
-from amatune.cli import main
+from amatune.cli import _console, _print_leaderboard, main
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
-from amatune.tuning.comparison import compare_runs, holm, paired_difference
+from amatune.tuning.comparison import compare_runs
+from amatune.tuning.difference import holm
 from amatune.tuning.leaderboard import model_folder, read_leaderboard
 from amatune.tuning.scores import TEST, save_scores
-
-NORMALS, ANOMALIES = 120, 40
 
 
 def problem(**changes: Any) -> dict[str, Any]:
@@ -43,14 +39,6 @@ def problem(**changes: Any) -> dict[str, Any]:
     }
     values = {"request": request, "counts": counts, "splits": splits, "warnings": []}
     return {**values, "sources": {"digits": {"content": "abc"}}, **changes}
-
-
-def scores(shift: float, seed: int) -> dict[str, np.ndarray]:
-    """Of images that have something in common for all seeds."""
-    image, own = np.random.default_rng(0), np.random.default_rng(seed)
-    normal = image.normal(size=NORMALS) + 0.5 * own.normal(size=NORMALS)
-    anomaly = image.normal(shift, size=ANOMALIES) + 0.5 * own.normal(size=ANOMALIES)
-    return {"normal": normal + own.normal() / 10, "anomaly": anomaly}
 
 
 def run_with(folder: Path, shift: float, seeds: Sequence[int], **changes: Any) -> RunFolder:
@@ -75,82 +63,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def folders(runs: Path, *names: str) -> list[RunFolder]:
     return [RunFolder(runs / name) for name in names]
-
-
-# --- the test -------------------------------------------------------------------------------------
-
-
-def naive_delong(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Difference and variance by DeLong's formulas, pair by pair."""
-    psi = [
-        (s["anomaly"][:, None] > s["normal"]) + 0.5 * (s["anomaly"][:, None] == s["normal"])
-        for s in (a, b)
-    ]
-    at_anomaly = np.array([p.mean(axis=1) for p in psi])
-    at_normal = np.array([p.mean(axis=0) for p in psi])
-    covariance = np.cov(at_anomaly) / ANOMALIES + np.cov(at_normal) / NORMALS
-    difference = psi[0].mean() - psi[1].mean()
-    return difference, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-
-
-@pytest.mark.parametrize(("ours", "theirs"), [([1, 2, 3], [4, 5]), ([1], [2, 3]), ([1], [2])])
-def test_the_difference_against_an_independent_calculation(
-    ours: list[int], theirs: list[int]
-) -> None:
-    a, b = [scores(1.5, seed) for seed in ours], [scores(1.0, seed) for seed in theirs]
-    found = paired_difference(a, b)
-    pairs = [naive_delong(x, y) for x, y in itertools.product(a, b)]
-    assert found.difference == pytest.approx(np.mean([d for d, _ in pairs]))
-    images = np.mean([math.sqrt(v) for _, v in pairs]) ** 2
-    aurocs = [[stats.mannwhitneyu(s["anomaly"], s["normal"])[0] for s in side] for side in (a, b)]
-    seeds = [
-        np.var(side, ddof=1) / (NORMALS * ANOMALIES) ** 2 / len(side) if len(side) > 1 else 0.0
-        for side in aurocs
-    ]
-    assert found.standard_error**2 == pytest.approx(images + sum(seeds))
-    uncertain = sum(v**2 / (len(side) - 1) for v, side in zip(seeds, aurocs, strict=True) if v)
-    degrees = (images + sum(seeds)) ** 2 / uncertain if uncertain else math.inf
-    assert found.degrees == pytest.approx(degrees)
-    t = found.difference / found.standard_error
-    expected = 2 * (stats.t(degrees).sf(abs(t)) if uncertain else stats.norm.sf(abs(t)))
-    assert found.p == pytest.approx(expected)
-
-
-def test_the_difference_has_a_direction_and_no_preference() -> None:
-    a, b = [scores(1.5, 1), scores(1.5, 2)], [scores(1.0, 3)]
-    there, back = paired_difference(a, b), paired_difference(b, a)
-    assert there.difference == -back.difference > 0
-    assert there.p == pytest.approx(back.p)
-
-
-def test_equal_detectors_do_not_differ() -> None:
-    one = scores(1.0, 1)
-    assert paired_difference([one], [one]).p == 1
-    perfect = {"normal": np.zeros(5), "anomaly": np.ones(5)}
-    reversed_ = {"normal": np.ones(5), "anomaly": np.zeros(5)}
-    assert paired_difference([perfect], [reversed_]).p == 0
-
-
-def test_training_variance_is_taken_into_account() -> None:
-    """Without any true difference, p below .05 comes up in about 5% of comparisons."""
-    generator = np.random.default_rng(0)
-
-    def seeds() -> list[dict[str, np.ndarray]]:
-        # The training shifts the anomalies; the images hardly matter.
-        return [
-            {"normal": np.linspace(-2, 2, 60), "anomaly": np.linspace(-1, 1, 30) + shift}
-            for shift in generator.normal(0.8, 0.5, size=3)
-        ]
-
-    rejected = np.mean([paired_difference(seeds(), seeds()).p < 0.05 for _ in range(150)])
-    assert rejected < 0.08
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.001, 0.6, 0.02]) == pytest.approx([1.0, 0.004, 1.0, 0.06])
-    assert holm([0.04]) == [0.04]
-    assert holm([]) == []
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -212,11 +124,13 @@ def test_different_test_images_are_refused_or_told_apart(runs: Path, saved: Any)
     assert [one.group for one in found.runs] == [0, 0, 1]
 
 
-def test_other_validation_images_do_not_matter(runs: Path) -> None:
+def test_other_training_images_are_told_and_tested_all_the_same(runs: Path) -> None:
     saved = problem()
     saved["splits"]["train_normals"][0]["ids"] = [5]
     run_with(runs / "validated", 2.0, [1, 2], **saved)
-    assert len(compare_runs(folders(runs, "good", "validated")).differences) == 1
+    found = compare_runs(folders(runs, "good", "validated"))
+    assert len(found.differences) == 1
+    assert found.warnings == ("not all of good, validated trained on the same images",)
 
 
 def test_a_folder_vouches_for_the_pictures_in_use(tmp_path: Path) -> None:
@@ -273,6 +187,22 @@ def test_one_seed_is_said_to_be_few(runs: Path) -> None:
     assert found.warnings[0].startswith("one seed says nothing about the spread over seeds: once")
 
 
+def test_unequal_searches_are_told(runs: Path) -> None:
+    assert compare_runs(folders(runs, "good", "bad")).warnings == ()
+    run = run_with(runs / "longer", 1.9, [1, 2])
+    by_seed = [{"bright": scores(1.9, seed)} for seed in (1, 2)]
+    write_leaderboard(run, {"trial-3": by_seed}, trials=50)
+    saved = problem()
+    saved["splits"]["validation_anomalies"] = [{"source": "digits", "part": "train", "ids": [7]}]
+    change(run, problem=saved)
+    found = compare_runs(folders(runs, "good", "longer"))
+    assert found.warnings == (
+        "the searches had different numbers of trials (good: 4, longer: 50)",
+        "not all of good, longer chose their settings by the same images",
+    )
+    assert len(found.differences) == 1  # of what was tested all the same
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -291,6 +221,7 @@ def test_the_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Good is better than bad by " in text
     assert "No evidence of a difference between good and similar" in text
     assert "Problem: digits: class 0 normal" in text
+    assert "Search of bad: 4 trials, 0.50 hours of training\n" in text
     # All runs that are there: their folder. Otherwise each by its name.
     assert "Side by side: tensorboard --logdir runs\n" in text
     assert main(["compare", "good", "bad"]) == 0
@@ -322,6 +253,8 @@ def test_json_and_csv_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(rows[1]["minus good"]) == -difference["difference"]
     assert float(rows[0]["p against bad"]) == difference["p_holm"]
     assert rows[0]["minus good"] == ""
+    assert (rows[0]["trials"], rows[0]["hours"]) == ("4", "0.5")
+    assert told["runs"][0]["search"]["trials"] == 4
     assert told["tensorboard"].startswith("tensorboard --logdir_spec ")
 
 
@@ -371,3 +304,26 @@ def test_different_splits_are_listed_with_a_warning(
     captured = capsys.readouterr()
     assert captured.err.startswith("amatune: warning: these runs were tested on different images")
     assert [row["test_images"] for row in csv.DictReader(io.StringIO(captured.out))] == ["0", "1"]
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_figures_are_whole_on_a_narrow_terminal(
+    columns: int, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a method with three scores."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run = run_with(runs / "three", 2.0, [1, 2])
+    by_seed = [
+        {name: scores(shift, seed) for name, shift in (("bright", 2), ("dark", 1), ("sharp", 0.5))}
+        for seed in (1, 2)
+    ]
+    write_leaderboard(run, {"trial-3": by_seed, "default": by_seed})
+    _print_leaderboard(_console(), read_leaderboard(run))
+    words = capsys.readouterr().out.split()
+    test = read_leaderboard(run).chosen.test
+    for one in test.values():
+        assert f"{one.auroc:.3f}" in words
+    assert f"{test['bright'].auroc_low:.3f}" in words
+    assert f"{test['bright'].auroc_high:.3f}" in words
+    assert "…" not in "".join(words)

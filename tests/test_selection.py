@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from amatune.tuning.leaderboard import choose
 from amatune.tuning.objective import validation_auroc
-from amatune.tuning.selection import correct_for_selection
+from amatune.tuning.selection import Selection, correct_for_selection
 
 
 def trial(shift, generator, normals=60, anomalies=50):
@@ -103,3 +103,11 @@ def test_the_default_is_taken_when_it_is_within_a_standard_error():
     assert "not enough to prefer it" in why
     assert choose({"default": good}, {"default": 0.9})[0] == "default"
     assert choose({"trial-1": good}, {"trial-1": 0.9})[0] == "trial-1"
+
+
+def test_the_figure_of_the_only_full_trial_is_not_said_to_be_corrected():
+    assert str(Selection(apparent=0.836, corrected=0.8312, of=3)) == (
+        "0.836, corrected for being picked from 3: 0.831"
+    )
+    alone = str(Selection(apparent=0.824, corrected=0.824, of=1))
+    assert alone == "0.824, of the only trial with the full budget"

@@ -1,31 +1,22 @@
 """Tested runs side by side, and whether their chosen detectors differ.
 
-Two runs are compared image by image where both were tested on the same images. The difference of
-their mean test AUROCs has two sources of uncertainty: the choice of test images (DeLong's paired
-test, the mean standard error over all pairs of seeds, an upper bound for that of their mean) and
-the training (the variance of each mean over its seeds; seeds of different runs are no pairs). With
-few seeds the latter is itself uncertain: p comes from Student's t with Welch and Satterthwaite's
-degrees of freedom, in which the images count as infinitely many.
-
-Among more than two runs p is Holm's, so that the chance of any false alarm stays at 5%.
+Two runs are compared image by image where both were tested on the same images; among more than two
+p is Holm's, so that the chance of any false alarm stays at 5%.
 """
 
+import dataclasses
 import itertools
 import math
-import statistics
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy import stats
-
-from amatune import metrics
 from amatune.data.protocol import ProblemRequest, describe
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
+from amatune.tuning.difference import SIGNIFICANT, holm, paired_difference
 from amatune.tuning.leaderboard import (
-    SIGNIFICANT,
     Leaderboard,
     LeaderboardRow,
     TestFigures,
@@ -69,6 +60,7 @@ class ComparedRun:
             "epochs": self.board.epochs,
             "seeds": len(self.row.seeds),
             "score": self.board.primary_score,
+            "search": dataclasses.asdict(self.board.effort) if self.board.effort else None,
             "test": {name: vars(test) for name, test in self.row.test.items()},
         }
 
@@ -143,7 +135,8 @@ def compare_runs(
     Raises `RequestError` for fewer than two runs, for one named twice, for one without a
     leaderboard or without its scores, and, unless `allow_different_splits`, when not all were
     tested on the same images; if allowed, only runs with the same images are tested for a
-    difference, and warnings say which are not.
+    difference, and warnings say which are not. Warnings also say where the searches were not given
+    the same: other numbers of trials, other images to learn from or to choose by.
     """
     if len(runs) < 2:
         raise RequestError(f"a comparison needs at least two runs, got {len(runs)}")
@@ -190,6 +183,7 @@ def compare_runs(
         warnings.append(
             f"{told}: figures differ for that reason too; no test was made between them"
         )
+    warnings += _unequal_searches(compared, contents)
     scores = {one.name: _scores(one) for one in compared}
     pairs = [(a, b) for a, b in itertools.combinations(compared, 2) if a.group == b.group]
     tested = [paired_difference(scores[a.name], scores[b.name]) for a, b in pairs]
@@ -216,54 +210,6 @@ def compare_runs(
         ),
         warnings=tuple(warnings),
     )
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """The mean AUROC of detectors a minus that of detectors b, on the same images."""
-
-    difference: float
-    standard_error: float
-    degrees: float
-    p: float  # two-sided, against a difference of 0
-
-
-def paired_difference(a: Sequence[SeedScores], b: Sequence[SeedScores]) -> PairedTest:
-    """Compare two configurations, each with the scores of one or more seeds.
-
-    All scores are of the same images in the same order. See the module's docstring. Raises
-    `ValueError` where `metrics.delong_paired` does.
-    """
-    pairs = [
-        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"])
-        for x in a
-        for y in b
-    ]
-    difference = statistics.fmean(pair.difference for pair in pairs)
-    variance = statistics.fmean(pair.standard_error for pair in pairs) ** 2
-    uncertain = 0.0  # Welch and Satterthwaite's denominator
-    for side in (a, b):
-        if len(side) > 1:
-            own = statistics.variance(metrics.auroc(**scores) for scores in side) / len(side)
-            variance += own
-            uncertain += own**2 / (len(side) - 1)
-    error = math.sqrt(variance)
-    degrees = variance**2 / uncertain if uncertain > 0 else math.inf
-    if error == 0:
-        return PairedTest(difference, 0.0, degrees, 1.0 if difference == 0 else 0.0)
-    p = 2 * float(stats.t.sf(abs(difference) / error, degrees))
-    return PairedTest(difference, error, degrees, p)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p values, in their order: at most 1, never below its own."""
-    order = sorted(range(len(ps)), key=lambda i: ps[i])
-    corrected = [0.0] * len(ps)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
-        corrected[i] = highest
-    return corrected
 
 
 def _names(runs: Sequence[RunFolder]) -> list[str]:
@@ -304,6 +250,28 @@ def _uses(problem: Mapping[str, Any], source: str) -> set[tuple[str, Any]]:
         if selection["source"] == source
         for one in selection["ids"]
     }
+
+
+def _unequal_searches(
+    compared: Sequence[ComparedRun], contents: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """In what the searches of runs with the same test images were not given the same."""
+    found = []
+    for group in sorted({one.group for one in compared}):
+        members = [(o, c) for o, c in zip(compared, contents, strict=True) if o.group == group]
+        trials = {one.name: one.board.effort.trials for one, _ in members if one.board.effort}
+        if len(set(trials.values())) > 1:
+            listed = ", ".join(f"{name}: {count}" for name, count in trials.items())
+            found.append(f"the searches had different numbers of trials ({listed})")
+        for splits, what in (
+            (("train_normals", "train_anomalies", "hidden_anomalies"), "trained on"),
+            (("validation_normals", "validation_anomalies"), "chose their settings by"),
+        ):
+            used = [[one["problem"]["splits"].get(name) for name in splits] for _, one in members]
+            if any(images != used[0] for images in used):
+                names = ", ".join(one.name for one, _ in members)
+                found.append(f"not all of {names} {what} the same images")
+    return found
 
 
 def _scores(one: ComparedRun) -> list[SeedScores]:

@@ -6,14 +6,11 @@ are no results. Test figures come from images that nothing was selected on.
 
 Over seeds a figure is the mean, its spread the standard deviation. The interval of an AUROC is
 DeLong's for each seed's detector, averaged over the seeds: what to expect of one trained detector
-on other images of the same kind. The comparison with the default configuration pairs the seeds and
-the images: its variance is that of DeLong's paired test (the mean standard error of the pairs, an
-upper bound for their mean's, as they share the images) plus that of the mean over seeds.
+on other images of the same kind.
 """
 
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +20,11 @@ from typing import Any
 from amatune import metrics
 from amatune.errors import RequestError
 from amatune.runs import RunFolder, write_json
+from amatune.tuning.difference import SIGNIFICANT, paired_difference
 from amatune.tuning.selection import SeedScores, Selection
 from amatune.tuning.study import Effort
 
 SCHEMA = 1  # of leaderboard.json
-SIGNIFICANT = 0.05  # p below which a difference counts as one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,20 +178,9 @@ def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
 
 
 def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comparison:
-    """Chosen against default, seed by seed on the same test images; see the module's docstring."""
-    pairs = [
-        metrics.delong_paired(a["normal"], a["anomaly"], b["normal"], b["anomaly"])
-        for a, b in zip(chosen, default, strict=True)
-    ]
-    differences = [pair.difference for pair in pairs]
-    difference = statistics.fmean(differences)
-    of_images = statistics.fmean(pair.standard_error for pair in pairs)
-    of_seeds = (spread(differences) or 0.0) / math.sqrt(len(pairs))
-    error = math.hypot(of_images, of_seeds)
-    if error == 0:
-        p = 1.0 if difference == 0 else 0.0
-    else:
-        p = math.erfc(abs(difference) / error / math.sqrt(2))
+    """Chosen against default, by the scores of their seeds on the same test images."""
+    found = paired_difference(chosen, default)
+    difference, p = found.difference, found.p
     by = f"by {abs(difference):.3f} AUROC (p = {p:.2g})"
     if p >= SIGNIFICANT:
         verdict = f"no evidence of improvement over the default (difference {difference:+.3f}"
@@ -203,9 +189,11 @@ def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comp
         verdict = f"better than the default {by}"
     else:
         verdict = f"worse than the default {by}, although the validation images preferred it"
-    if len(pairs) == 1:
+    if min(len(chosen), len(default)) == 1:
         verdict += "; one seed says nothing about the spread over seeds"
-    return Comparison(difference=difference, standard_error=error, p=p, verdict=verdict)
+    return Comparison(
+        difference=difference, standard_error=found.standard_error, p=p, verdict=verdict
+    )
 
 
 def choose(
@@ -220,8 +208,7 @@ def choose(
     best = max(means, key=lambda name: (means[name], name == "default"))
     if best == "default" or "default" not in means:
         return best, f"{best} has the best mean validation AUROC over the seeds"
-    seeds = min(len(validation[best]), len(validation["default"]))
-    error = compare(validation[best][:seeds], validation["default"][:seeds]).standard_error
+    error = paired_difference(validation[best], validation["default"]).standard_error
     gap = means[best] - means["default"]
     by = f"{gap:.3f} with a standard error of {error:.3f}"
     if gap <= error:

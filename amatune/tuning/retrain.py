@@ -513,15 +513,10 @@ def _row(
 
 
 def _compare(chosen: Sequence[Training], default: Sequence[Training]) -> Comparison | None:
-    """Over the seeds that both have; None for the default itself, or when they share no seed."""
-    controls = {training.seed: training for training in default}
-    pairs = [(t, controls[t.seed]) for t in chosen if t.seed in controls]
-    if not pairs or chosen is default:
+    """None for the default itself, or when no seed of it finished."""
+    if not default or chosen is default:
         return None
-    return compare(
-        [ours.primary_scores(TEST) for ours, _ in pairs],
-        [theirs.primary_scores(TEST) for _, theirs in pairs],
-    )
+    return compare(*([one.primary_scores(TEST) for one in side] for side in (chosen, default)))
 
 
 def _nobody(_event: Event) -> None:

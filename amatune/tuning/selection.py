@@ -30,6 +30,12 @@ class Selection:
     corrected: float
     of: int  # trials with the full budget that it was chosen from
 
+    def __str__(self) -> str:
+        if self.of == 1:
+            return f"{self.apparent:.3f}, of the only trial with the full budget"
+        picked = f"corrected for being picked from {self.of}"
+        return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}"
+
 
 def correct_for_selection(
     trials: Sequence[SeedScores],
