@@ -8,7 +8,7 @@ problems. `DATA` has mnist.npz and fashion_mnist.npz. Runs go to `--runs-dir`; c
 on where it stopped. `amatune compare` shows the same three runs of a problem with their settings.
 
 What a CPU cannot afford is held fixed: widths, batch sizes, critic steps, and epochs such that a
-full training of each method takes about a minute or two at most. So the figures are of small
+full training of each method takes a few minutes at most. So the figures are of small
 networks trained briefly and not those of the papers.
 
 Over the digits, methods are compared by the signed-rank test of their mean test AUROCs (Wilcoxon;
@@ -73,7 +73,8 @@ def measure(name: str, method: str, arguments: argparse.Namespace) -> RunFolder:
     run = RunFolder(arguments.runs_dir / f"{name}-{method}")
     began = time.monotonic()
     if not (run.best / "leaderboard.json").exists():
-        run_search(request, resume=run.run_json.exists())
+        if run_search(request, resume=run.run_json.exists()).ending == "interrupted":
+            raise SystemExit(130)  # called again, it goes on
         run_best(run, top=1, seeds=arguments.seeds)
         print(f"{run.name}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     return run

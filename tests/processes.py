@@ -43,7 +43,8 @@ def epochs_of(tmp_path):
     file = tmp_path / "run" / "study.db"
     if not file.exists():
         return []
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as study:
+    # Not read-only: what a killed process was writing has to be rolled back first.
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=30)) as study:
         counts = "select count(*) from trial_intermediate_values group by trial_id"
         return [count for (count,) in study.execute(counts)]
 

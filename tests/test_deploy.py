@@ -310,6 +310,9 @@ class Slurm:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # As a batch system starts it: whoever began the tests may have been deaf to SIGINT,
+            # which programs inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
