@@ -221,6 +221,12 @@ case $1 in
     *) exec "$@" ;;
 esac
 """
+# No head answers before it has been started.
+FAKE_RAY = """
+if [ "$1" = health-check ]; then
+    until grep -q '^srun.*ray start --head' "$LOG"; do sleep 0.02; done
+fi
+"""
 FAKE_AMATUNE = """
 while [ "$1" != --name ] && [ "$1" != --runs-dir ]; do shift; done
 [ "$1" = --name ] || exit "${BEST_CODE:-0}"
@@ -280,7 +286,7 @@ class Slurm:
             folder,
             srun=FAKE_SRUN,
             scontrol=f'if [ "$1" = show ]; then printf "{names}"; fi\n',
-            ray="",
+            ray=FAKE_RAY,
             amatune=FAKE_AMATUNE,
             python=FAKE_PYTHON,
         )
