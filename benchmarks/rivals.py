@@ -8,8 +8,8 @@ problems. `DATA` has mnist.npz and fashion_mnist.npz. Runs go to `--runs-dir`; c
 on where it stopped. `amatune compare` shows the same three runs of a problem with their settings.
 
 What a CPU cannot afford is held fixed: widths, batch sizes, critic steps, and epochs such that a
-full training of each method takes a few minutes at most. So the figures are of small
-networks trained briefly and not those of the papers.
+full training of each method takes a few minutes at most. So the figures are of small networks
+trained briefly and not those of the papers.
 
 Over the digits, methods are compared by the signed-rank test of their mean test AUROCs (Wilcoxon;
 Demsar, JMLR 7, 2006). The digits are anomalies of one another, so they are not quite independent.
@@ -46,7 +46,7 @@ EPOCHS = {  # of a full training, by kind of problem
     "fashion-mnist": {"ama": 12, "deep-svdd": 60, "alad": 12},
     "mnist": {"ama": 50, "deep-svdd": 60, "alad": 40},  # 450 images of one digit
 }
-FEWEST = 6  # digits for a signed-rank test: with fewer, p cannot be below .05 for three pairs
+FEWEST = 6  # digits for a signed-rank test: with fewer, no p can be below .05, even uncorrected
 
 
 def problem(name: str, data: Path) -> ProblemRequest:
