@@ -32,12 +32,12 @@ def detector_class(method: str) -> type[Detector]:
 
 def search_space(method: str) -> SearchSpace:
     """The function that suggests a configuration for an Optuna trial: `space(trial) -> dict`."""
-    return cast(SearchSpace, _load("search_spaces", method).space)
+    return cast(SearchSpace, _load("amatune.search_spaces", method).space)
 
 
 def trainable_class(method: str) -> type:
     """The method's `tune.Trainable`."""
-    return cast(type, _load("trainables", method).TRAINABLE)
+    return cast(type, _load("amatune.trainables", method).TRAINABLE)
 
 
 def _load(package: str, method: str) -> Any:

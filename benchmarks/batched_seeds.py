@@ -18,7 +18,7 @@ from throughput import SHAPES, seconds
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from amatune.core.networks import build_networks
+from amatune.detectors.ama.networks import build_networks
 
 
 def main() -> None:

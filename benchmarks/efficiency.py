@@ -33,13 +33,13 @@ from typing import Any
 import optuna
 from record_curves import CURVES, EPOCHS, HELD
 
+from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.job import Progress
 from amatune.detector import DetectorConfig
 from amatune.detectors.ama import AMAConfig
 from amatune.registry import search_space
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
-from amatune.tuning.checkpoints import Checkpoints
-from amatune.tuning.job import Progress
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.session import Session
 

@@ -21,7 +21,7 @@ import torch
 from throughput import SHAPES, Step, authors, detector, matrix_peak, multiply_adds, seconds
 from torch import Tensor
 
-from amatune.core.capture import EAGER_STEPS
+from amatune.nets.capture import EAGER_STEPS
 
 LOSSES = ("wasserstein", "reconstruction", "code_norm", "penalty")
 

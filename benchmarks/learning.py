@@ -28,7 +28,7 @@ from amatune import metrics
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
 from amatune.detector import to_unit_range
 from amatune.detectors.ama import AMA, AMAConfig
-from amatune.tuning.leaderboard import figures
+from amatune.results.leaderboard import figures
 
 # A quarter of the published width and few critic steps: what a CPU affords. The published decay of
 # the learning rate starts at 30% of the budget, which is too early for budgets this short.

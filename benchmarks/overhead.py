@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import torch
+from amatune.trainables._base import CALIBRATION_IMAGES
 
 from amatune import metrics
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
@@ -24,7 +25,6 @@ from amatune.tuning.events import Event, TrialUpdate
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
-from trainables._base import CALIBRATION_IMAGES
 
 HELD: dict[str, Any] = {
     "width": 0.25,

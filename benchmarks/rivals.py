@@ -28,10 +28,10 @@ from typing import Any
 from scipy import stats
 
 from amatune.data.protocol import ProblemRequest
+from amatune.results.comparison import ComparedRun, RunComparison, compare_runs
+from amatune.results.difference import holm
+from amatune.results.leaderboard import TestFigures
 from amatune.runs import RunFolder
-from amatune.tuning.comparison import ComparedRun, RunComparison, compare_runs
-from amatune.tuning.difference import holm
-from amatune.tuning.leaderboard import TestFigures
 from amatune.tuning.request import SearchRequest
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search

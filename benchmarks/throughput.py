@@ -28,8 +28,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from amatune.core import networks
-from amatune.detectors.ama import AMA, AMAConfig
+from amatune.detectors.ama import AMA, AMAConfig, networks
 
 SHAPES = {"residual": (3, 32, 32), "small": (1, 28, 28)}
 Step = Callable[[Tensor], object]

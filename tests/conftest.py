@@ -55,7 +55,7 @@ def onnx_model(detector: AMA) -> bytes:
 @pytest.fixture
 def convert_once(onnx_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile every export of the detector gets that model."""
-    monkeypatch.setattr("amatune.export.onnx_model.onnx_bytes", lambda _detector: onnx_model)
+    monkeypatch.setattr("amatune.export.onnx.onnx_bytes", lambda _detector: onnx_model)
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 
+import amatune.search_spaces
+import amatune.trainables
 import pytest
 import test_conformance
 from command_lines import check, command_lines
 
 import amatune.detectors
-import search_spaces
-import trainables
 from amatune.cli import _fixed_settings, _value
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.export import export_detector
@@ -67,7 +67,7 @@ def in_a_folder_with_an_export(
 @pytest.fixture
 def with_the_method_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its three files where the registry looks."""
-    packages = (amatune.detectors, search_spaces, trainables)
+    packages = (amatune.detectors, amatune.search_spaces, amatune.trainables)
     file = f"{METHOD.replace('-', '_')}.py"
     for package, source in zip(packages, python_blocks(DOCS / "adding-a-method.md"), strict=False):
         folder = tmp_path / "method" / package.__name__

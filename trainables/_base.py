@@ -19,13 +19,13 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from amatune import metrics
+from amatune.cluster.checkpoints import CHECKPOINT_FILE, read_state, write_state
+from amatune.cluster.device import claim_device
+from amatune.cluster.job import Job, Trained
+from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
-from amatune.tuning.checkpoints import CHECKPOINT_FILE, read_state, write_state
-from amatune.tuning.device import claim_device
-from amatune.tuning.job import Job, Trained
-from amatune.tuning.objective import validation_auroc
-from amatune.tuning.tensorboard import TrainingLog
+from amatune.results.objective import validation_auroc
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
 OWNER = "training"  # key in a checkpoint: which training it belongs to

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from amatune.detector import Detector
 from amatune.detectors.alad import ALAD
-from trainables._base import DetectorTrainable
+
+from ._base import DetectorTrainable
 
 
 class ALADTrainable(DetectorTrainable):

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from amatune.detector import Detector
 from amatune.detectors.ama import AMA
-from trainables._base import DetectorTrainable
+
+from ._base import DetectorTrainable
 
 
 class AMATrainable(DetectorTrainable):

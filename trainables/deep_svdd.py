@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from amatune.detector import Detector
 from amatune.detectors.deep_svdd import DeepSVDD
-from trainables._base import DetectorTrainable
+
+from ._base import DetectorTrainable
 
 
 class DeepSVDDTrainable(DetectorTrainable):

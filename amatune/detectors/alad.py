@@ -50,12 +50,12 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from amatune.core.loop import LossMeans, shuffled_batches
-from amatune.core.networks import channel_plan, halve, require_min_side, scaled
-from amatune.core.scores import r_score
-from amatune.core.tensors import flat_tensors, load_flat_tensors
 from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
 from amatune.errors import DivergedError, RequestError
+from amatune.nets.loop import LossMeans, shuffled_batches
+from amatune.nets.scores import r_score
+from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
+from amatune.nets.tensors import flat_tensors, load_flat_tensors
 
 INIT_STD = 0.01  # of all weights
 SLOPE = 0.2  # of LeakyReLU

@@ -46,11 +46,11 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from amatune.core.loop import LossMeans, shuffled_batches
-from amatune.core.networks import channel_plan, halve, require_min_side, scaled
-from amatune.core.tensors import flat_tensors, load_flat_tensors
 from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
 from amatune.errors import DivergedError, RequestError
+from amatune.nets.loop import LossMeans, shuffled_batches
+from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
+from amatune.nets.tensors import flat_tensors, load_flat_tensors
 
 MIN_CENTER = 0.1  # of |c_i|
 MIN_CONTRAST = 1e-4  # mean absolute deviation, of a range of 2: what has less counts as constant

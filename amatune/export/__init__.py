@@ -27,7 +27,7 @@ from amatune.export.folder import (
     load,
     require_replaceable,
 )
-from amatune.export.onnx_model import TOLERANCE, onnx_bytes
+from amatune.export.onnx import TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
 
 __all__ = [

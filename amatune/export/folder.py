@@ -19,7 +19,7 @@ import amatune
 from amatune.data.pictures import Pixels
 from amatune.detector import Detector, ImageShape
 from amatune.errors import AmatuneError, RequestError
-from amatune.export import onnx_model
+from amatune.export import onnx as onnx_model
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
 from amatune.export.scoring import Exported

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from amatune.data.protocol import ProblemRequest
 from amatune.errors import RequestError
-from amatune.tuning.objective import Objective
+from amatune.results.objective import Objective
 
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]

@@ -22,24 +22,11 @@ import torch
 from torch import Tensor
 
 from amatune import metrics, registry
-from amatune.data.named import set_data_dir
-from amatune.data.protocol import Problem
-from amatune.detector import Detector, DetectorConfig, ImageShape
-from amatune.errors import AmatuneError, DiskFullError, RequestError
-from amatune.runs import RunFolder
-from amatune.tuning import cluster, execution
-from amatune.tuning import study as studies
-from amatune.tuning.checkpoints import Checkpoints
-from amatune.tuning.device import claim_device
-from amatune.tuning.events import (
-    Event,
-    Listener,
-    RetrainStarted,
-    RetrainUpdate,
-    State,
-    TestStarted,
-)
-from amatune.tuning.job import (
+from amatune.cluster import connection, execution
+from amatune.cluster.capacity import Room, find_room
+from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.device import claim_device
+from amatune.cluster.job import (
     CHECKPOINT_SECONDS,
     LARGER_SHARE,
     Failure,
@@ -48,7 +35,11 @@ from amatune.tuning.job import (
     Progress,
     Trained,
 )
-from amatune.tuning.leaderboard import (
+from amatune.data.named import set_data_dir
+from amatune.data.protocol import Problem
+from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.errors import AmatuneError, DiskFullError, RequestError
+from amatune.results.leaderboard import (
     Comparison,
     Leaderboard,
     LeaderboardRow,
@@ -60,11 +51,20 @@ from amatune.tuning.leaderboard import (
     read_leaderboard,
     spread,
 )
-from amatune.tuning.model import load_model, read_facts, save_model
-from amatune.tuning.objective import set_bounds, validation_auroc
+from amatune.results.objective import set_bounds, validation_auroc
+from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
+from amatune.runs import RunFolder
+from amatune.stored import load_model, read_facts, save_model
+from amatune.tuning import study as studies
+from amatune.tuning.events import (
+    Event,
+    Listener,
+    RetrainStarted,
+    RetrainUpdate,
+    State,
+    TestStarted,
+)
 from amatune.tuning.request import SearchRequest
-from amatune.tuning.room import Room, find_room
-from amatune.tuning.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.tuning.search import (
     gpu_share,
     saved_request,
@@ -190,7 +190,7 @@ def run_best(
         )
         if work.left:
             # One for training and testing.
-            stack.enter_context(cluster.cluster(request.address, run.log))
+            stack.enter_context(connection.cluster(request.address, run.log))
             _train(work, request, problem)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
@@ -436,7 +436,7 @@ def _test(
     trainings: Sequence[Training], run: RunFolder, request: SearchRequest, problem: Problem
 ) -> None:
     """Open the test set and keep every detector's scores beside it."""
-    with cluster.cluster(request.address, run.log):
+    with connection.cluster(request.address, run.log):
         cpus, gpus = request.cpus_per_trial, _room(run, request).gpus_per_trial
         score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
         normal, anomaly = (ray.put(images) for images in problem.test_images())

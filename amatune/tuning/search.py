@@ -23,21 +23,21 @@ from optuna.trial import TrialState
 
 import amatune
 from amatune import registry
+from amatune.cluster import capacity, connection, execution
+from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.execution import Ending
+from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, make_problem
 from amatune.detector import Detector, DetectorConfig, ImageShape
 from amatune.errors import DiskFullError, RequestError
+from amatune.results.objective import set_bounds
+from amatune.results.scores import load_scores
+from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
-from amatune.tuning import cluster, execution, room
 from amatune.tuning import study as studies
-from amatune.tuning.checkpoints import Checkpoints
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
-from amatune.tuning.execution import Ending
-from amatune.tuning.job import CHECKPOINT_SECONDS, Images
-from amatune.tuning.objective import set_bounds
 from amatune.tuning.request import SearchRequest
-from amatune.tuning.scores import load_scores
-from amatune.tuning.selection import Selection, correct_for_selection
 from amatune.tuning.session import FINISHED, Session, validation_file
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 from amatune.tuning.warmups import warm_up_name, warm_ups_repeat
@@ -224,9 +224,9 @@ def _run_session(
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
-        with cluster.cluster(request.address, run.log):
+        with connection.cluster(request.address, run.log):
             share, notes = _gpu_share(run, request, method, complete(request.fixed), images.train)
-            found = room.find_room(request, share, notes)
+            found = capacity.find_room(request, share, notes)
             session.gpus_per_trial = found.gpus_per_trial
             emit(
                 SearchStarted(
@@ -283,8 +283,8 @@ def _gpu_share(
     images: np.ndarray,
 ) -> tuple[float, list[str]]:
     """The share of a GPU for each trial, and notes on it; measured once in a run."""
-    if request.gpus_per_trial is None and cluster.gpus() > 0 and "gpu_share" not in run.read():
-        measured = room.measure_share(method, config, images, request.cpus_per_trial)
+    if request.gpus_per_trial is None and connection.gpus() > 0 and "gpu_share" not in run.read():
+        measured = capacity.measure_share(method, config, images, request.cpus_per_trial)
         facts = None if measured is None else dataclasses.asdict(measured)
         run.write({**run.read(), "gpu_share": facts})
     return gpu_share(run, request)
@@ -294,7 +294,7 @@ def gpu_share(run: RunFolder, request: SearchRequest) -> tuple[float, list[str]]
     """The share of a GPU for each trial, asked for or measured before, and notes on it."""
     if request.gpus_per_trial is not None:
         return request.gpus_per_trial, []
-    if cluster.gpus() == 0:
+    if connection.gpus() == 0:
         return 0.0, []
     facts = run.read().get("gpu_share")
     if facts is None:
@@ -302,8 +302,8 @@ def gpu_share(run: RunFolder, request: SearchRequest) -> tuple[float, list[str]]
         usual = trainable.gpu_share
         note = f"the best share of a GPU could not be measured; each trial gets {usual:g}"
         return usual, [note]
-    share = room.Share.from_dict(facts)
-    return share.gpus, [room.NO_MPS] if share.gpus < 1 and not share.mps else []
+    share = capacity.Share.from_dict(facts)
+    return share.gpus, [capacity.NO_MPS] if share.gpus < 1 and not share.mps else []
 
 
 def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:

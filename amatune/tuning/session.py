@@ -13,13 +13,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from amatune.detector import DetectorConfig
-from amatune.errors import ConfigError
-from amatune.runs import RunFolder
-from amatune.tuning import study as studies
-from amatune.tuning.checkpoints import Checkpoints
-from amatune.tuning.events import Listener, State, TrialUpdate
-from amatune.tuning.job import (
+from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.job import (
     CHECKPOINT_SECONDS,
     LARGER_SHARE,
     Failure,
@@ -27,8 +22,13 @@ from amatune.tuning.job import (
     Progress,
     Trained,
 )
+from amatune.detector import DetectorConfig
+from amatune.errors import ConfigError
+from amatune.results.scores import save_scores
+from amatune.runs import RunFolder
+from amatune.tuning import study as studies
+from amatune.tuning.events import Listener, State, TrialUpdate
 from amatune.tuning.request import SearchRequest
-from amatune.tuning.scores import save_scores
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import Space
 

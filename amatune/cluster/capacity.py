@@ -1,0 +1,197 @@
+"""What a cluster has room for: how many trials at a time, and what share of a GPU for each.
+
+Ray counts shares and enforces nothing. How many trials a card serves best is found out by running
+them: one, two, four, ... trainings at a time with the default settings, as long as the memory
+allows and the card trains more images per second than before.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.exceptions
+import torch
+
+from amatune.cluster import connection
+from amatune.cluster.device import CUDA_CONTEXT, claim_device, mps_is_running
+from amatune.detector import Detector, DetectorConfig
+from amatune.errors import RequestError
+from amatune.tuning.request import SearchRequest
+
+TRIALS_ON_A_CARD = (1, 2, 4, 8, 16)  # tried in this order
+WORTHWHILE = 1.05  # times the images per second, for which more trials share a card
+SPARE = 1.25  # times the measured memory: settings differ, and so does what they need
+PROBE_SECONDS = 4.0  # of training per measurement
+PROBE_BATCHES = 4  # of training images, trained on again and again
+ANSWER_SECONDS = 180.0  # until a measurement counts as failed
+
+NO_MPS = (
+    "several trials share a GPU without CUDA MPS, which lets their kernels run side by side; where "
+    "it is available, `nvidia-cuda-mps-control -d` starts it"
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the cluster has room for."""
+
+    concurrent: int  # trials at a time
+    gpus_per_trial: float
+    most_cpus: float  # of any machine
+    notes: tuple[str, ...] = ()  # what the user may want to know
+
+    @property
+    def for_execution(self) -> dict[str, Any]:
+        """What `execution.execute` wants to know of it."""
+        values = asdict(self)
+        del values["notes"]
+        return values
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a GPU, and how it was found."""
+
+    gpus: float
+    images_per_second: Mapping[int, float]  # of a whole card, by the number of trials on it
+    bytes_per_trial: int  # with what a process takes beside PyTorch's own memory
+    mps: bool  # whether CUDA's multi-process service was running
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Share":
+        """From JSON, where numbers cannot be keys."""
+        rates = {int(n): rate for n, rate in values["images_per_second"].items()}
+        return cls(**{**values, "images_per_second": rates})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What some trainings on one card did."""
+
+    images_per_second: float  # all together
+    bytes_per_trial: int  # the most that any held
+    card_bytes: int
+    mps: bool
+
+
+def find_room(request: SearchRequest, share: float, notes: Sequence[str] = ()) -> Room:
+    """How many trials run at a time when each gets `share` of a GPU.
+
+    Raises `RequestError` when not even one fits; a cluster at an address may grow, so there an
+    explicit number of trials is believed.
+    """
+    fit = connection.places(request.cpus_per_trial, share)
+    if request.address is not None and request.concurrent is not None:
+        return Room(request.concurrent, share, connection.most_cpus(), tuple(notes))
+    if fit < 1:
+        raise RequestError(
+            f"no machine has room for a trial with {request.cpus_per_trial:g} CPUs and {share:g} "
+            "GPUs; ask for less per trial, or with --address and --concurrent wait for machines "
+            "that are still to come"
+        )
+    concurrent = min(fit, request.concurrent or fit)
+    cards = connection.gpus()
+    if request.address is None and 0 < share < 1 and cards > 1:
+        # Ray fills the first card before it uses the next: fewer trials than fit would crowd there.
+        share = max(share, 1 / math.ceil(concurrent / cards))
+    return Room(concurrent, share, connection.most_cpus(), tuple(notes))
+
+
+def measure_share(
+    detector_class: type[Detector], config: DetectorConfig, images: np.ndarray, cpus: float
+) -> Share | None:
+    """The share of a card that trains most, found by training on `images` (N, C, H, W) uint8.
+
+    None where PyTorch cannot use the GPU, or when no measurement succeeded.
+    """
+    few = images[: PROBE_BATCHES * config.batch_size]
+    parts = (detector_class, config, few, images.nbytes - few.nbytes)
+
+    def measure(trials: int) -> Measured | None:
+        worker = ray.remote(num_cpus=cpus, num_gpus=1 / trials)(Probe)
+        probes: list[Any] = [worker.remote(*parts, cpus, 1 / trials) for _ in range(trials)]
+        try:
+            card = ray.get([p.prepare.remote() for p in probes], timeout=ANSWER_SECONDS)
+            if not all(card):
+                return None
+            found = ray.get([p.run.remote(PROBE_SECONDS) for p in probes], timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError:
+            return None
+        finally:
+            for probe in probes:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.kill(probe)
+        rates, sizes, services = zip(*found, strict=True)
+        return Measured(sum(rates), max(sizes), card[0], all(services))
+
+    return choose_share(measure, most=int(max(connection.most_cpus() / cpus, 1)))
+
+
+def choose_share(measure: Callable[[int], Measured | None], most: int) -> Share | None:
+    """The share under which a card trains most images per second, of those that fit into it.
+
+    `measure` runs a number of trainings at a time, at most `most`; it gives None when that failed.
+    """
+    rates: dict[int, float] = {}
+    best, size, mps = 0, 0, False
+    for trials in (n for n in TRIALS_ON_A_CARD if n <= most):
+        found = measure(trials)
+        if found is None:
+            break
+        rates[trials] = round(found.images_per_second, 1)
+        size, mps = max(size, found.bytes_per_trial), found.mps
+        if best and rates[trials] < WORTHWHILE * rates[best]:
+            break
+        best = trials
+        if 2 * trials * SPARE * size > found.card_bytes:
+            break
+    return Share(1 / best, rates, size, mps) if best else None
+
+
+class Probe:
+    """One training on its share of a card, run for some seconds to see what it does."""
+
+    def __init__(
+        self,
+        detector_class: type[Detector],
+        config: DetectorConfig,
+        images: np.ndarray,
+        other_bytes: int,
+        cpus: float,
+        gpus: float,
+    ) -> None:
+        self._parts = detector_class, config
+        self._images = images
+        self._other_bytes = other_bytes  # images that a trial keeps on the card beside these
+        self._shares = cpus, gpus
+
+    def prepare(self) -> int:
+        """Build and train once; bytes of the card, 0 without one."""
+        device = claim_device(*self._shares)
+        detector_class, config = self._parts
+        channels, height, width = self._images.shape[1:]
+        self._on_device = torch.tensor(self._images, device=device)
+        self._detector = detector_class(config, (channels, height, width), device)
+        self._detector.train_epoch(self._on_device)
+        if device == "cpu":
+            return 0
+        return int(torch.cuda.get_device_properties(0).total_memory)
+
+    def run(self, seconds: float) -> tuple[float, int, bool]:
+        """Images trained per second, bytes held, and whether CUDA MPS serves this process."""
+        began, done = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
+            self._detector.train_epoch(self._on_device)  # waits for the card when it reads losses
+            done += len(self._on_device)
+        rate = done / (time.monotonic() - began)
+        if self._on_device.device.type == "cpu":
+            return rate, 0, False
+        # Scoring needs memory too.
+        self._detector.calibrate(self._on_device)
+        held = torch.cuda.max_memory_reserved() + self._other_bytes + int(CUDA_CONTEXT)
+        return rate, held, mps_is_running()

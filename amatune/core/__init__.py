@@ -1,1 +1,0 @@
-"""The mathematics of AMA: networks, latent samplers, losses, scores. Needs torch only."""

@@ -1,0 +1,1 @@
+"""Building blocks that methods share: sizes, layers, graph capture. Needs torch only."""

@@ -1,0 +1,1 @@
+"""What figures mean: scores, choices, intervals, tables. Needs neither Ray nor Optuna."""

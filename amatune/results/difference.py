@@ -1,0 +1,68 @@
+"""Whether two configurations differ: their test AUROCs on the same images, over seeds.
+
+The difference of the mean AUROCs has two sources of uncertainty: the choice of images (DeLong's
+paired test, the mean standard error over all pairs of seeds, an upper bound for that of their mean)
+and the training (the variance of each mean over its seeds; the seeds of two configurations are no
+pairs). With few seeds the latter is itself uncertain: p comes from Student's t with Welch and
+Satterthwaite's degrees of freedom, in which the images count as infinitely many.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from amatune import metrics
+from amatune.results.selection import SeedScores
+
+SIGNIFICANT = 0.05  # p below which a difference counts as one
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The mean AUROC of detectors a minus that of detectors b, on the same images."""
+
+    difference: float
+    standard_error: float
+    degrees: float  # of freedom; infinite where no spread over seeds is known
+    p: float  # two-sided, against a difference of 0
+
+
+def paired_difference(a: Sequence[SeedScores], b: Sequence[SeedScores]) -> PairedTest:
+    """Compare two configurations, each with the scores of one or more seeds.
+
+    All scores are of the same images in the same order. See the module's docstring. Raises
+    `ValueError` where `metrics.delong_paired` does.
+    """
+    pairs = [
+        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"])
+        for x in a
+        for y in b
+    ]
+    difference = statistics.fmean(pair.difference for pair in pairs)
+    variance = statistics.fmean(pair.standard_error for pair in pairs) ** 2
+    uncertain = 0.0  # Welch and Satterthwaite's denominator
+    for side in (a, b):
+        if len(side) > 1:
+            own = statistics.variance(metrics.auroc(**scores) for scores in side) / len(side)
+            variance += own
+            uncertain += own**2 / (len(side) - 1)
+    error = math.sqrt(variance)
+    degrees = variance**2 / uncertain if uncertain > 0 else math.inf
+    if error == 0:
+        return PairedTest(difference, 0.0, degrees, 1.0 if difference == 0 else 0.0)
+    p = 2 * float(stats.t.sf(abs(difference) / error, degrees))
+    return PairedTest(difference, error, degrees, p)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p values, in their order: at most 1, never below its own."""
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    corrected = [0.0] * len(ps)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = highest
+    return corrected

@@ -1,0 +1,229 @@
+"""The result of a run: what the shortlist scores on the test images, and how sure that is.
+
+Two kinds of figures, never to be confused. Validation figures have selected something: the search's
+picked the shortlist, the retraining's picked the chosen configuration; both are biased upwards and
+are no results. Test figures come from images that nothing was selected on.
+
+Over seeds a figure is the mean, its spread the standard deviation. The interval of an AUROC is
+DeLong's for each seed's detector, averaged over the seeds: what to expect of one trained detector
+on other images of the same kind.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amatune import metrics
+from amatune.errors import RequestError
+from amatune.results.difference import SIGNIFICANT, paired_difference
+from amatune.results.selection import SeedScores, Selection
+from amatune.runs import RunFolder, write_json
+from amatune.tuning.study import Effort
+
+SCHEMA = 1  # of leaderboard.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestFigures:
+    """Test figures of one score of one configuration, over its seeds."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    auroc: float
+    auroc_spread: float | None  # None with one seed
+    auroc_low: float  # 95% interval
+    auroc_high: float
+    aupr: float
+    aupr_spread: float | None
+    fpr95: float  # share of normal images flagged when 95% of the anomalies are
+    fpr95_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow:
+    """One configuration of the shortlist."""
+
+    configuration: str  # "trial-12" or "default"; also the folder in best/models
+    default: bool
+    chosen: bool
+    settings: dict[str, Any]  # searched and fixed values
+    config: dict[str, Any]  # the whole detector configuration that was trained
+    seeds: tuple[int, ...]  # that finished
+    search_auroc: float | None  # selection figure; None when the search did not finish it
+    validation_auroc: float  # selection figure: mean over the seeds
+    validation_spread: float | None
+    validation_by_seed: tuple[float, ...]
+    test: dict[str, TestFigures]  # by score name
+    test_auroc_by_seed: tuple[float, ...]  # of the primary score
+    failures: tuple[str, ...]  # seeds that failed, with the reason
+    # Of the primary score, by anomaly set; empty where there is one alone.
+    test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The chosen configuration against the default one, on the same test images."""
+
+    difference: float  # test AUROC of the primary score, chosen minus default, mean over seeds
+    standard_error: float
+    p: float  # two-sided
+    verdict: str  # a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """The shortlist, best validation AUROC first, and what was found on the test images."""
+
+    run: RunFolder
+    method: str
+    primary_score: str
+    epochs: int
+    seeds: tuple[int, ...]
+    rows: tuple[LeaderboardRow, ...]
+    comparison: Comparison | None  # None when the default was chosen, or could not be trained
+    dropped: tuple[str, ...]  # configurations that failed with every seed, and why
+    test_normals: int
+    test_anomalies: int
+    warnings: tuple[str, ...]  # about the test images: copies of others
+    choice: str = ""  # why the chosen one was chosen, in a sentence
+    selection: Selection | None = None  # the search's best validation AUROC, corrected
+    effort: Effort | None = None  # what the search took
+
+    @property
+    def chosen(self) -> LeaderboardRow:
+        """The configuration chosen on validation images."""
+        return next(row for row in self.rows if row.chosen)
+
+    @property
+    def chosen_model(self) -> Path:
+        """Folder of the chosen configuration's detector with the best validation AUROC.
+
+        That seed is one more selection: what to expect of it is the configuration's mean.
+        """
+        row = self.chosen
+        best = max(range(len(row.seeds)), key=lambda i: row.validation_by_seed[i])
+        return model_folder(self.run, row.configuration, row.seeds[best])
+
+    def write(self) -> None:
+        """Write `best/leaderboard.json`, atomically."""
+        values = dataclasses.asdict(dataclasses.replace(self, run=None))  # type: ignore[arg-type]
+        del values["run"]
+        notes = {
+            "search_auroc": "selection figure on validation images, biased upwards: not a result",
+            "validation": "selection figures on validation images, biased upwards: not results",
+            "selection": "apparent: the search's best validation AUROC; corrected: what to expect "
+            "of such a choice on other images, by bootstrapping it (BBC-CV)",
+            "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
+            "DeLong interval per seed, averaged",
+        }
+        write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
+
+
+def read_leaderboard(run: RunFolder) -> Leaderboard:
+    """The leaderboard an earlier retraining wrote. Raises `RequestError` when there is none."""
+    path = run.best / "leaderboard.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema = values.pop("schema")
+        if schema != SCHEMA:
+            raise RequestError(f"{path} has schema {schema}; this version reads {SCHEMA}")
+        del values["notes"]
+        rows = tuple(_row(row) for row in values.pop("rows"))
+        comparison = values.pop("comparison")
+        for name, kind in (("selection", Selection), ("effort", Effort)):
+            if values.get(name) is not None:
+                values[name] = kind(**values[name])
+        for name in ("seeds", "dropped", "warnings"):
+            values[name] = tuple(values[name])
+        return Leaderboard(
+            run=run,
+            rows=rows,
+            comparison=Comparison(**comparison) if comparison else None,
+            **values,
+        )
+    except FileNotFoundError:
+        raise RequestError(
+            f"the run {run.name!r} has no leaderboard yet; `amatune best {run.name}` makes it"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RequestError(f"{path} cannot be read as a leaderboard: {error!r}") from None
+
+
+def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
+    """Where the detector of a configuration and seed is kept."""
+    return run.best / "models" / configuration / f"seed{seed}"
+
+
+def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
+    """Figures of one score, from its test scores with each seed."""
+    pairs = [(s["normal"], s["anomaly"]) for s in by_seed]
+    aurocs = [metrics.auroc(*pair) for pair in pairs]
+    auprs = [metrics.average_precision(*pair) for pair in pairs]
+    fprs = [metrics.fpr_at_tpr(*pair) for pair in pairs]
+    intervals = [metrics.delong_interval(*pair) for pair in pairs]
+    return TestFigures(
+        auroc=statistics.fmean(aurocs),
+        auroc_spread=spread(aurocs),
+        auroc_low=statistics.fmean(low for low, _ in intervals),
+        auroc_high=statistics.fmean(high for _, high in intervals),
+        aupr=statistics.fmean(auprs),
+        aupr_spread=spread(auprs),
+        fpr95=statistics.fmean(fprs),
+        fpr95_spread=spread(fprs),
+    )
+
+
+def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comparison:
+    """Chosen against default, by the scores of their seeds on the same test images."""
+    found = paired_difference(chosen, default)
+    difference, p = found.difference, found.p
+    by = f"by {abs(difference):.3f} AUROC (p = {p:.2g})"
+    if p >= SIGNIFICANT:
+        verdict = f"no evidence of improvement over the default (difference {difference:+.3f}"
+        verdict += f", p = {p:.2g})"
+    elif difference > 0:
+        verdict = f"better than the default {by}"
+    else:
+        verdict = f"worse than the default {by}, although the validation images preferred it"
+    if min(len(chosen), len(default)) == 1:
+        verdict += "; one seed says nothing about the spread over seeds"
+    return Comparison(
+        difference=difference, standard_error=found.standard_error, p=p, verdict=verdict
+    )
+
+
+def choose(
+    validation: Mapping[str, Sequence[SeedScores]], means: Mapping[str, float]
+) -> tuple[str, str]:
+    """The configuration to take, and why, in a sentence.
+
+    `means` are the mean validation AUROCs over the seeds and `validation` the scores behind them,
+    by configuration. The best mean wins, unless the default comes within one standard error of it:
+    of what cannot be told apart, the better known is taken.
+    """
+    best = max(means, key=lambda name: (means[name], name == "default"))
+    if best == "default" or "default" not in means:
+        return best, f"{best} has the best mean validation AUROC over the seeds"
+    error = paired_difference(validation[best], validation["default"]).standard_error
+    gap = means[best] - means["default"]
+    by = f"{gap:.3f} with a standard error of {error:.3f}"
+    if gap <= error:
+        return "default", f"{best} is ahead of the default by {by}: not enough to prefer it"
+    return best, f"{best} is ahead of the default by {by} on validation images"
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation, of a sample; None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _row(values: dict[str, Any]) -> LeaderboardRow:
+    test = {name: TestFigures(**figures) for name, figures in values.pop("test").items()}
+    for name in ("seeds", "validation_by_seed", "test_auroc_by_seed", "failures"):
+        values[name] = tuple(values[name])
+    by_set = {n: TestFigures(**figures) for n, figures in values.pop("test_by_set", {}).items()}
+    return LeaderboardRow(test=test, test_by_set=by_set, **values)

@@ -1,0 +1,151 @@
+"""A detector that trains in no time: what the tests of the search search."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ray
+import torch
+from amatune.trainables._base import DetectorTrainable
+from torch import Tensor, nn
+
+from amatune.detector import Detector, DetectorConfig, to_unit_range
+from amatune.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig(DetectorConfig):
+    quality: float = 0.5  # how much of the brightness the score sees, 0 to 1
+    kind: str = "plain"
+    boost: float = 0.0  # of kind "boosted"
+    warmup: int = 0  # epochs
+    seconds: float = 0.0  # an epoch takes
+    diverges_at: float = 2.0  # quality from which training diverges
+    push: float = 0.0  # on the weight, in each epoch after the warm-up
+    trouble: str = ""  # "memory" or "death", once in the third epoch, with the folder of its traces
+    traces: str = ""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not 0 <= self.quality <= 1:
+            found.append(f"quality must be in [0, 1], got {self.quality}")
+        return found
+
+    @property
+    def warmup_epochs(self) -> int:
+        return self.warmup
+
+    def grace_epochs(self) -> int:
+        return self.warmup
+
+
+class FakeScorer(nn.Module):
+    def __init__(self, config: FakeConfig, mean: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        self.config, self.mean, self.weight = config, mean, weight
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        brightness = batch.flatten(1).mean(1) - self.mean
+        # A deterministic function of the image that has nothing to do with its class.
+        scramble = (batch.flatten(1)[:, 0] * 1e4 + self.weight.sum() * 10).sin()
+        gain = self.config.quality + self.config.boost
+        score = gain * brightness + (1 - self.config.quality) * scramble
+        return score, -score
+
+
+class FakeDetector(Detector):
+    """Scores an image by its brightness and a noise that shrinks with quality and epochs."""
+
+    name: ClassVar[str] = "fake"
+    summary: ClassVar[str] = "for tests"
+    Config: ClassVar[type[DetectorConfig]] = FakeConfig
+    score_names: ClassVar[tuple[str, ...]] = ("bright", "dark")
+    inert_in_warmup: ClassVar[tuple[str, ...]] = ("push",)
+    config: FakeConfig
+
+    def __init__(self, config: Any, image_shape: Any, device: Any = "cpu", seed: int = 0) -> None:
+        super().__init__(config, image_shape, device, seed)
+        self.config = config.resolve(image_shape)
+        self.weight = torch.rand(4, generator=self.generator)  # noise of the untrained network
+        self.mean = torch.zeros(())
+
+    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
+        assert anomalies is None
+        time.sleep(self.config.seconds)
+        self._check_images(images)
+        if self.config.trouble and self.epoch == 2:
+            self._get_into_trouble()
+        self.weight = 0.9 * self.weight + 0.1 * torch.rand(4, generator=self.generator)
+        if self.epoch >= self.config.warmup:
+            self.weight = self.weight + self.config.push
+        diverges = self.config.quality >= self.config.diverges_at
+        loss = float("nan") if diverges else 1 / (1 + self.epoch)
+        self._require_finite({"loss": loss})
+        self.epoch += 1
+        return {"loss": loss, "weight": float(self.weight.sum())}
+
+    def _get_into_trouble(self) -> None:
+        """The first time; after that only note what this worker was given."""
+        traces = Path(self.config.traces)
+        if (traces / "first").exists():
+            given = ray.get_runtime_context().get_assigned_resources()
+            (traces / "given").write_text(json.dumps(given), encoding="utf-8")
+            return
+        (traces / "first").touch()
+        if self.config.trouble == "memory":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def calibrate(self, images: Tensor) -> None:
+        self.mean = to_unit_range(images).mean().clone()
+
+    @property
+    def primary_score(self) -> str:
+        return "bright"
+
+    def scorer(self) -> nn.Module:
+        return FakeScorer(self.config, self.mean, self.weight)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return to_unit_range(images) * 0.5
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "mean": self.mean,
+            "epoch": self.epoch,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.weight, self.mean = state["weight"].clone(), state["mean"].clone()
+        self.epoch = state["epoch"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def inference_state(self) -> dict[str, Tensor]:
+        return {"weight": self.weight, "mean": self.mean}
+
+    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
+        if set(state) != {"weight", "mean"}:
+            raise ConfigError("not a fake's weights")
+        self.weight, self.mean = state["weight"].clone(), state["mean"].clone()
+
+
+def space(trial: Any) -> dict[str, Any]:
+    settings = {
+        "quality": trial.suggest_float("quality", 0.0, 1.0),
+        "kind": trial.suggest_categorical("kind", ["plain", "boosted"]),
+    }
+    if settings["kind"] == "boosted":
+        settings["boost"] = trial.suggest_float("boost", 0.0, 0.5)
+    return settings
+
+
+class FakeTrainable(DetectorTrainable):
+    detector_class: ClassVar[type[Detector]] = FakeDetector
+    gpu_share: ClassVar[float] = 0.25
