@@ -35,9 +35,10 @@ from amatune.cluster.job import (
     Progress,
     Trained,
 )
+from amatune.config import DetectorConfig, ImageShape
 from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem
-from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.detector import Detector
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import (
     Comparison,

@@ -27,9 +27,10 @@ from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
+from amatune.config import DetectorConfig, ImageShape
 from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, make_problem
-from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.detector import Detector
 from amatune.errors import DiskFullError, RequestError
 from amatune.results.objective import set_bounds
 from amatune.results.scores import load_scores
