@@ -76,7 +76,7 @@ class FakeDetector(Detector):
     def make_optimisation(self) -> Optimisation:
         return Optimisation({})
 
-    def begin_epoch(self, images: Tensor) -> None:
+    def begin_epoch(self, images: Tensor) -> None:  # noqa: ARG002
         time.sleep(self.config.seconds)
         if self.config.trouble and self.epoch == 2:
             self._get_into_trouble()
@@ -84,7 +84,11 @@ class FakeDetector(Detector):
         if self.epoch >= self.config.warmup:
             self.weight = self.weight + self.config.push
 
-    def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+    def train_step(
+        self,
+        batch: Tensor,  # noqa: ARG002
+        anomalies: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         assert anomalies is None
         diverges = self.config.quality >= self.config.diverges_at
         loss = float("nan") if diverges else 1 / (1 + self.epoch)
