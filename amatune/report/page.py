@@ -20,7 +20,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import plotly.offline
-from markupsafe import Markup
 from PIL import Image
 
 import amatune
@@ -72,9 +71,9 @@ def render(evidence: Evidence) -> str:
         "numbers": {drawing: number for number, drawing in enumerate(shown)},
         "figures": [_shortened(json.loads(one.figure.to_json()), known) for one in shown],
         "policy": _policy(library, script),
-        "style": Markup(_file("style.css")),
-        "library": Markup(library),
-        "script": Markup(script),
+        "style": _file("style.css"),
+        "library": library,
+        "script": script,
         "version": amatune.__version__,
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "library_size": download_size(len(library.encode("utf-8"))),
@@ -88,7 +87,7 @@ def _environment(known: Mapping[str, str]) -> jinja2.Environment:
     """The engine: every text is shortened, then escaped; only what is marked as markup is not."""
 
     def finalize(value: Any) -> Any:
-        is_text = isinstance(value, str) and not isinstance(value, Markup)
+        is_text = isinstance(value, str) and not hasattr(value, "__html__")
         return without_folders(value, known) if is_text else value
 
     environment = jinja2.Environment(
@@ -141,11 +140,11 @@ def _shortened(value: Any, known: Mapping[str, str]) -> Any:
     return value
 
 
-def _png(image: Pixels) -> Markup:
+def _png(image: Pixels) -> str:
     """An image (C, H, W) as an address that holds it."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
-    return Markup(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

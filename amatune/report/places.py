@@ -4,15 +4,14 @@ import re
 from collections.abc import Mapping
 
 _ROOT = r"(?:(?:file://)?/(?!/)|[A-Za-z]:[\\/]|\\\\)"
-_REST = r"[^\s'\"<>|,;()\[\]]*"
-# An absolute path of at least two names. Not within a word, a relative path or a web address. One
+_NAME = r"[^\s'\"<>|,;()\[\]/\\]+"
+# An absolute path of at least two names: not within a word, a relative path or a web address. One
 # with spaces is known by its quotes alone.
-_PATH = re.compile(
-    rf"(?<![\w.~/\\])"
-    rf"(?:(?<='){_ROOT}[^'\n/\\]+[/\\][^'\n]*(?=')"
-    rf"|(?<=\"){_ROOT}[^\"\n/\\]+[/\\][^\"\n]*(?=\")"
-    rf"|{_ROOT}[^\s'\"<>|,;()\[\]/\\]+[/\\]{_REST})"
+_QUOTED = re.compile(
+    rf"(?P<before>(?P<quote>['\"])(?:[\w-]+[:=])?)"
+    rf"(?P<path>{_ROOT}[^'\"\n/\\]+[/\\](?:(?!(?P=quote)).)*)(?=(?P=quote))"
 )
+_BARE = re.compile(rf"(?<![\w.~/\\]){_ROOT}{_NAME}(?:[/\\]+{_NAME})*[/\\]+(?:{_NAME})?")
 
 
 def without_folders(text: str, known: Mapping[str, str]) -> str:
@@ -24,7 +23,8 @@ def without_folders(text: str, known: Mapping[str, str]) -> str:
         longest_first = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
         here = rf"(?<![\w.~/\\])({longest_first})(?![\w.-])"
         text = re.sub(here, lambda found: known[found[0]], text)
-    return _PATH.sub(lambda found: _last_name(found[0]), text)
+    text = _QUOTED.sub(lambda found: found["before"] + _last_name(found["path"]), text)
+    return _BARE.sub(lambda found: _last_name(found[0]), text)
 
 
 def _last_name(path: str) -> str:
