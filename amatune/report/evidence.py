@@ -6,7 +6,6 @@ that is, once `amatune best` has opened them. Nothing of a run is executed, and 
 
 import dataclasses
 import math
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from amatune import metrics
-from amatune.data.named import set_data_dir
 from amatune.data.pictures import Pixels
+from amatune.data.places import DataDir
 from amatune.data.protocol import Problem, Selection
 from amatune.data.sources import Id, find_dataset
 from amatune.detector import Detector
@@ -132,7 +131,7 @@ class Evidence:
         return (self.why_not_judged,) if self.why_not_judged else self.images.notes
 
 
-def gather(run: RunFolder, data_dir: str | os.PathLike[str] | None = None) -> Evidence:
+def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     """All that a report of the run shows.
 
     Images come from the run's data sets: from `data_dir`, or the folder that the search used. What
@@ -238,9 +237,7 @@ def threshold_of(validation: Sides) -> tuple[float, float]:
 # --- the images -----------------------------------------------------------------------------------
 
 
-def _look(
-    contents: Mapping[str, Any], judged: Judged, data_dir: str | os.PathLike[str] | None
-) -> Images:
+def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Images:
     """Training images scored, and the images that were told apart worst and best."""
     try:
         problem = _open_problem(contents, data_dir)
@@ -271,19 +268,17 @@ def _look(
     return Images(training=training, extremes=extremes, why_none=why_none, notes=tuple(notes))
 
 
-def _open_problem(contents: Mapping[str, Any], data_dir: str | os.PathLike[str] | None) -> Problem:
+def _open_problem(contents: Mapping[str, Any], data_dir: DataDir) -> Problem:
     """The images, of the training part a sample. Raises `DataError` when they are not there."""
     folder = data_dir or contents["request"].get("data_dir")
-    if folder is not None:
-        set_data_dir(folder)
     saved = contents["problem"]
     for name in saved["sources"]:
-        found = find_dataset(name)
+        found = find_dataset(name, folder)
         if found.state in ("missing", "incomplete"):
             raise DataError(
                 f"{name} is {found.state} in {found.place}; --data-dir says where else it is"
             )
-    problem = Problem.from_dict(saved)
+    problem = Problem.from_dict(saved, folder)
     (whole,) = problem.splits.train_normals
     places = np.unique(np.linspace(0, len(whole.ids) - 1, TRAINING_IMAGES).round().astype(int))
     sample = dataclasses.replace(whole, ids=tuple(whole.ids[place] for place in places))

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,9 +23,10 @@ from PIL import Image
 
 import amatune
 from amatune.data.pictures import Pixels
+from amatune.data.places import DataDir
 from amatune.report.blocks import drawings
 from amatune.report.evidence import Evidence, gather
-from amatune.report.places import without_folders
+from amatune.report.paths import without_folders
 from amatune.report.sections import headline, make_sections
 from amatune.runs import RunFolder
 from amatune.wording import download_size, figure, interval
@@ -42,7 +42,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def make_report(run: RunFolder, data_dir: str | os.PathLike[str] | None = None) -> Report:
+def make_report(run: RunFolder, data_dir: DataDir = None) -> Report:
     """The report on a run, which may be going on.
 
     Pictures come from the run's data sets: from `data_dir`, or the folder that the search used;

@@ -30,7 +30,7 @@ from amatune.report.blocks import (
 from amatune.report.curves import BOOTSTRAP, density_figure, forest, roc_figure
 from amatune.report.evidence import Evidence, Images, Judged, Shown
 from amatune.report.figures import SearchFigure
-from amatune.report.places import shortened
+from amatune.report.paths import shortened
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
 from amatune.tuning.events import State, TrialUpdate
 from amatune.wording import clock, counted, figure, interval, sentence, settings_text, value_text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from amatune.report.places import shortened, without_folders
+from amatune.report.paths import shortened, without_folders
 
 KNOWN = {"/home/ada/runs/parts": "parts", "/data/Solar cells": "Solar cells"}
 
