@@ -21,7 +21,8 @@ class DetectorConfig:
     default depends on the images.
     """
 
-    epochs: int = 100  # passes over the training images; schedules scale with it
+    epochs: int = 100  # schedules scale with it
+    steps_per_epoch: int | None = None  # batches; None: one pass over the training images
     batch_size: int = 256  # images per step
 
     def __post_init__(self) -> None:
@@ -35,6 +36,8 @@ class DetectorConfig:
         found = []
         if self.epochs < 1:
             found.append(f"epochs must be at least 1, got {self.epochs}")
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            found.append(f"steps_per_epoch must be at least 1, got {self.steps_per_epoch}")
         if self.batch_size < 2:
             found.append(f"batch_size must be at least 2, got {self.batch_size}")
         return found

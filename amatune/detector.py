@@ -18,6 +18,7 @@ A method writes its networks and what is particular about it: `make_optimisation
 written here.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -186,7 +187,8 @@ class Detector(ABC):
         self._optimisation = None
 
     def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
-        """One pass over normal `images` (N, C, H, W), resident on the detector's device.
+        """One pass over normal `images` (N, C, H, W), resident on the detector's device; with
+        `steps_per_epoch`, that many steps, however many passes these are.
 
         `anomalies` (M, C, H, W) are labelled ones to learn from; given only to methods that
         declare `learns_from_anomalies`.
@@ -200,7 +202,7 @@ class Detector(ABC):
         for network in self.networks.values():
             network.train()
         try:
-            for indices in shuffled_batches(len(images), self.config.batch_size, self.generator):
+            for indices in self._epoch(len(images)):
                 batch = to_unit_range(images[indices.to(images.device)].to(self.device))
                 means.add(self.train_step(batch, anomalies))
         finally:
@@ -217,6 +219,18 @@ class Detector(ABC):
             schedule.step()
         self.epoch += 1
         return losses
+
+    def _epoch(self, count: int) -> Iterator[Tensor]:
+        """Index tensors of the batches of an epoch over `count` images."""
+
+        def passes() -> Iterator[Tensor]:
+            while True:
+                yield from shuffled_batches(count, self.config.batch_size, self.generator)
+
+        steps = self.config.steps_per_epoch
+        if steps is None:
+            return shuffled_batches(count, self.config.batch_size, self.generator)
+        return itertools.islice(passes(), steps)
 
     def descend(self, loss: Tensor, *optimizers: str) -> None:
         """One step of the named optimisers, down the gradient of a scalar."""

@@ -31,6 +31,7 @@ class AMAConfig(DetectorConfig):
     lambda_reg: float = 1.0  # weight of the mean code norm
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
+    penalty_share: float = 1.0  # of the pairs of each kind that are penalised
     penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
 
     # Atypical selection
@@ -56,7 +57,7 @@ class AMAConfig(DetectorConfig):
     cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
 
     # Scoring
-    score: Literal["A", "R"] = "A"  # which score ranks the images
+    score: Literal["auto", "A", "R", "AC", "RC"] = "A"  # which score ranks the images
 
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
@@ -73,6 +74,8 @@ class AMAConfig(DetectorConfig):
         for name in sorted(below_one):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.penalty_share <= 1:
+            found.append(f"penalty_share must be in (0, 1], got {self.penalty_share}")
         for name in ("k", "critic_steps"):
             if getattr(self, name) < 1:
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")

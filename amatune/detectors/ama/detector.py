@@ -57,7 +57,7 @@ from amatune.detectors.ama.losses import (
 from amatune.detectors.ama.networks import Critic, Family, build_networks
 from amatune.errors import ConfigError
 from amatune.nets.capture import CapturedStep
-from amatune.nets.scores import a_score, r_score
+from amatune.nets.scores import WithDistances, means_and_stds, per_complexity, r_score
 
 CODE_NORM_MEMORY = 0.99  # weight of the past in the running mean code norm, per step
 
@@ -90,8 +90,8 @@ def _pair(left: Tensor, right: Tensor, mirrored: bool) -> Tensor:
     return torch.cat([left, right], dim=1) if mirrored else right
 
 
-class _RScore(nn.Module):
-    """R of float images (B, C, H, W): one tensor (B,)."""
+class _RawScorer(nn.Module):
+    """R and RC of float images (B, C, H, W): (B,) each."""
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, critic: Critic, mirrored: bool
@@ -100,30 +100,14 @@ class _RScore(nn.Module):
         self.encoder, self.decoder, self.critic = encoder, decoder, critic
         self.mirrored = mirrored
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         rebuilt = self.decoder(self.encoder(images))
         # One pass for both: an image's score must not depend on how the pass is split.
         pairs = [_pair(images, other, self.mirrored) for other in (images, rebuilt)]
         features, count = self.critic.features(torch.cat(pairs)), images.shape[0]
         # Slices: `chunk` has no counterpart in ONNX when the batch may have any size.
-        return (r_score(features[:count], features[count:]),)
-
-
-class _Scorer(nn.Module):
-    """A and R of float images (B, C, H, W): (B,) each."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, raw: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.raw = raw
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        (r,) = self.raw(images)
-        return a_score(r, self.mean, self.std), r
+        r = r_score(features[:count], features[count:])
+        return r, per_complexity(r, images)
 
 
 class AMA(Detector):
@@ -132,8 +116,8 @@ class AMA(Detector):
     name: ClassVar[str] = "ama"
     summary: ClassVar[str] = "Adversarial Mirrored Autoencoder (Somepalli et al., UAI 2021)"
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
-    score_names: ClassVar[tuple[str, ...]] = ("A", "R")
-    raw_score_names: ClassVar[tuple[str, ...]] = ("R",)
+    score_names: ClassVar[tuple[str, ...]] = ("A", "R", "AC", "RC")
+    raw_score_names: ClassVar[tuple[str, ...]] = ("R", "RC")
     learns_from_anomalies: ClassVar[bool] = True
     inert_with_anomalies: ClassVar[tuple[str, ...]] = (
         "geometry",
@@ -145,7 +129,7 @@ class AMA(Detector):
     )
     reconstructs: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("code_norm",)
-    fitted: ClassVar[tuple[str, ...]] = ("r_mean", "r_std")
+    fitted: ClassVar[tuple[str, ...]] = ("means", "stds")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "authors-code": {
@@ -189,10 +173,10 @@ class AMA(Detector):
             for network in self.networks.values():
                 network.to(memory_format=torch.channels_last)
 
-        # Until a batch has been seen, codes are taken to sit where a standard normal puts them.
-        self.code_norm = torch.tensor(math.sqrt(self.latent_dim), device=self.device)
-        self.r_mean = torch.zeros((), device=self.device)  # of R over normal training images
-        self.r_std = torch.ones((), device=self.device)
+        # Running mean norm of normal codes; NaN until a batch has been seen.
+        self.code_norm = torch.full((), math.nan, device=self.device)
+        self.means = torch.zeros(2, device=self.device)  # of R and RC over normal training images
+        self.stds = torch.ones(2, device=self.device)
         self._captured: dict[tuple[object, ...], CapturedStep] = {}
 
     def make_optimisation(self) -> Optimisation:
@@ -275,7 +259,9 @@ class AMA(Detector):
             codes = self.encoder(images)
         codes = codes.float()
         code_norms = codes[:count].norm(dim=1)
-        self.code_norm.lerp_(code_norms.detach().mean(), 1 - CODE_NORM_MEMORY)
+        mean = code_norms.detach().mean()
+        memory = torch.lerp(mean, self.code_norm, CODE_NORM_MEMORY)
+        self.code_norm.copy_(torch.where(self.code_norm.isnan(), mean, memory))
 
         parents = mixed = None
         to_decode = codes
@@ -320,8 +306,10 @@ class AMA(Detector):
         self.decoder.eval()
         with torch.no_grad(), self._low_precision():
             if config.geometry == "shell":
-                at_codes = config.radius == "codes"
-                typical = self.code_norm if at_codes else math.sqrt(self.latent_dim)
+                usual = math.sqrt(self.latent_dim)
+                typical: Tensor | float = usual
+                if config.radius == "codes":  # no batch has been seen where there is no warm-up
+                    typical = self.code_norm.nan_to_num(nan=usual)
                 codes = shell_codes(
                     count,
                     self.latent_dim,
@@ -360,10 +348,7 @@ class AMA(Detector):
             loss = critic_loss(same, to_rebuilt, to_mixed, weights, config.lambda_inter)
             penalty = torch.zeros((), device=self.device)
             if config.lambda_gp > 0:
-                last = 2 if config.penalised == "reconstructions" else len(left)
-                penalty = self._penalty(
-                    torch.cat(left[1:last]), torch.cat(right[1:last]), len(images)
-                )
+                penalty = self._penalty(left, right, len(code_norms))
                 loss = loss + config.lambda_gp * penalty
             self.descend(loss, "critic")
 
@@ -387,20 +372,35 @@ class AMA(Detector):
             values: Tensor = self.critic(self._pair(torch.cat(left), torch.cat(right)))
         return values.float()
 
-    def _penalty(self, left: Tensor, right: Tensor, rebuilt: int) -> Tensor:
+    def _penalty(self, left: list[Tensor], right: list[Tensor], normals: int) -> Tensor:
         """Gradient penalty between (x, x) and (x, y) at a random point of each line, a scalar.
 
-        The first `rebuilt` pairs are reconstructions and weigh 1, the others are interpolates and
-        weigh `lambda_inter`, as their terms in the loss do.
+        `left` and `right` have the pairs (x, x), then the reconstructions, those of the first
+        `normals` images being of normal ones, then the interpolates if there are any. A share
+        `penalty_share` of each kind is penalised, the first ones: batches are shuffled.
+        Reconstructions weigh 1, interpolates `lambda_inter`, as their terms in the loss do.
         """
-        shape = (len(left), 1, 1, 1)
+        config = self.config
+        images = len(left[1])
+        chosen = [*self._some(0, normals), *self._some(normals, images)]
+        lefts, rights, rebuilt = [left[1][chosen]], [right[1][chosen]], len(chosen)
+        if len(left) > 2 and config.penalised == "all":
+            mixed = self._some(0, len(left[2]))
+            lefts.append(left[2][mixed])
+            rights.append(right[2][mixed])
+        both = torch.cat(lefts), torch.cat(rights)
+        shape = (len(both[0]), 1, 1, 1)
         share = torch.rand(shape, generator=self.generator, device=self.device)
-        points = self._pair(left, torch.lerp(left, right, share))
-        penalties = gradient_penalty(self.critic, points, self.config.penalty_norm)
+        points = self._pair(both[0], torch.lerp(*both, share))
+        penalties = gradient_penalty(self.critic, points, config.penalty_norm)
         total = penalties[:rebuilt].mean()
-        if len(left) > rebuilt:
-            total = total + self.config.lambda_inter * penalties[rebuilt:].mean()
+        if len(penalties) > rebuilt:
+            total = total + config.lambda_inter * penalties[rebuilt:].mean()
         return total
+
+    def _some(self, start: int, end: int) -> range:
+        """The first `penalty_share` of the places from `start` to `end`, at least one of any."""
+        return range(start, start + math.ceil(self.config.penalty_share * (end - start)))
 
     def _autoencoder_step(self, pairs: _Pairs) -> Tensor:
         config = self.config
@@ -431,17 +431,17 @@ class AMA(Detector):
     # --- scoring ----------------------------------------------------------------------------------
 
     def raw_scorer(self) -> nn.Module:
-        """R of float images: encoder, generator and critic."""
-        return _RScore(self.encoder, self.decoder, self.critic, self.config.mirrored)
+        """R and RC of float images: encoder, generator and critic."""
+        return _RawScorer(self.encoder, self.decoder, self.critic, self.config.mirrored)
 
     def fit(self, raw: Mapping[str, Tensor]) -> None:
-        """Mean and standard deviation of R over normal training images."""
-        r = raw["R"]
-        self.r_mean, self.r_std = r.mean().float(), r.std(correction=0).float()
+        """Mean and standard deviation of R and RC over normal training images."""
+        self.means, self.stds = means_and_stds([raw[name] for name in self.raw_score_names])
 
     def finish_scorer(self, raw: nn.Module) -> nn.Module:
-        """A and R."""
-        return _Scorer(raw, self.r_mean, self.r_std)
+        """A, R, AC and RC."""
+        order = ((0, True), (0, False), (1, True), (1, False))
+        return WithDistances(raw, order, self.means, self.stds)
 
     def rebuild(self, batch: Tensor) -> Tensor:
         """G(E(x)): (B, C, H, W) -> the same in [-1, 1]."""
