@@ -72,7 +72,8 @@ class Detector(ABC):
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
 
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
-    inert_with_anomalies: ClassVar[tuple[str, ...]] = ()  # settings that then do nothing
+    # Settings that are then held at these values: needed for it, or without effect.
+    held_with_anomalies: ClassVar[Mapping[str, Any]] = {}
     inert_in_warmup: ClassVar[tuple[str, ...]] = ()
 
     exports_to_onnx: ClassVar[bool] = True
@@ -166,8 +167,10 @@ class Detector(ABC):
     @property
     def primary_score(self) -> str:
         """The name, out of `score_names`, that `score` returns: `config.score` where there is such
-        a setting, else the first."""
-        return str(getattr(self.config, "score", self.score_names[0]))
+        a setting, else the first. With `score="auto"` a search chooses by validation anomalies;
+        until then, and without any, it is the first."""
+        chosen = getattr(self.config, "score", "auto")
+        return self.score_names[0] if chosen == "auto" else str(chosen)
 
     # --- training -------------------------------------------------------------------------------
 

@@ -110,11 +110,11 @@ def test_scoring_changes_nothing(method):
 def test_labelled_anomalies_are_learnt_from_or_not_taken(method):
     cls = detector_class(method)
     names = cls.Config.__dataclass_fields__
-    assert set(cls.inert_with_anomalies) <= set(names)
+    assert set(cls.held_with_anomalies) <= set(names)
     if not cls.learns_from_anomalies:
-        assert not cls.inert_with_anomalies
+        assert not cls.held_with_anomalies
         return
-    plain, taught = make(method), make(method)
+    plain, taught = (make(method, **cls.held_with_anomalies) for _ in range(2))
     known = images(6, seed=3)
     plain.train_epoch(images(20))
     taught.train_epoch(images(20), known)

@@ -18,8 +18,9 @@ are the paper's two stabilisers.
 The score, Algorithm 1, is the L1 distance between what D_xx sees last, before its linear layer, of
 (x, x) and of (x, G(E(x))): `features`. Of the scores the paper compares it with, `logits` is
 -log D_xx(x, G(E(x))) and `l1` the error |x - G(E(x))| summed over pixels; the L2 error, whose order
-is much like that of `l1`, is left out. Scores come from weights averaged over training, with batch
-norm in eval mode.
+is much like that of `l1`, is left out. `features_c` and `l1_c` are these errors divided by the
+complexity of the image, see `amatune.nets.scores`. Scores come from weights averaged over training,
+with batch norm in eval mode.
 
 `stacked` says how D_xx gets its pairs. The published way, one image above the other, keeps the two
 apart until the linear layer, which adds up what it makes of each: D_xx can tell images from
@@ -41,7 +42,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -52,15 +53,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import Dropout, average_into, cross_entropy, two_sided
-from amatune.nets.scores import r_score
+from amatune.nets.dcgan import SLOPE, Encoder, ImageGenerator, Sizes, Wrap, initialised, norm
+from amatune.nets.scores import per_complexity, r_score
 from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
 
-INIT_STD = 0.01  # of all weights
-SLOPE = 0.2  # of LeakyReLU
-
-Sizes = list[tuple[int, int]]
 Stacked = Literal["height", "channels"]
-Wrap = Callable[[nn.Module], nn.Module]
+Score = Literal["auto", "features", "logits", "l1", "features_c", "l1_c"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ class ALADConfig(DetectorConfig):
     ema: float = 0.999  # weight of the past in the averaged weights, per step
 
     # Scoring
-    score: Literal["features", "logits", "l1"] = "features"  # which score ranks the images
+    score: Score = "auto"  # which score ranks the images; published: features
 
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
@@ -103,48 +101,6 @@ class ALADConfig(DetectorConfig):
         """The configuration itself. Raises `ConfigError` for too small images."""
         require_min_side(image_shape)
         return self
-
-
-class Encoder(nn.Sequential):
-    """4x4 stride-2 convolutions with batch norm and LeakyReLU, then one valid convolution,
-    (N, C, H, W) -> (N, d).
-
-    Published for 32x32 pixels with 128, 256 and 512 channels. Other sizes change the number of
-    halvings alone: until the shorter side is 4 to 7, at least once.
-    """
-
-    def __init__(
-        self, channels: int, sizes: Sizes, plan: list[int], latent_dim: int, wrap: Wrap
-    ) -> None:
-        layers: list[nn.Module] = []
-        for out in plan:
-            conv = nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=False)
-            layers += [wrap(_initialised(conv)), _norm(out), nn.LeakyReLU(SLOPE)]
-            channels = out
-        last = nn.Conv2d(channels, latent_dim, sizes[-1])
-        super().__init__(*layers, _initialised(last), nn.Flatten())
-
-
-class ImageGenerator(nn.Sequential):
-    """The encoder in reverse, with transposed convolutions, batch norm, ReLU and a tanh at the end,
-    (N, d) -> (N, C, H, W) in [-1, 1]."""
-
-    def __init__(self, channels: int, sizes: Sizes, plan: list[int], latent_dim: int) -> None:
-        first = nn.ConvTranspose2d(latent_dim, plan[-1], sizes[-1], bias=False)
-        layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1)), _initialised(first)]
-        inner = plan[-1]
-        outputs = [*reversed(plan[:-1]), channels]
-        for out, small, large in zip(
-            outputs, reversed(sizes[1:]), reversed(sizes[:-1]), strict=True
-        ):
-            odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])  # what halving rounded off
-            last = large == sizes[0]
-            conv = nn.ConvTranspose2d(
-                inner, out, 4, stride=2, padding=1, output_padding=odd, bias=last
-            )
-            layers += [_norm(inner), nn.ReLU(), _initialised(conv)]
-            inner = out
-        super().__init__(*layers, nn.Tanh())
 
 
 class JointDiscriminator(nn.Module):
@@ -168,7 +124,7 @@ class JointDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for number, out in enumerate(plan):
             conv = nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=number == 0)
-            layers += [wrap(_initialised(conv)), *([_norm(out)] if number else [])]
+            layers += [wrap(initialised(conv)), *([norm(out)] if number else [])]
             layers.append(nn.LeakyReLU(SLOPE))
             channels = out
         self.of_image = nn.Sequential(*layers, nn.Flatten())
@@ -179,7 +135,7 @@ class JointDiscriminator(nn.Module):
         joint = scaled(1024, width)
         flat = channels * math.prod(sizes[-1])
         self.of_both = nn.Sequential(
-            *_dense(flat + hidden, joint, wrap, dropout), _initialised(nn.Linear(joint, 1))
+            *_dense(flat + hidden, joint, wrap, dropout), initialised(nn.Linear(joint, 1))
         )
 
     def forward(self, images: Tensor, codes: Tensor) -> Tensor:
@@ -211,10 +167,10 @@ class ImagePairDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for out in (scaled(64, width), scaled(128, width)):
             conv = nn.Conv2d(channels, out, 5, stride=2, padding=2)
-            layers += [wrap(_initialised(conv)), nn.LeakyReLU(SLOPE), dropout()]
+            layers += [wrap(initialised(conv)), nn.LeakyReLU(SLOPE), dropout()]
             channels, height, across = out, (height + 1) // 2, (across + 1) // 2
         self.body = nn.Sequential(*layers, nn.Flatten())
-        self.head = _initialised(nn.Linear(channels * height * across, 1))
+        self.head = initialised(nn.Linear(channels * height * across, 1))
 
     def features(self, pairs: Tensor) -> Tensor:
         """What stands before the linear layer, pairs as from `stack_pair` -> (N, F)."""
@@ -237,7 +193,7 @@ class CodePairDiscriminator(nn.Sequential):
         super().__init__(
             *_dense(2 * latent_dim, first, wrap, dropout),
             *_dense(first, second, wrap, dropout),
-            _initialised(nn.Linear(second, 1)),
+            initialised(nn.Linear(second, 1)),
             nn.Flatten(0),
         )
 
@@ -296,22 +252,10 @@ def build_game(
     return Game(online, d_xz, d_zz, averaged)
 
 
-def _initialised(layer: nn.Module) -> nn.Module:
-    """Normal weights, no bias to begin with."""
-    nn.init.normal_(cast(Tensor, layer.weight), std=INIT_STD)
-    if layer.bias is not None:
-        nn.init.zeros_(cast(Tensor, layer.bias))
-    return layer
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)  # as the authors' TensorFlow: weights start small
-
-
 def _dense(
     inputs: int, outputs: int, wrap: Wrap, dropout: Callable[[], Dropout]
 ) -> list[nn.Module]:
-    return [wrap(_initialised(nn.Linear(inputs, outputs))), nn.LeakyReLU(SLOPE), dropout()]
+    return [wrap(initialised(nn.Linear(inputs, outputs))), nn.LeakyReLU(SLOPE), dropout()]
 
 
 # --- objective and scores -------------------------------------------------------------------------
@@ -339,21 +283,23 @@ class _Sample(NamedTuple):
 
 
 class _Scorer(nn.Module):
-    """Features, logits and l1 of float images (B, C, H, W): (B,) each."""
+    """The scores of float images (B, C, H, W), in the order of their names: (B,) each."""
 
     def __init__(self, networks: Networks, stacked: Stacked) -> None:
         super().__init__()
         self.encoder, self.decoder, self.d_xx = networks
         self.stacked = stacked
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         rebuilt = self.decoder(self.encoder(images))
         pairs = [stack_pair(images, other, self.stacked) for other in (images, rebuilt)]
         features = self.d_xx.features(torch.cat(pairs))
         count = images.shape[0]  # not `chunk`: ONNX could not follow for a batch of any size
         same, other = features[:count], features[count:]
         logits = softplus(-self.d_xx.head(other).squeeze(1))
-        return r_score(same, other), logits, (images - rebuilt).abs().flatten(1).sum(dim=1)
+        errors = [r_score(same, other), (images - rebuilt).abs().flatten(1).sum(dim=1)]
+        normalised = [per_complexity(error, images) for error in errors]
+        return errors[0], logits, errors[1], *normalised
 
 
 class ALAD(Detector):
@@ -362,11 +308,11 @@ class ALAD(Detector):
     name: ClassVar[str] = "alad"
     summary: ClassVar[str] = "Adversarially Learned Anomaly Detection (Zenati et al., ICDM 2018)"
     Config: ClassVar[type[DetectorConfig]] = ALADConfig
-    score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1")
+    score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1", "features_c", "l1_c")
     reconstructs: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("steps",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
+        "paper": {"score": "features"},
         "pairs-as-channels": {"stacked": "channels"},
         # The paper's ablations.
         "without-spectral-norm": {"spectral_norm": False},

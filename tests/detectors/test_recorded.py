@@ -33,7 +33,7 @@ CASES = {
             "width": 0.05,
             "critic_steps": 1,
             "geometry": "shell",
-            "radius": "codes",
+            "radius": "typical",
         },
         False,
     ),
@@ -109,6 +109,8 @@ def figures(case, resume_after):
     """Losses of every epoch and scores of six images; saved and loaded after some epochs."""
     method, shape, settings, labelled = CASES[case]
     cls = find_method(method).detector
+    if method == "ama":  # whose defaults were the paper's
+        settings = {**cls.presets["paper"], **settings}
 
     def make():
         return cls(cls.Config.from_dict(settings), shape, "cpu", 5)

@@ -57,24 +57,28 @@ def test_the_default_configuration_lies_in_the_space(method, shape):
     assert config.replace(**suggested) == config
 
 
-def test_ama_searches_what_its_geometry_uses():
+def test_ama_searches_what_its_negatives_use():
     searched = {}
-    for _, settings in proposals("ama", 60):
-        searched.setdefault(settings["geometry"], set()).add(frozenset(settings))
-        if settings["geometry"] == "ray":
+    for _, settings in proposals("ama", 100):
+        kind = settings.get("geometry", "none")
+        searched.setdefault(kind, set()).add(frozenset(settings))
+        assert (kind == "none") == (settings["negative_share"] == 0)
+        if kind == "ray":
             assert settings["delta"] <= 1
-    common = {"geometry", "k", "lambda_inter", "lambda_neg", "lambda_reg", "lr"}
+    common = {"negative_share", "k", "lambda_inter", "lambda_reg", "lr"}
+    negatives = common | {"geometry", "lambda_neg"}
     assert searched == {
-        "cube": {frozenset(common)},
-        "ray": {frozenset(common | {"direction", "delta"})},
-        "shell": {frozenset(common | {"direction", "delta", "radius"})},
+        "none": {frozenset(common)},
+        "cube": {frozenset(negatives)},
+        "ray": {frozenset(negatives | {"direction", "delta"})},
+        "shell": {frozenset(negatives | {"direction", "delta", "radius"})},
     }
 
 
 def test_a_fixed_setting_is_not_suggested_and_decides_conditions():
     study = optuna.create_study()
     trial = study.ask()
-    fixed = {"geometry": "cube", "lr": 1e-2}  # a fixed value need not lie in the space
+    fixed = {"negative_share": 0.2, "geometry": "cube", "lr": 1e-2}  # a fixed value need not lie in the space
     settings = search_space("ama")(HeldFixed(trial, fixed))
     assert settings["geometry"] == "cube"
     assert settings["lr"] == 1e-2

@@ -12,7 +12,10 @@ from amatune.nets.sizes import require_min_side
 
 @dataclass(frozen=True, kw_only=True)
 class AMAConfig(DetectorConfig):
-    """Settings of AMA; the defaults are the paper's unless a comment says otherwise."""
+    """Settings of AMA. The defaults are those that learnt most per second on a CPU (preset `fast`,
+    docs/ama.md); where they differ from the paper a comment has the published value."""
+
+    batch_size: int = 32  # images per step; published: 256
 
     # Networks
     network: Literal["auto", "residual", "small"] = "auto"  # auto: small for grey, else residual
@@ -31,7 +34,7 @@ class AMAConfig(DetectorConfig):
     lambda_reg: float = 1.0  # weight of the mean code norm
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
-    penalty_share: float = 1.0  # of the pairs of each kind that are penalised
+    penalty_share: float = 0.34  # of the pairs of each kind that are penalised; published: 1
     penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
 
     # Atypical selection
@@ -40,16 +43,16 @@ class AMAConfig(DetectorConfig):
     delta: float = 0.5  # shell: width in latent units, at most sqrt(d) inward; ray: largest factor
     radius: Literal["typical", "codes"] = "typical"  # shell around sqrt(d) or the mean code norm
     radial: Radial = "radius"  # shell: radius uniform, or uniform by volume
-    negative_share: float = 0.1  # of each batch; 0 switches negatives off
+    negative_share: float = 0.0  # of each batch; 0 switches negatives off; published: 0.1
     warmup: float = 0.1  # share of the epochs before negatives start
 
     # Optimisation
-    critic_steps: int = 5  # per E/G step, on the same batch
-    lr: float = 3e-4  # of Adam, all three networks
+    critic_steps: int = 1  # per E/G step, on the same batch; published: 5
+    lr: float = 2e-3  # of Adam, all three networks; published: 3e-4
     beta1: float = 0.0  # of Adam, G and D
     beta1_encoder: float = 0.5  # of Adam, E
     beta2: float = 0.9  # of Adam, all three
-    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)  # shares of the epochs where lr drops
+    milestones: tuple[float, ...] = (0.6, 0.85)  # where lr drops; published: 0.3, 0.6, 0.9
     lr_decay: float = 0.1  # factor at each milestone
 
     # Execution
@@ -57,7 +60,7 @@ class AMAConfig(DetectorConfig):
     cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
 
     # Scoring
-    score: Literal["auto", "A", "R", "AC", "RC"] = "A"  # which score ranks the images
+    score: Literal["auto", "A", "R", "AC", "RC"] = "auto"  # which score ranks the images
 
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
@@ -113,6 +116,35 @@ class AMAConfig(DetectorConfig):
         return math.ceil(self.warmup * self.epochs)
 
     def grace_epochs(self) -> int:
-        """The warm-up: until negatives start, geometry, direction, delta and lambda_neg do
-        nothing."""
-        return self.warmup_epochs
+        """The warm-up, where there are negatives: until they start, geometry, direction, delta and
+        lambda_neg do nothing."""
+        return self.warmup_epochs if self.negative_share > 0 else 1
+
+
+# The paper's values, where the defaults are others. Its budget is 100 epochs.
+PAPER: dict[str, Any] = {
+    "batch_size": 256,
+    "critic_steps": 5,
+    "lr": 3e-4,
+    "milestones": [0.3, 0.6, 0.9],
+    "negative_share": 0.1,
+    "penalty_share": 1.0,
+    "score": "A",
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "paper": PAPER,
+    "authors-code": {
+        **PAPER,
+        "penalty_norm": "pixel",
+        "penalised": "reconstructions",
+        "simplex": "remainder",
+        "parents_paired": "all",
+        "interpolation_gradient": False,
+    },
+    # The paper's ablations.
+    "without-mirror": {**PAPER, "mirrored": False},
+    "without-simplex": {**PAPER, "k": 1},
+    "without-atypical": {**PAPER, "negative_share": 0.0},
+    "r-score": {**PAPER, "score": "R"},
+}

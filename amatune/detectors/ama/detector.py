@@ -38,7 +38,7 @@ from torch.nn.utils import parametrize
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam, drops, to_unit_range
-from amatune.detectors.ama.config import AMAConfig
+from amatune.detectors.ama.config import PRESETS, AMAConfig
 from amatune.detectors.ama.latent import (
     Direction,
     cube_codes,
@@ -59,6 +59,8 @@ from amatune.errors import ConfigError
 from amatune.nets.capture import CapturedStep
 from amatune.nets.scores import WithDistances, means_and_stds, per_complexity, r_score
 
+# Labelled anomalies stand in for what is decoded from atypical codes.
+_OF_ATYPICAL_CODES = ("geometry", "radius", "radial", "direction", "delta", "warmup")
 CODE_NORM_MEMORY = 0.99  # weight of the past in the running mean code norm, per step
 
 
@@ -119,32 +121,14 @@ class AMA(Detector):
     score_names: ClassVar[tuple[str, ...]] = ("A", "R", "AC", "RC")
     raw_score_names: ClassVar[tuple[str, ...]] = ("R", "RC")
     learns_from_anomalies: ClassVar[bool] = True
-    inert_with_anomalies: ClassVar[tuple[str, ...]] = (
-        "geometry",
-        "radius",
-        "radial",
-        "direction",
-        "delta",
-        "warmup",
-    )
+    held_with_anomalies: ClassVar[Mapping[str, Any]] = {
+        "negative_share": 0.1,
+        **{name: getattr(AMAConfig(), name) for name in _OF_ATYPICAL_CODES},
+    }
     reconstructs: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("code_norm",)
     fitted: ClassVar[tuple[str, ...]] = ("means", "stds")
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "authors-code": {
-            "penalty_norm": "pixel",
-            "penalised": "reconstructions",
-            "simplex": "remainder",
-            "parents_paired": "all",
-            "interpolation_gradient": False,
-        },
-        # The paper's ablations.
-        "without-mirror": {"mirrored": False},
-        "without-simplex": {"k": 1},
-        "without-atypical": {"negative_share": 0.0},
-        "r-score": {"score": "R"},
-    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     config: AMAConfig
 
     def __init__(
@@ -214,6 +198,11 @@ class AMA(Detector):
         """
         if anomalies is not None:
             self._check_images(anomalies)
+            if self.config.negative_share == 0:
+                raise ConfigError(
+                    "labelled anomalies are learnt from as negatives: negative_share must be more "
+                    "than 0, got 0"
+                )
         if not self.config.cuda_graphs:
             return self._play(batch, anomalies)
         if self.device.type != "cuda":

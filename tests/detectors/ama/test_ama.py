@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.detectors.ama.config import PAPER
 from amatune.detectors.ama.losses import gradient_penalty
 from amatune.errors import ConfigError, DivergedError
 from amatune.registry import detector_class
@@ -16,7 +17,7 @@ TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "warmup": 0.0}
 
 
 def make(seed=0, shape=SHAPE, **settings):
-    return AMA(AMAConfig(**{**TINY, **settings}), shape, seed=seed)
+    return AMA(AMAConfig.from_dict({**PAPER, **TINY, **settings}), shape, seed=seed)
 
 
 def batch(count=8, seed=0, shape=SHAPE):
@@ -45,8 +46,8 @@ def changed(module, before):
 # --- published values -----------------------------------------------------------------------------
 
 
-def test_defaults_are_the_published_values():
-    config = AMAConfig()
+def test_the_paper_is_a_preset():
+    config = AMAConfig.from_dict(AMA.presets["paper"])
     published = {
         "epochs": 100,
         "batch_size": 256,
@@ -63,6 +64,7 @@ def test_defaults_are_the_published_values():
         "warmup": 0.1,
     }
     assert {k: v for k, v in config.to_dict().items() if k in published} == published
+    assert (config.penalty_share, config.score) == (1.0, "A")
     assert config.warmup_epochs == config.grace_epochs() == 10
 
 

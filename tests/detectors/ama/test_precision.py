@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.detectors.ama.config import PAPER
 from amatune.errors import ConfigError
 from amatune.nets.capture import EAGER_STEPS
 
@@ -20,7 +21,7 @@ WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "m
 
 def make(family="small", device="cpu", **changes):
     values = {"network": family, "width": 0.2, "epochs": 8, "batch_size": 16, "critic_steps": 2}
-    config = AMAConfig.from_dict({**values, **changes})
+    config = AMAConfig.from_dict({**PAPER, **values, **changes})
     return AMA(config, SHAPES[family], device, seed=3)
 
 
