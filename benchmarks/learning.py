@@ -1,13 +1,16 @@
-"""Does AMA learn? Test AUROC on real images, over seeds.
+"""Does it detect? Test AUROC of AMA on real images, over seeds, beside what needs no detector.
 
-    python benchmarks/learning.py --data ../shared/data                       # all problems
-    python benchmarks/learning.py --data ../shared/data fashion-mnist mnist-8 --seeds 1
+    python benchmarks/learning.py --data ../shared/data                        # all problems
+    python benchmarks/learning.py --data ../shared/data mnist-8 fashion --seeds 1
 
-The data folder holds fashion_mnist.npz, mnist.npz, cifar10.npz and tiny_imagenet.npz (keys
-train_images, train_labels, test_images, test_labels). Settings and budgets below were chosen on
-validation images; the test part is scored once per training. Every training leaves a JSON file, and
-one for which there is such a file is not repeated: an interrupted study goes on. Besides the table
-it draws reconstructions and the densities of R of the first seed.
+The data folder holds mnist_full.npz, fashion_mnist_full.npz, cifar10_12k.npz, omniglot_small.npz
+and tiny_imagenet.npz (keys train_images, train_labels, test_images, test_labels). Settings were
+chosen on training images of digits 0 to 5; the test part is scored once per training. Every
+training leaves two files, and one for which they are there is not repeated: an interrupted study
+goes on. With `--draw`, reconstructions and densities of the first seed are drawn.
+
+The score of a row is the one that the 50 validation anomalies find best, on the mean over seeds.
+The last columns are the baseline that validation images prefer, and the paper's figure.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,105 +31,149 @@ from amatune import metrics
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
 from amatune.detector import to_unit_range
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.results.baselines import fit_baselines, score_baselines
 from amatune.results.leaderboard import figures
 
-# A quarter of the published width and few critic steps: what a CPU affords. The published decay of
-# the learning rate starts at 30% of the budget, which is too early for budgets this short.
-SMALL = {"width": 0.25, "critic_steps": 2, "lr": 1e-3}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "fashion-mnist": {**SMALL, "batch_size": 64, "epochs": 20, "milestones": [0.7, 0.9]},
-    "mnist": {**SMALL, "batch_size": 32, "epochs": 50, "milestones": [0.6, 0.85]},
-    "cifar10": {**SMALL, "width": 0.125, "batch_size": 64, "epochs": 10, "milestones": [0.7, 0.9]},
-}
-ANOMALIES = {
-    "fashion-mnist": ("mnist.npz",),
-    "cifar10": ("uniform-noise", "gaussian-noise", "tiny_imagenet.npz"),
-}
-DIGITS = tuple(f"mnist-{digit}" for digit in range(10))
-PROBLEMS = ("fashion-mnist", *DIGITS, "cifar10")
-CURVE = 10  # points of a learning curve
+SCORES = ("A", "R", "AC", "RC")
+EPOCHS = 25  # slices of the training
+FAST: dict[str, Any] = {"width": 0.25, "epochs": EPOCHS, "steps_per_epoch": 120}
+PAPER_MNIST = (0.986, 0.998, 0.882, 0.891, 0.894, 0.938, 0.981, 0.983, 0.876, 0.948)
+PAPER_CIFAR = (0.752, 0.634, 0.696, 0.603, 0.733, 0.650, 0.658, 0.582, 0.754, 0.632)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A normal set, what counts as anomalous, and how AMA is trained."""
+
+    name: str
+    normal: str  # file
+    classes: tuple[str, ...] = ()
+    anomalies: tuple[str | None, ...] = (None,)  # file or name; None: the other classes
+    few: int | None = None  # training images, when not all
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: FAST)
+    published: tuple[float | None, ...] = (None,)
+
+    def problems(self, data: Path) -> dict[str, Problem]:
+        """One for each set of anomalies; they share the normal images."""
+        found = {}
+        for one in self.anomalies:
+            request = ProblemRequest(
+                dataset=f"npz:{data / self.normal}",
+                normal_classes=self.classes,
+                ood=() if one is None else (f"npz:{data / one}" if one.endswith(".npz") else one,),
+            )
+            found["other classes" if one is None else Path(one).stem] = make_problem(request)
+        return found
+
+
+def studies() -> Iterator[Study]:
+    """All that are known."""
+    for digit in range(10):
+        own = (str(digit),)
+        paper = (PAPER_MNIST[digit],)
+        yield Study(f"mnist-{digit}", "mnist_full.npz", own, published=paper)
+        yield Study(f"few-mnist-{digit}", "mnist_full.npz", own, few=450, published=paper)
+    yield Study(
+        "fashion",
+        "fashion_mnist_full.npz",
+        anomalies=("mnist_full.npz", "omniglot_small.npz"),
+        published=(0.987, 0.998),
+    )
+    small = {**FAST, "network": "small", "spectral_norm": False}
+    for number in range(10):
+        yield Study(
+            f"cifar-{number}",
+            "cifar10_12k.npz",
+            (str(number),),
+            settings=small,
+            published=(PAPER_CIFAR[number],),
+        )
+    yield Study(
+        "cifar",
+        "cifar10_12k.npz",
+        anomalies=("uniform-noise", "gaussian-noise", "tiny_imagenet.npz"),
+        settings=small,
+        published=(None, None, None),
+    )
+
+
+STUDIES = {study.name: study for study in studies()}
 
 
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("problems", nargs="*", default=PROBLEMS, help=f"of {', '.join(PROBLEMS)}")
+    parser.add_argument("studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the npz files")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/learning"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
+    parser.add_argument("--draw", action="store_true", help="pictures of the first seed")
+    parser.add_argument("--table", action="store_true", help="of what is there; train nothing")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.problems if name not in PROBLEMS]
+    unknown = [name for name in arguments.studies if name not in STUDIES]
     if unknown:
-        parser.error(f"unknown problem {unknown[0]}; known: {', '.join(PROBLEMS)}")
+        parser.error(f"unknown study {unknown[0]}; known: {', '.join(STUDIES)}")
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
     changes = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
-    for name in arguments.problems:
+    if not arguments.table:
+        # Seed by seed: whenever it is interrupted, as many problems as possible are compared.
         for seed in range(1, arguments.seeds + 1):
-            record = arguments.output / f"{name}-seed{seed}.json"
-            if not record.exists():
-                study(name, seed, arguments.data, record, changes)
-    print(table(arguments.problems, arguments.seeds, arguments.output))
+            for name in arguments.studies:
+                place = arguments.output / f"{name}-seed{seed}"
+                if not place.with_suffix(".json").exists():
+                    train(STUDIES[name], seed, arguments.data, place, changes, arguments.draw)
+    print(table(arguments.studies, arguments.seeds, arguments.output))
 
 
-def request(name: str, data: Path, anomalies: str | None) -> ProblemRequest:
-    """One normal set or class, and one anomaly set, or the other classes for None."""
-
-    def source(text: str) -> str:
-        return f"npz:{data / text}" if text.endswith(".npz") else text
-
-    family, _, digit = name.partition("mnist-")
-    if digit and not family:
-        return ProblemRequest(dataset=source("mnist.npz"), normal_classes=(digit,))
-    dataset = source(f"{name.replace('-', '_')}.npz")
-    return ProblemRequest(dataset=dataset, ood=(source(anomalies or ""),))
-
-
-def study(name: str, seed: int, data: Path, record: Path, changes: dict[str, Any]) -> None:
+def train(
+    study: Study, seed: int, data: Path, place: Path, changes: dict[str, Any], draws: bool
+) -> None:
     """Train one detector, score every anomaly set, and write what came out."""
-    kind = "mnist" if name in DIGITS else name
-    problems = {
-        anomalies or "other classes": make_problem(request(name, data, anomalies))
-        for anomalies in ANOMALIES.get(kind, (None,))
-    }
+    problems = study.problems(data)
     first = next(iter(problems.values()))
-    # The anomaly set does not decide which normal images are for training.
-    images = torch.from_numpy(first.train_images())
-    config = AMAConfig.from_dict({**SETTINGS[kind], **changes})
+    images = first.train_images()
+    if study.few is not None:
+        images = images[: study.few]
+    resident = torch.from_numpy(images)
+    config = AMAConfig.from_dict({**study.settings, **changes})
     detector = AMA(config, first.image_shape, seed=seed)
-    print(f"{name} seed {seed}: {first.describe()}", flush=True)
+    print(f"{study.name} seed {seed}: {first.describe()}", flush=True)
 
-    began, curve, losses = time.monotonic(), [], {}
-    for epoch in range(1, config.epochs + 1):
-        losses = detector.train_epoch(images)
-        if epoch % max(1, config.epochs // CURVE) == 0:
-            detector.calibrate(images[:1024])
-            auroc = metrics.auroc(**scores(detector, *first.validation_images())["A"])
-            curve.append((epoch, auroc))
-            shown = " ".join(f"{key} {value:.3g}" for key, value in losses.items())
-            print(f"  epoch {epoch} validation AUROC {auroc:.3f} {shown}", flush=True)
-    seconds = time.monotonic() - began
-    detector.calibrate(images)
-    results = {
-        anomalies: {
-            score: {side: values.tolist() for side, values in sides.items()}
-            for score, sides in scores(detector, *problem.test_images()).items()
-        }
-        for anomalies, problem in problems.items()
-    }
-    if seed == 1:
-        draw(name, detector, images, problems, results, record.parent)
+    began, losses = time.process_time(), {}
+    for _ in range(config.epochs):
+        losses = detector.train_epoch(resident)
+    seconds = time.process_time() - began
+    detector.calibrate(resident)
+    arrays: dict[str, Any] = {}
+    validation: dict[str, dict[str, float]] = {}
+    for anomalies, problem in problems.items():
+        sides = problem.validation_images()
+        held_out = scores(detector, *sides)
+        validation[anomalies] = {name: metrics.auroc(**held_out[name]) for name in SCORES}
+        found = scores(detector, *problem.test_images())
+        bounds = np.array([0, len(sides[1])])
+        trivial = fit_baselines(images, *sides, bounds, "pooled")
+        measured = score_baselines(trivial[:1], *problem.test_images())
+        best = {f"baseline: {trivial[0].name}": measured[trivial[0].name]}
+        for name, by_side in {**found, **best}.items():
+            for side, values in by_side.items():
+                arrays[f"{anomalies}/{name}/{side}"] = values.astype(np.float32)
+    if draws and seed == 1:
+        draw(study.name, detector, resident, problems, place.parent)
+    np.savez_compressed(place.with_suffix(".npz"), **arrays)
     facts = {
         "config": detector.config.to_dict(),
-        "counts": first.splits.counts(),
-        "seconds": seconds,
-        "curve": curve,
+        "counts": {**first.splits.counts(), "trained on": len(images)},
+        "cpu_seconds": seconds,
         "losses": losses,
-        "test scores": results,
+        "validation": validation,
     }
-    record.write_text(json.dumps(facts), encoding="utf-8")
+    place.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
+    shown = {a: {n: round(v, 3) for n, v in s.items()} for a, s in validation.items()}
+    print(f"  {seconds:.0f} CPU seconds, validation {shown}", flush=True)
 
 
 def scores(detector: AMA, normal: Any, anomaly: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -139,83 +186,93 @@ def scores(detector: AMA, normal: Any, anomaly: Any) -> dict[str, dict[str, np.n
 
 
 def draw(
-    name: str,
-    detector: AMA,
-    train: torch.Tensor,
-    problems: dict[str, Problem],
-    results: dict[str, Any],
-    folder: Path,
+    name: str, detector: AMA, train: torch.Tensor, problems: dict[str, Problem], folder: Path
 ) -> None:
-    """Pictures above their reconstructions, and the densities of R."""
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    densities = {"training": detector.scores(train)["R"].numpy()}
-    rows = []
+    """Pictures above their reconstructions, and the densities of R and RC."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    spread = train[:: max(1, len(train) // 1000)]
+    sets, rows = {"training": spread}, []
     for anomalies, problem in problems.items():
-        normal, anomaly = (torch.from_numpy(images[:12]) for images in problem.test_images())
-        shown = [normal, anomaly] if not rows else [anomaly]
-        for pictures in shown:
-            rows += [to_unit_range(pictures), detector.reconstruct(pictures)]
-        densities["test, normal"] = np.array(results[anomalies]["R"]["normal"])
-        densities[f"test, {Path(anomalies).stem}"] = np.array(results[anomalies]["R"]["anomaly"])
-    top = max(float(np.quantile(values, 0.98)) for values in densities.values())
-    for label, values in densities.items():
-        axes.hist(values, bins=60, range=(0, top), density=True, histtype="step", label=label)
-    axes.set(xlabel="R", ylabel="density", title=name)
-    axes.legend()
+        normal, anomaly = (torch.from_numpy(images) for images in problem.test_images())
+        sets["test, normal"], sets[f"test, {anomalies}"] = normal[:1000], anomaly[:1000]
+        for pictures in [anomaly[:12]] if rows else [normal[:12], anomaly[:12]]:
+            rebuilt = detector.reconstruct(pictures)
+            rows += [to_unit_range(pictures), pictures if rebuilt is None else rebuilt]
+    found = {label: detector.scores(pictures) for label, pictures in sets.items()}
+    for own, score in zip(axes, ("R", "RC"), strict=True):
+        top = max(float(values[score].quantile(0.98)) for values in found.values())
+        for label, values in found.items():
+            bins = {"bins": 60, "range": (0, top), "density": True, "histtype": "step"}
+            own.hist(values[score].numpy(), label=label, **bins)
+        own.set(xlabel=score, ylabel="density", title=name)
+    axes[0].legend()
     figure.savefig(folder / f"{name}-densities.png", dpi=110)
     pyplot.close(figure)
     save_image(torch.cat(rows) / 2 + 0.5, folder / f"{name}-reconstructions.png", nrow=12)
 
 
-@dataclasses.dataclass
-class _Row:
-    """The figures of one problem and anomaly set."""
-
-    name: str
-    anomalies: str
-    seconds: float
-    figures: dict[str, Any]
-
-
-def table(problems: Sequence[str], seeds: int, folder: Path) -> str:
+def table(names: Sequence[str], seeds: int, folder: Path) -> str:
     """What the records say, as Markdown."""
-    rows = []
-    for name in problems:
-        paths = [folder / f"{name}-seed{seed}.json" for seed in range(1, seeds + 1)]
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        for anomalies in records[0]["test scores"]:
-            by_seed = [
-                {
-                    score: {side: np.array(values) for side, values in sides.items()}
-                    for score, sides in record["test scores"][anomalies].items()
-                }
-                for record in records
-            ]
-            seconds = statistics.fmean(record["seconds"] for record in records)
-            own = {score: figures([one[score] for one in by_seed]) for score in ("A", "R")}
-            rows.append(_Row(name, Path(anomalies).stem, seconds, own))
     lines = [
-        f"| normal | anomalies | A, mean of {seeds} seeds | 95% interval | R | 95% interval | s |",
-        "|---|---|---|---|---|---|---|",
+        "| normal | anomalies | seeds | A | R | AC | RC | by validation | baseline | paper | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        cells = [
-            f"{f.auroc:.3f} ± {f.auroc_spread:.3f} | {f.auroc_low:.3f} to {f.auroc_high:.3f}"
-            if f.auroc_spread is not None
-            else f"{f.auroc:.3f} | {f.auroc_low:.3f} to {f.auroc_high:.3f}"
-            for f in row.figures.values()
-        ]
-        lines.append(f"| {row.name} | {row.anomalies} | {' | '.join(cells)} | {row.seconds:.0f} |")
-    one_class = [row for row in rows if row.name in DIGITS]
-    if len(one_class) > 1:
-        means = {
-            score: statistics.fmean(row.figures[score].auroc for row in one_class)
-            for score in ("A", "R")
-        }
-        lines.append(
-            f"| mean of {len(one_class)} digits | | {means['A']:.3f} | | {means['R']:.3f} | | |"
-        )
+    groups: dict[str, list[dict[str, float]]] = {}
+    for name in names:
+        places = [folder / f"{name}-seed{seed}.json" for seed in range(1, seeds + 1)]
+        places = [place for place in places if place.exists()]
+        if not places:
+            continue
+        records = [json.loads(place.read_text(encoding="utf-8")) for place in places]
+        arrays = [dict(np.load(place.with_suffix(".npz"))) for place in places]
+        seconds = statistics.fmean(record["cpu_seconds"] for record in records)
+        for number, anomalies in enumerate(records[0]["validation"]):
+            own = {name: _figures(arrays, anomalies, name) for name in SCORES}
+            chosen = max(
+                SCORES,
+                key=lambda n: statistics.fmean(r["validation"][anomalies][n] for r in records),
+            )
+            trivial = next(
+                key.split("/")[1] for key in arrays[0] if key.startswith(f"{anomalies}/baseline: ")
+            )
+            baseline = _figures(arrays[:1], anomalies, trivial)
+            published = STUDIES[name].published[number]
+            lines.append(
+                f"| {name} | {anomalies} | {len(places)} | "
+                + " | ".join(_cell(own[score]) for score in SCORES)
+                + f" | **{own[chosen].auroc:.3f}** {chosen} | {baseline.auroc:.3f} "
+                f"{trivial.partition(': ')[2]} | {'' if published is None else published} | "
+                f"{seconds:.0f} |"
+            )
+            row = {score: own[score].auroc for score in SCORES}
+            row |= {"chosen": own[chosen].auroc, "baseline": baseline.auroc}
+            groups.setdefault(name.rstrip("0123456789"), []).append(
+                row | ({} if published is None else {"paper": published})
+            )
+    for group, rows in groups.items():
+        if len(rows) > 1 and group.endswith("-"):
+            mean = {k: statistics.fmean(row[k] for row in rows) for k in rows[0]}
+            lines.append(
+                f"| **mean of {len(rows)}** {group}* | | | "
+                + " | ".join(f"{mean[score]:.3f}" for score in SCORES)
+                + f" | **{mean['chosen']:.3f}** | {mean['baseline']:.3f} | "
+                f"{mean.get('paper', float('nan')):.3f} | |"
+            )
     return "\n".join(lines)
+
+
+def _figures(arrays: Sequence[Mapping[str, np.ndarray]], anomalies: str, score: str) -> Any:
+    return figures(
+        [
+            {side: one[f"{anomalies}/{score}/{side}"] for side in ("normal", "anomaly")}
+            for one in arrays
+        ]
+    )
+
+
+def _cell(one: Any) -> str:
+    spread = "" if one.auroc_spread is None else f" ± {one.auroc_spread:.3f}"
+    return f"{one.auroc:.3f}{spread} [{one.auroc_low:.3f}, {one.auroc_high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def test_ama_searches_what_its_negatives_use():
 def test_a_fixed_setting_is_not_suggested_and_decides_conditions():
     study = optuna.create_study()
     trial = study.ask()
-    fixed = {"negative_share": 0.2, "geometry": "cube", "lr": 1e-2}  # a fixed value need not lie in the space
+    fixed = {
+        "negative_share": 0.2,
+        "geometry": "cube",
+        "lr": 1e-2,
+    }  # a fixed value need not lie in the space
     settings = search_space("ama")(HeldFixed(trial, fixed))
     assert settings["geometry"] == "cube"
     assert settings["lr"] == 1e-2
