@@ -167,6 +167,11 @@ class Detector(ABC):
     inert_in_warmup: ClassVar[tuple[str, ...]] = ()  # settings without effect before it is over
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> settings that differ
 
+    exports_to_onnx: ClassVar[bool] = True
+    why_no_onnx: ClassVar[str] = ""  # a clause, such as "each score is an optimisation of its own"
+    reconstructs: ClassVar[bool] = False  # whether `reconstruct` gives pictures
+    needs_gradient_to_score: ClassVar[bool] = False  # its scorer enables gradients for itself
+
     def __init__(
         self,
         config: DetectorConfig,

@@ -414,6 +414,7 @@ class ALAD(Detector):
     summary: ClassVar[str] = "Adversarially Learned Anomaly Detection (Zenati et al., ICDM 2018)"
     Config: ClassVar[type[DetectorConfig]] = ALADConfig
     score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1")
+    reconstructs: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "pairs-as-channels": {"stacked": "channels"},

@@ -46,7 +46,7 @@ from amatune.results.leaderboard import (
 )
 from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.runs import RunFolder
-from amatune.stored import load_model
+from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import State, TrialUpdate
 from amatune.tuning.session import validation_file
@@ -248,7 +248,7 @@ def _open(
     if judged.model is None:
         return problem, None
     try:
-        return problem, load_model(judged.model)
+        return problem, StoredDetector.load(judged.model).build()
     except (AmatuneError, OSError) as error:
         page.notes.append(f"no reconstructions, and no scores of training images: {error}")
         return problem, None

@@ -6,16 +6,20 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import ray
 import torch
 from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
+from amatune import registry
 from amatune.detector import Detector, DetectorConfig, to_unit_range
 from amatune.errors import ConfigError
+from amatune.registry import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,7 @@ class FakeDetector(Detector):
     Config: ClassVar[type[DetectorConfig]] = FakeConfig
     score_names: ClassVar[tuple[str, ...]] = ("bright", "dark")
     inert_in_warmup: ClassVar[tuple[str, ...]] = ("push",)
+    reconstructs: ClassVar[bool] = True
     config: FakeConfig
 
     def __init__(self, config: Any, image_shape: Any, device: Any = "cpu", seed: int = 0) -> None:
@@ -149,3 +154,12 @@ def space(trial: Any) -> dict[str, Any]:
 class FakeTrainable(DetectorTrainable):
     detector_class: ClassVar[type[Detector]] = FakeDetector
     gpu_share: ClassVar[float] = 0.25
+
+
+METHOD = Method("fake", FakeDetector, space, FakeTrainable)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it a method of this process, as an installed package would."""
+    point = EntryPoint("fake", "fake_method:METHOD", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group else [])

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import fake_method
 import numpy as np
 import pytest
-from fake_method import FakeDetector
 from fake_run import (
     EPOCHS,
     add_trial,
@@ -29,7 +29,7 @@ from PIL import Image
 from scipy import integrate, stats
 from sklearn.metrics import roc_curve
 
-from amatune import registry, report
+from amatune import report
 from amatune.cli import main
 from amatune.data.protocol import Problem
 from amatune.report.figures import ENOUGH_TO_RANK, rung_epochs, search_figures
@@ -44,7 +44,7 @@ SECTIONS = ["asked", "result", "roc", "scores", "pictures", "search", "trials", 
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+    fake_method.install(monkeypatch)
     monkeypatch.setattr("amatune.report.page.BOOTSTRAP", 20)
     monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* the library */")
 
@@ -64,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> RunF
 def page(finished: RunFolder) -> "Parsed":
     """Its report, as it is in every respect."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+        fake_method.install(patch)
         made = report.make_report(finished)
     assert made.notes == ()
     return Parsed(made.page)

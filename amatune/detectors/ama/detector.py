@@ -249,6 +249,7 @@ class AMA(Detector):
     summary: ClassVar[str] = "Adversarial Mirrored Autoencoder (Somepalli et al., UAI 2021)"
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
     score_names: ClassVar[tuple[str, ...]] = ("A", "R")
+    reconstructs: ClassVar[bool] = True
     learns_from_anomalies: ClassVar[bool] = True
     inert_with_anomalies: ClassVar[tuple[str, ...]] = (
         "geometry",
