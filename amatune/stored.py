@@ -13,8 +13,6 @@ no code that it holds, and refuses a file that is not the one that was written.
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +25,10 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from amatune import registry
-from amatune.detector import Detector, ImageShape
+from amatune.config import ImageShape
+from amatune.detector import Detector
 from amatune.errors import RequestError
+from amatune.files import write_bytes
 from amatune.version import __version__
 
 SCHEMA_VERSION = 3  # of config.json
@@ -118,7 +118,7 @@ class StoredDetector:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)  # of an earlier detector, with other weights
         for name, content in self.to_files(MODEL, {}).items():
-            _write(folder / name, content)
+            write_bytes(folder / name, content)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -134,7 +134,7 @@ class StoredDetector:
         folder of this `kind` alone."""
         config = read_config(folder)
         if kind not in (None, config["kind"]):
-            raise RequestError(f"{folder / CONFIG} describes no {kind} but an {config['kind']}")
+            raise RequestError(f"{folder / CONFIG} describes an {config['kind']}, not an {kind}")
         files = {name: _read(folder / name) for name in config["sha256"]}
         for name, content in files.items():
             if hashlib.sha256(content).hexdigest() != config["sha256"][name]:
@@ -182,17 +182,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(_read(path))
+        config: dict[str, Any] = json.loads(_read(path))
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise RequestError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(config, dict):
+    if type(config) is not dict:
         raise RequestError(f"{path} does not describe a detector")
     kind, version = config.get("kind"), config.get("schema_version")
     if kind is None and isinstance(config.get("sha256"), str):
         config = _model_of_0_1(config)
     elif kind not in _AGAIN:
         raise RequestError(f"{path} does not describe a detector")
-    elif isinstance(version, bool) or version not in (SCHEMA_VERSION, _EXPORTS_OF_0_1):
+    elif isinstance(version, bool) or (kind, version) not in _READABLE:
         raise RequestError(
             f"{path} has schema version {version!r}, this amatune reads {SCHEMA_VERSION}; read it "
             f"with the amatune that wrote it, or {_AGAIN[kind]}"
@@ -218,7 +218,8 @@ def own_hash(config: Mapping[str, Any]) -> str:
 
 
 # amatune 0.1 kept less of what a detector is built from.
-_EXPORTS_OF_0_1 = 2  # their schema version
+_EXPORTS_OF_0_1 = 2  # their schema version; its models had none
+_READABLE = {(MODEL, SCHEMA_VERSION), (EXPORT, SCHEMA_VERSION), (EXPORT, _EXPORTS_OF_0_1)}
 
 
 def _model_of_0_1(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,18 +262,3 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Atomically: into a neighbouring temporary file, flushed, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -131,6 +131,7 @@ def _without_amatune(config: Mapping[str, Any], detector: Detector) -> str:
 There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
 """
     _, height, width = detector.image_shape
+    tolerance = config["onnx"]["tolerance"]
     return f"""\
 Without amatune, with numpy, pillow and onnxruntime:
 
@@ -139,8 +140,8 @@ Without amatune, with numpy, pillow and onnxruntime:
 ```
 
 `model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
-scores and those of amatune agree within {config["onnx"]["tolerance"]:g}, absolute up to a score of 1
-and relative above. Pillow resizes slightly differently than amatune does: pictures that are not
+scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
+above. Pillow resizes slightly differently than amatune does: pictures that are not
 {width} x {height} already may score a little differently.
 """
 

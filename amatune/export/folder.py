@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from amatune.data.pictures import Pixels
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
-from amatune.export import onnx
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
+from amatune.export.onnx import BATCH, INPUT, TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported
 from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
 from amatune.version import __version__
@@ -72,7 +72,7 @@ def export_detector(
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
     if detector.exports_to_onnx:
-        others[ONNX] = onnx.onnx_bytes(detector)
+        others[ONNX] = onnx_bytes(detector)
     try:
         _replace_folder(target, stored.to_files(EXPORT, others))
     except OSError as error:
@@ -149,7 +149,11 @@ def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str])
     """Raise `RequestError` when the config.json at `path` does not tell all that an export's does,
     or lists other files than an export has."""
     wrong = [name for name in ("figures", "data") if not isinstance(facts.get(name), dict)]
-    if CARD not in files or not FILES.issuperset(files) or (ONNX in files) != bool(facts.get("onnx")):
+    if (
+        CARD not in files
+        or not FILES.issuperset(files)
+        or (ONNX in files) != bool(facts.get("onnx"))
+    ):
         wrong.append("sha256")
     if wrong:
         raise RequestError(f"{path} was edited: missing or unusable {', '.join(wrong)}")
@@ -171,12 +175,12 @@ def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
         return None
     return {
         "input": {
-            "name": onnx.INPUT,
+            "name": INPUT,
             "type": "uint8",
-            "shape": [onnx.BATCH, *detector.image_shape],
+            "shape": [BATCH, *detector.image_shape],
         },
         "outputs": list(detector.score_names),
-        "tolerance": onnx.TOLERANCE,
+        "tolerance": TOLERANCE,
     }
 
 

@@ -68,7 +68,7 @@ class FakeProblem:
         return {"fake": True, "counts": {"validation_normals": 60, "validation_anomalies": 50}}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "FakeProblem":
+    def from_dict(cls, values: dict[str, Any], _data_dir: str | None = None) -> "FakeProblem":
         assert values["fake"]
         return cls()
 
@@ -82,7 +82,7 @@ def noise(count: int, mean: float, seed: int) -> np.ndarray:
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "fake" a method, and FakeProblem the one problem, of this process."""
     fake_method.install(monkeypatch)
-    monkeypatch.setattr(search, "make_problem", lambda _request: FakeProblem())
+    monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
     monkeypatch.setattr(search, "Problem", FakeProblem)
     monkeypatch.setattr(retrain, "Problem", FakeProblem)
     monkeypatch.setattr(FakeProblem, "may_test", False)
