@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_files import corrupt_member, write_npz, write_pictures
 from PIL import Image
-from test_data_sources import corrupt_member, write_npz, write_pictures
 
 from amatune.data import pictures, protocol, sources
 from amatune.data.protocol import (

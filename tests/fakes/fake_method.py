@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import ray
 import torch
-from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
 from amatune.detector import Detector, DetectorConfig, to_unit_range
 from amatune.errors import ConfigError
+from amatune.trainables._base import DetectorTrainable
 
 
 @dataclass(frozen=True, kw_only=True)
