@@ -35,7 +35,7 @@ from record_curves import CURVES, EPOCHS, HELD
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Progress
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.detectors.ama import AMAConfig
 from amatune.registry import search_space
 from amatune.runs import RunFolder

@@ -471,20 +471,23 @@ def best(
     _say(console)
     _print_leaderboard(console, board)
     if target is not None:
-        _export(board, target)
+        _export(board, target, _data_dir(data_dir))
         _say(console, f"\nExported model: {_near(target)}")
         _say(console, f"Score pictures: {shlex.join(['amatune', 'score', _near(target)])} PATH...")
     return 0
 
 
-def _export(board: "Leaderboard", target: Path) -> None:
+def _export(board: "Leaderboard", target: Path, data_dir: str | None) -> None:
     """Write the chosen detector to a folder of its own."""
     from amatune.data.protocol import Problem
     from amatune.export import export_detector
     from amatune.results.scores import VALIDATION, load_scores
     from amatune.stored import load_model
 
-    problem = Problem.from_dict(board.run.read()["problem"])
+    contents = board.run.read()
+    problem = Problem.from_dict(
+        contents["problem"], data_dir or contents["request"].get("data_dir")
+    )
     held_out = load_scores(board.chosen_model / VALIDATION)[board.primary_score]
     export_detector(
         load_model(board.chosen_model),
@@ -901,13 +904,13 @@ def datasets(
         return
 
     from amatune.data import named
+    from amatune.data.places import data_folder
     from amatune.data.sources import dataset_info, find_dataset, list_datasets
 
-    _data_dir(data_dir)
-    folder = named.data_dir()
+    folder = data_folder(data_dir)
     console = _console()
     if name is not None:
-        info, found = dataset_info(name), find_dataset(name)
+        info, found = dataset_info(name), find_dataset(name, folder)
         rows = {
             "name": info.name,
             "what it is": info.summary,
@@ -933,7 +936,7 @@ def datasets(
             _count(info.test),
             "-" if info.download is None else named.megabytes(info.download),
             info.licence or "-",
-            _whereabouts(find_dataset(info.name), folder),
+            _whereabouts(find_dataset(info.name, folder), folder),
         )
         table.add_row(*map(escape, cells))
     console.print(table)
@@ -1005,10 +1008,7 @@ def _whereabouts(found: "Presence", folder: Path) -> str:
 
 
 def _data_dir(folder: Path | None) -> str | None:
-    """Choose the data folder for this process; returns it as a request keeps it."""
-    from amatune.data.named import set_data_dir
-
-    set_data_dir(folder)
+    """The data folder as a request keeps it."""
     return None if folder is None else str(folder.expanduser().resolve())
 
 

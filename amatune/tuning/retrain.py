@@ -35,9 +35,9 @@ from amatune.cluster.job import (
     Progress,
     Trained,
 )
-from amatune.data.named import set_data_dir
+from amatune.config import DetectorConfig, ImageShape
 from amatune.data.protocol import Problem
-from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.detector import Detector
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import (
     Comparison,
@@ -163,9 +163,7 @@ def run_best(
         request = saved_request(run)
         if address is not None:
             request = dataclasses.replace(request, address=address)
-        if (folder := data_dir or request.data_dir) is not None:
-            set_data_dir(folder)
-        problem = Problem.from_dict(run.read()["problem"])
+        problem = Problem.from_dict(run.read()["problem"], data_dir or request.data_dir)
         candidates = shortlist(run, request, problem, top, epochs or request.epochs)
         trainings = [
             Training(

@@ -27,9 +27,9 @@ from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.data.named import set_data_dir
+from amatune.config import DetectorConfig, ImageShape
 from amatune.data.protocol import Problem, make_problem
-from amatune.detector import Detector, DetectorConfig, ImageShape
+from amatune.detector import Detector
 from amatune.errors import DiskFullError, RequestError
 from amatune.results.objective import set_bounds
 from amatune.results.scores import load_scores
@@ -96,8 +96,6 @@ def run_search(
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
-    if request.data_dir is not None:
-        set_data_dir(request.data_dir)
     request = _with_inert_settings_fixed(request)
     if resume:
         if first:
@@ -109,7 +107,7 @@ def run_search(
             problem = _reopen(run, request)
             return _search(run, request, problem, emit, checkpoint_seconds)
 
-    problem = make_problem(request.problem)
+    problem = make_problem(request.problem, request.data_dir)
     start = _first_trials(request, problem.image_shape, first)  # refuses what is impossible
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
@@ -388,7 +386,7 @@ def _reopen(run: RunFolder, request: SearchRequest) -> Problem:
             f"{'; '.join(differences)}. Leave these as they were, or start a new run; more trials "
             "and another time budget are possible"
         )
-    problem = Problem.from_dict(contents["problem"])
+    problem = Problem.from_dict(contents["problem"], request.data_dir)
     continued = [*contents.get("continued", []), _circumstances()]
     asked = replace(request, name=run.name).to_dict()
     run.write({**contents, "request": asked, "continued": continued})

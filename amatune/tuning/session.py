@@ -22,7 +22,7 @@ from amatune.cluster.job import (
     Progress,
     Trained,
 )
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.errors import ConfigError
 from amatune.results.scores import save_scores
 from amatune.runs import RunFolder

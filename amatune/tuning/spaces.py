@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from amatune import registry
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
 from amatune.tuning.study import HeldFixed, Space, random_trials
 

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning.events import State, TrialUpdate

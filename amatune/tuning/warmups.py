@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amatune.detector import Detector, DetectorConfig
+from amatune.config import DetectorConfig
+from amatune.detector import Detector
 from amatune.errors import ConfigError
 from amatune.tuning.study import HeldFixed, Space, random_trials
 

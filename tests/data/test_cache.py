@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import write_pictures
+from pictures_on_disk import write_pictures
 from PIL import Image
 
 from amatune.data import cache as caching

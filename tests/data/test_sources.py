@@ -5,11 +5,14 @@ import os
 
 import numpy as np
 import pytest
-from picture_files import RNG, corrupt_member, write_npz, write_pictures
+from pictures_on_disk import corrupt_member, write_npz, write_pictures
 
 from amatune.data import pictures, sources
 from amatune.data.sources import PARTS, find_dataset, list_datasets, open_source
 from amatune.errors import DataError
+
+RNG = np.random.default_rng(0)
+
 
 # Named sets
 

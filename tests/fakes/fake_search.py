@@ -69,7 +69,7 @@ class FakeProblem:
         return {"fake": True, "counts": {"validation_normals": 60, "validation_anomalies": 50}}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "FakeProblem":
+    def from_dict(cls, values: dict[str, Any], _data_dir: str | None = None) -> "FakeProblem":
         assert values["fake"]
         return cls()
 
@@ -85,7 +85,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
     monkeypatch.setattr(registry, "trainable_class", lambda _method: FakeTrainable)
     monkeypatch.setattr(registry, "search_space", lambda _method: space)
-    monkeypatch.setattr(search, "make_problem", lambda _request: FakeProblem())
+    monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
     monkeypatch.setattr(search, "Problem", FakeProblem)
     monkeypatch.setattr(retrain, "Problem", FakeProblem)
     monkeypatch.setattr(FakeProblem, "may_test", False)

@@ -11,8 +11,6 @@ from optuna.trial import TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Failure, Progress
-from amatune.data import named
-from amatune.data.named import data_dir
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import retrain, search
@@ -411,11 +409,10 @@ def test_request_round_trip_and_differences():
 def test_sets_are_looked_for_where_the_request_says(told, used, tmp_path, monkeypatch):
     looked_in = []
 
-    def look(*_):
-        looked_in.append(data_dir())
+    def look(_, data_dir):
+        looked_in.append(data_dir)
         raise Killed
 
-    monkeypatch.setattr(named, "_chosen", None)
     monkeypatch.setattr(search, "make_problem", look)
     monkeypatch.setattr(retrain.Problem, "from_dict", look)
     asked = request(tmp_path, data_dir=str(tmp_path / "saved"))
@@ -425,7 +422,7 @@ def test_sets_are_looked_for_where_the_request_says(told, used, tmp_path, monkey
     run.write({"request": asked.to_dict(), "problem": {}})
     with pytest.raises(Killed):
         retrain.run_best(run, data_dir=told and str(tmp_path / told))
-    assert looked_in == [tmp_path / "saved", tmp_path / used]
+    assert looked_in == [str(tmp_path / "saved"), str(tmp_path / used)]
 
 
 def test_the_first_trial_has_the_given_settings(tmp_path):

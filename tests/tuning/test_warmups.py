@@ -9,7 +9,7 @@ from test_trainable import figures, job, make, train
 
 from amatune.cluster.checkpoints import Checkpoints, read_state, write_state
 from amatune.cluster.job import Progress
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.registry import detector_class, method_names, search_space
 from amatune.tuning import study as studies

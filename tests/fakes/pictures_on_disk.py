@@ -1,4 +1,4 @@
-"""Files of pictures to read: folders, archives, and archives with damage."""
+"""Archives and folders of random pictures, whole and damaged."""
 
 import zipfile
 
@@ -11,7 +11,6 @@ RNG = np.random.default_rng(0)
 
 
 def write_npz(path, n=(60, 30), shape=(10, 9), labels=True, **changes):
-    """Random pictures and labels 0, 1, 2 for each part; `changes` replace members, None drops."""
     arrays = {}
     for part, count in zip(PARTS, n, strict=True):
         arrays[f"{part}_images"] = RNG.integers(0, 256, (count, *shape), np.uint8)
@@ -33,7 +32,6 @@ def corrupt_member(path, name):
 
 
 def write_pictures(folder, count, size=(20, 20), mode="L"):
-    """`count` random PNG pictures, 000.png and so on, in a folder that may be new."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         pixels = RNG.integers(0, 256, (*size, 3), np.uint8)
