@@ -1,3 +1,3 @@
-"""The version of amatune."""
+"""The version, in the one place it is written: packaging reads it here without importing torch."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

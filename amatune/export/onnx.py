@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from amatune.detector import Detector, to_unit_range
 from amatune.errors import AmatuneError, RequestError
+from amatune.extras import require_extra
 from amatune.stored import StoredDetector
 
 INPUT = "images"
@@ -45,10 +46,12 @@ def onnx_bytes(detector: Detector) -> bytes:
 
     Input `images`: uint8 (batch, C, H, W), any batch. Outputs by `score_names`: float32 (batch,).
     Raises `RequestError` for a method that declares that it has no such form, `AmatuneError` when
-    the scorer uses what ONNX cannot express.
+    the scorer uses what ONNX cannot express, and `MissingExtraError` where the packages for it are
+    not installed.
     """
     if not detector.exports_to_onnx:
         raise RequestError(no_onnx(type(detector)))
+    require_extra("onnx")
     module = _FromBytes(_plain_scorer(detector)).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
     axis = {0: torch.export.Dim(BATCH)}

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import pytest
 import ray
 import torch
-from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
 from amatune import registry
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
 from amatune.registry import Method
+from amatune.trainables._base import DetectorTrainable
 
 
 @dataclass(frozen=True, kw_only=True)
