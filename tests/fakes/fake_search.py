@@ -19,7 +19,7 @@ import ray
 from fake_method import FakeDetector, FakeTrainable, space
 
 from amatune import registry
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.tuning import retrain, search
 from amatune.tuning.events import Event
 from amatune.tuning.request import SearchRequest
