@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import amatune.tuning.search
-from amatune.cli import _JsonView, _LiveView, _PlainView, _QuietView, _setting, main
+from amatune.cli.app import _JsonView, _LiveView, _PlainView, _QuietView, _setting, main
 from amatune.data import pictures as reading
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA
