@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.export.folder import export_detector, fingerprint, require_replaceable
 from amatune.results.leaderboard import Leaderboard
 from amatune.results.scores import VALIDATION, load_scores

@@ -35,7 +35,7 @@ from amatune.cluster.job import (
     Trained,
 )
 from amatune.config import DetectorConfig
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import (

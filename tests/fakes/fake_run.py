@@ -13,7 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from amatune import metrics
-from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import ray
 
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.tuning import retrain, search
 from amatune.tuning.events import Event
 from amatune.tuning.request import SearchRequest
