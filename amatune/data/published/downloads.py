@@ -105,10 +105,12 @@ def _retrieve(url: str, target: Path, download: Download, name: str) -> None:
 
 def _retrieve_from_google(file_id: str, target: Path) -> None:
     """Raises `RuntimeError` when gdown is not installed, or whatever it says itself."""
-    from torchvision.datasets.utils import download_file_from_google_drive
-
     try:
-        download_file_from_google_drive(file_id, target.parent, target.name)
+        import gdown
+    except ImportError:
+        raise RuntimeError("it takes gdown: pip install gdown") from None
+    try:
+        gdown.download(id=file_id, output=str(target))
     except Exception as error:  # gdown's own kinds derive from nothing else
         raise RuntimeError(error) from error
 
