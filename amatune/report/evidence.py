@@ -36,7 +36,7 @@ from amatune.results.leaderboard import (
 )
 from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.runs import RunFolder
-from amatune.stored import load_model
+from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
 from amatune.tuning.session import validation_file
@@ -250,7 +250,7 @@ def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Ima
     detector, notes = None, []
     if judged.model is not None:
         try:
-            detector = load_model(judged.model)
+            detector = StoredDetector.load(judged.model).build()
         except (AmatuneError, OSError) as error:
             notes.append(f"no reconstructions, and no scores of training images: {error}")
     training: Mapping[str, NDArray[np.float32]] = {}
