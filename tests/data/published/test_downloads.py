@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,7 +111,7 @@ def test_a_silent_server_is_given_up(serve, monkeypatch):
 def test_google_needs_gdown(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gdown", None)
     (url,) = REAL["celeba"].downloads[1].urls
-    with pytest.raises(RuntimeError, match="pip install gdown"):
+    with pytest.raises(RuntimeError, match=r"needs gdown, .* pip install 'amatune\[datasets\]'"):
         downloads._retrieve(url, tmp_path / "x", REAL["celeba"].downloads[1], "celeba")
 
 
@@ -126,13 +127,14 @@ def test_google_is_asked_by_gdown(monkeypatch, serve):
     def download(*, id, output):
         Path(output).write_bytes(fake.archives[id.removesuffix("!")][0])
 
-    monkeypatch.setitem(sys.modules, "gdown", SimpleNamespace(download=download))
+    gdown = SimpleNamespace(download=download, __spec__=ModuleSpec("gdown", None))
+    monkeypatch.setitem(sys.modules, "gdown", gdown)
     check(open_source("celeba"), "celeba", fake)
 
     def refuse(**_):
         raise Exception("Too many users have viewed this file")
 
-    monkeypatch.setitem(sys.modules, "gdown", SimpleNamespace(download=refuse))
+    gdown.download = refuse
     with pytest.raises(RuntimeError, match="Too many users"):
         downloads._retrieve(made[1].urls[0], Path("x"), made[1], "celeba")
 
