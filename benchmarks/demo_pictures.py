@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.runs import RunFolder
 
 

@@ -39,7 +39,7 @@ class Line(Detector):
         optimizer = adam(self.device, self.module.parameters(), self.config.lr)
         return Optimisation({"adam": optimizer}, drops([optimizer], (0.5,), 4, 0.1))
 
-    def train_step(self, batch, anomalies=None):
+    def train_step(self, batch, anomalies=None):  # noqa: ARG002
         assert self.module.training
         self.batches.append(batch.mean(dim=(1, 2, 3)).tolist())
         loss = (self.module.weight - batch.mean()).square().sum()
@@ -78,9 +78,7 @@ def test_an_epoch_of_steps_takes_as_many_passes_as_it_needs(steps):
         detector.train_epoch(images(11))
     assert len(detector.batches) == 2 * steps
     first = detector.batches[: min(steps, 2)]
-    assert len({grey for one in first for grey in one}) == 4 * len(
-        first
-    )  # no image twice in a pass
+    assert len({grey for one in first for grey in one}) == 4 * len(first)
     assert detector.epoch == 2
 
 

@@ -19,10 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from amatune import metrics
+from amatune.data.catalogue import find_dataset
 from amatune.data.pictures import Pixels
 from amatune.data.places import DataDir
-from amatune.data.protocol import Problem, Selection
-from amatune.data.sources import Id, find_dataset
+from amatune.data.problem import Problem
+from amatune.data.sources.base import Id
+from amatune.data.splits import Selection
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DataError
 from amatune.report.figures import SearchFigure, search_figures
@@ -34,7 +36,7 @@ from amatune.results.leaderboard import (
 )
 from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.runs import RunFolder
-from amatune.stored import load_model
+from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
 from amatune.tuning.session import validation_file
@@ -248,7 +250,7 @@ def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Ima
     detector, notes = None, []
     if judged.model is not None:
         try:
-            detector = load_model(judged.model)
+            detector = StoredDetector.load(judged.model).build()
         except (AmatuneError, OSError) as error:
             notes.append(f"no reconstructions, and no scores of training images: {error}")
     training: Mapping[str, NDArray[np.float32]] = {}

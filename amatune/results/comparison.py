@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amatune.data.protocol import ProblemRequest, describe
+from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError
 from amatune.results.difference import SIGNIFICANT, holm, paired_difference
 from amatune.results.leaderboard import (
@@ -157,8 +157,8 @@ def compare_runs(
         ComparedRun(
             name=name,
             run=run,
-            problem=describe(
-                ProblemRequest.from_dict(one["problem"]["request"]), one["problem"]["counts"]
+            problem=ProblemRequest.from_dict(one["problem"]["request"]).describe(
+                one["problem"]["counts"]
             ),
             board=board,
             group=group,

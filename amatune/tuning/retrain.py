@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from torch import Tensor
 
 from amatune import metrics, registry
 from amatune.cluster import connection, execution
@@ -35,8 +34,8 @@ from amatune.cluster.job import (
     Progress,
     Trained,
 )
-from amatune.config import DetectorConfig, ImageShape
-from amatune.data.protocol import Problem
+from amatune.config import DetectorConfig
+from amatune.data.problem import Problem
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import (
@@ -54,7 +53,7 @@ from amatune.results.leaderboard import (
 from amatune.results.objective import set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.runs import RunFolder
-from amatune.stored import load_model, read_facts, save_model
+from amatune.stored import StoredDetector, read_facts
 from amatune.tuning import study as studies
 from amatune.tuning.events import (
     Event,
@@ -175,7 +174,7 @@ def run_best(
             for candidate in candidates
             for seed in range(1, seeds + 1)
         ]
-        work = _Retraining(run, request, problem, trainings, emit, checkpoint_seconds)
+        work = _Retraining(run, request, trainings, emit, checkpoint_seconds)
         emit(
             RetrainStarted(
                 run=run.path,
@@ -292,7 +291,6 @@ class _Retraining:
         self,
         run: RunFolder,
         request: SearchRequest,
-        problem: Problem,
         trainings: Sequence[Training],
         emit: Listener,
         checkpoint_seconds: float,
@@ -300,7 +298,6 @@ class _Retraining:
         self.run = run
         self._tensorboard = tensorboard_place(run, request.storage_path)
         self._request = request
-        self._image_shape = problem.image_shape
         self._emit = emit
         self._checkpoint_seconds = checkpoint_seconds
         self.place = trials_place(run, request, "best/trials")
@@ -340,14 +337,8 @@ class _Retraining:
         training = self._running[key]
         (training.folder / TEST).unlink(missing_ok=True)  # of an earlier detector
         save_scores(training.folder / VALIDATION, trained.scores)
-        facts = {
-            "method": self._request.method,
-            "config": training.candidate.config.to_dict(),
-            "image_shape": list(self._image_shape),
-            "seed": training.detector_seed,
-            "primary": trained.primary,
-        }
-        save_model(training.folder, trained.model or {}, facts)
+        if trained.model is not None:  # every job asks for it
+            trained.model.save(training.folder)
 
     def finish(self, key: str, progress: Progress) -> None:
         training = self._running.pop(key)
@@ -436,19 +427,13 @@ def _test(
     """Open the test set and keep every detector's scores beside it."""
     with connection.cluster(request.address, run.log):
         cpus, gpus = request.cpus_per_trial, _room(run, request).gpus_per_trial
+        method = registry.find_method(request.method)
         score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
         normal, anomaly = (ray.put(images) for images in problem.test_images())
         pending: dict[Any, Training] = {}
         for training in trainings:
-            detector = load_model(training.folder)
-            parts = (
-                type(detector),
-                detector.config,
-                detector.image_shape,
-                detector.seed,
-                detector.inference_state(),
-            )
-            pending[score.remote(parts, normal, anomaly, cpus, gpus)] = training
+            stored = StoredDetector.load(training.folder)
+            pending[score.remote(stored, method.detector, normal, anomaly, cpus, gpus)] = training
         while pending:
             task = ray.wait(list(pending))[0][0]
             scores: Any = ray.get(task)
@@ -456,16 +441,15 @@ def _test(
 
 
 def _score(
-    parts: tuple[type[Detector], Any, ImageShape, int, dict[str, Tensor]],
+    stored: StoredDetector,
+    detector_class: type[Detector],
     normal: np.ndarray,
     anomaly: np.ndarray,
     cpus: float,
     gpus: float,
 ) -> dict[str, dict[str, np.ndarray]]:
     """In a worker: every score of the test images (N, C, H, W) uint8."""
-    detector_class, config, image_shape, seed, state = parts
-    detector = detector_class(config, image_shape, claim_device(cpus, gpus), seed)
-    detector.load_inference_state(state)
+    detector = stored.build(claim_device(cpus, gpus), detector_class)
     # Copies: arrays in the object store are read-only.
     by_side = {
         "normal": detector.scores(torch.tensor(normal)),

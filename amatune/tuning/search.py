@@ -28,7 +28,8 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.config import DetectorConfig, ImageShape
-from amatune.data.protocol import Problem, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
 from amatune.detector import Detector
 from amatune.errors import DiskFullError, RequestError
 from amatune.results.objective import set_bounds

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from amatune.connection.capacity import Measured, Probe, Share, choose_share, find_room
 from fake_method import FakeConfig, FakeDetector
 from fake_search import FakeProblem, request
 
 from amatune.cluster import capacity, connection, device
+from amatune.cluster.capacity import Measured, Probe, Share, choose_share, find_room
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import search

@@ -5,16 +5,20 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import ray
 import torch
-from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
+from amatune import registry
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
+from amatune.registry import Method
+from amatune.trainables._base import DetectorTrainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,3 +133,12 @@ def space(trial: Any) -> dict[str, Any]:
 class FakeTrainable(DetectorTrainable):
     detector_class: ClassVar[type[Detector]] = FakeDetector
     gpu_share: ClassVar[float] = 0.25
+
+
+METHOD = Method("fake", FakeDetector, space, FakeTrainable)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it a method of this process, as an installed package would."""
+    point = EntryPoint("fake", "fake_method:METHOD", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group else [])

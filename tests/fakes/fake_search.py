@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_method
 import numpy as np
 import pytest
 import ray
-from fake_method import FakeDetector, FakeTrainable, space
 
-from amatune import registry
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.tuning import retrain, search
 from amatune.tuning.events import Event
 from amatune.tuning.request import SearchRequest
@@ -81,10 +80,8 @@ def noise(count: int, mean: float, seed: int) -> np.ndarray:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make "fake" the one method, and FakeProblem the one problem, of this process."""
-    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
-    monkeypatch.setattr(registry, "trainable_class", lambda _method: FakeTrainable)
-    monkeypatch.setattr(registry, "search_space", lambda _method: space)
+    """Make "fake" a method, and FakeProblem the one problem, of this process."""
+    fake_method.install(monkeypatch)
     monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
     monkeypatch.setattr(search, "Problem", FakeProblem)
     monkeypatch.setattr(retrain, "Problem", FakeProblem)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_run import ANOMALIES, NORMALS, change, scores, write_leaderboard, write_run
 
-from amatune.cli import _console, _print_leaderboard, main
+from amatune.cli.app import _console, _print_leaderboard, main
 from amatune.errors import RequestError
 from amatune.results.comparison import compare_runs
 from amatune.results.difference import holm
