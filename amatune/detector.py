@@ -423,10 +423,10 @@ class Detector(ABC):
 
 
 def adam(device: torch.device, parameters: Any, lr: float, **options: Any) -> torch.optim.Adam:
-    """Adam of parameters or groups of them; on a GPU, one kernel per step that never waits for the
+    """Adam of parameters or groups of them, as one kernel per step; on a GPU it never waits for the
     host."""
     on_gpu = device.type == "cuda"
-    return torch.optim.Adam(parameters, lr=lr, fused=on_gpu, capturable=on_gpu, **options)
+    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=on_gpu, **options)
 
 
 def drops(
