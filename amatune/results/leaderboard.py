@@ -20,9 +20,9 @@ from typing import Any
 from amatune import metrics
 from amatune.errors import RequestError
 from amatune.results.difference import SIGNIFICANT, paired_difference
+from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder, write_json
-from amatune.tuning.study import Effort
 
 SCHEMA = 1  # of leaderboard.json
 
