@@ -1,4 +1,4 @@
-"""The interface every anomaly detector implements.
+"""The interface every anomaly detector implements, and the training loop they share.
 
 A detector is built from its frozen configuration, the shape of the images and a device. The same
 verbs serve a search, a retraining and a plain Python loop:
@@ -11,22 +11,32 @@ verbs serve a search, a retraining and a plain Python loop:
 
 Images are `(N, C, H, W)` tensors, either uint8 in [0, 255] (how data sets are kept on the device)
 or floating point in [-1, 1].
+
+A method writes its networks and what is particular about it: `make_optimisation`, `train_step`,
+`raw_scorer`, and where it needs them `begin_epoch`, `prepare`, `fit`, `finish_scorer` and
+`rebuild`. Epochs, batches, losses, schedules, calibration and state are the same for all and
+written here.
 """
 
-import dataclasses
 import math
-import types
-import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
-from amatune.errors import ConfigError, DivergedError, did_you_mean
+from amatune.config import DetectorConfig, ImageShape
+from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 
-ImageShape = tuple[int, int, int]  # (channels, height, width)
+STATE_FORMAT = 2  # of `state_dict`
+SCORING_BATCH = 256  # images
+
+# Standard deviation of a score over training images, relative to its mean, at or below which the
+# score counts as constant: what float32's rounding leaves of equal scores.
+COLLAPSED = 1e-6
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -36,136 +46,45 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """What every method's configuration has in common; each method subclasses it.
+class Optimisation(NamedTuple):
+    """The optimisers of a training by name, and the schedules that step after each epoch."""
 
-    Subclasses are frozen dataclasses whose fields are plain JSON values and whose defaults are the
-    published ones. They override `problems` (and call it on `super()`), and `resolve` when a
-    default depends on the images.
-    """
-
-    epochs: int = 100  # passes over the training images; schedules scale with it
-    batch_size: int = 256  # images per step
-
-    def __post_init__(self) -> None:
-        wrong_types = self._type_problems()
-        found = wrong_types or self.problems()
-        if found:
-            raise ConfigError(f"{type(self).__name__}: " + "; ".join(found))
-
-    def problems(self) -> list[str]:
-        """All impossible values, one sentence each that quotes the value; empty when valid."""
-        found = []
-        if self.epochs < 1:
-            found.append(f"epochs must be at least 1, got {self.epochs}")
-        if self.batch_size < 2:
-            found.append(f"batch_size must be at least 2, got {self.batch_size}")
-        return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:  # noqa: ARG002 - subclasses need it
-        """The configuration with every "decided by the images" value filled in.
-
-        `image_shape` is (C, H, W). Raises `ConfigError` when these images cannot be handled.
-        """
-        return self
-
-    @property
-    def warmup_epochs(self) -> int:
-        """Epochs at the beginning in which the method's `inert_in_warmup` settings do nothing:
-        with one seed, configurations that differ in those alone train identically that long."""
-        return 0
-
-    def grace_epochs(self) -> int:
-        """Epochs that must pass before the searched settings can show an effect (warm-ups,
-        pretraining). A search prunes no trial before this epoch is over."""
-        return 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values (tuples become lists)."""
-        values = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values. Raises `ConfigError` that names every unknown key."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            listed = "; ".join(f"unknown setting {n!r}, {did_you_mean(n, known)}" for n in unknown)
-            raise ConfigError(f"{cls.__name__}: {listed}")
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**fields)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated like any other."""
-        return self.from_dict({**self.to_dict(), **changes})
-
-    @classmethod
-    def kinds(cls) -> dict[str, str]:
-        """What each field may be, in words."""
-        hints = typing.get_type_hints(cls)
-        return {field.name: _describe(hints[field.name]) for field in dataclasses.fields(cls)}
-
-    def _type_problems(self) -> list[str]:
-        hints = typing.get_type_hints(type(self))
-        found = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _is_a(value, hints[field.name]):
-                wanted = _describe(hints[field.name])
-                found.append(f"{field.name} must be {wanted}, got {value!r}")
-        return found
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_a(value, option) for option in typing.get_args(hint))
-    if origin is typing.Literal:
-        return value in typing.get_args(hint) and not isinstance(value, bool)
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        return isinstance(value, tuple) and all(_is_a(v, item) for v in value)
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in typing.get_args(hint))
-    if origin is typing.Literal:
-        return " or ".join(repr(option) for option in typing.get_args(hint))
-    if origin is tuple:
-        return f"a list of {_describe(typing.get_args(hint)[0])}"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false"}
-    return names.get(hint, "None" if hint is type(None) else getattr(hint, "__name__", str(hint)))
+    optimizers: Mapping[str, Optimizer]
+    schedules: Sequence[LRScheduler] = ()
 
 
 class Detector(ABC):
     """An anomaly detector for images.
 
     Subclasses set the class attributes, build their networks in `__init__` after calling
-    `super().__init__`, and implement the abstract methods. All randomness comes from
-    `self.generator`, so that two detectors with the same seed train identically whatever else
-    happens in the process.
+    `super().__init__`, hand them to `hold`, and implement the abstract methods. All randomness
+    comes from `self.generator`, so that two detectors with the same seed train identically whatever
+    else happens in the process.
     """
 
     name: ClassVar[str]  # as on the command line: "ama", "deep-svdd"
     summary: ClassVar[str]  # one line: full name, authors, venue
     Config: ClassVar[type[DetectorConfig]]
-    score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
-    learns_from_anomalies: ClassVar[bool] = False  # whether `train_epoch` can use labelled ones
-    inert_with_anomalies: ClassVar[tuple[str, ...]] = ()  # settings that then do nothing
-    inert_in_warmup: ClassVar[tuple[str, ...]] = ()  # settings without effect before it is over
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> settings that differ
+
+    score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
+    raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
+
+    learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
+    inert_with_anomalies: ClassVar[tuple[str, ...]] = ()  # settings that then do nothing
+    inert_in_warmup: ClassVar[tuple[str, ...]] = ()
+
+    exports_to_onnx: ClassVar[bool] = True
+    why_no_onnx: ClassVar[str] = ""  # a clause, such as "each score is an optimisation of its own"
+    reconstructs: ClassVar[bool] = False  # whether `reconstruct` gives pictures
+    needs_gradient_to_score: ClassVar[bool] = False  # its scorer enables gradients for itself
+
+    # Attributes, besides networks and optimisers, without which a training cannot go on: tensors,
+    # numbers, bools. Those in `fitted` are tensors that scoring needs too.
+    kept: ClassVar[tuple[str, ...]] = ()
+    fitted: ClassVar[tuple[str, ...]] = ()
+
+    config: Any  # the resolved configuration, as used; narrowed by each method
 
     def __init__(
         self,
@@ -176,15 +95,96 @@ class Detector(ABC):
     ) -> None:
         if not isinstance(config, self.Config):
             raise ConfigError(f"{self.name} needs a {self.Config.__name__}, got {config!r}")
+        self.config = config.resolve(image_shape)
         self.image_shape = image_shape
         self.device = torch.device(device)
         self.seed = seed
         self.epoch = 0  # epochs completed
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.is_calibrated = False
+        self.generator = Generator(self.device).manual_seed(seed)
+        self.networks: dict[str, nn.Module] = {}  # trained
+        self.averages: dict[str, nn.Module] = {}  # follow trained ones, without gradients
+        self._optimisation: Optimisation | None = None
 
-    config: Any  # the resolved configuration, as used; narrowed by each method
+    def hold(
+        self, networks: Mapping[str, nn.Module], averages: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        """Take the networks to the device, in eval mode: those that are trained, and averages of
+        such, which get no gradients. Their names are part of checkpoints and exports."""
+        self.networks = {n: m.to(self.device).eval() for n, m in networks.items()}
+        averages = averages or {}
+        self.averages = {
+            n: m.to(self.device).eval().requires_grad_(False) for n, m in averages.items()
+        }
+
+    # --- what a method writes -----------------------------------------------------------------
 
     @abstractmethod
+    def make_optimisation(self) -> Optimisation:
+        """New optimisers and schedules, for the phase of the training that has been reached."""
+
+    @abstractmethod
+    def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> Mapping[str, Tensor]:
+        """One step on float images `batch` (B, C, H, W) in [-1, 1], networks in train mode.
+
+        `anomalies` (M, C, H, W), on the device, as they came, are for methods that declare
+        `learns_from_anomalies`. Returns scalar losses by name, without a graph; nothing in it waits
+        for the device.
+        """
+
+    @abstractmethod
+    def raw_scorer(self) -> nn.Module:
+        """What scoring needs, before `fit`, as a module that shares the detector's weights.
+
+        It maps float images (B, C, H, W) in [-1, 1] on the device to one (B,) tensor per name in
+        `raw_score_names`, in that order. A score must not depend on the other images of the batch,
+        nor scoring change the detector's state. Exports to other formats are made of it: plain
+        tensor operations, no branching on values, and a batch of any size B (`images.shape[0]`;
+        `len` and `chunk` would fix it).
+        """
+
+    def begin_epoch(self, images: Tensor) -> None:  # noqa: B027 - nothing, unless overridden
+        """Called before the first step of an epoch over `images` (N, C, H, W): a new phase."""
+
+    def prepare(self, images: Tensor) -> None:  # noqa: B027
+        """Called by `calibrate` with normal images (N, C, H, W) before they are scored."""
+
+    def fit(self, raw: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Take from the raw scores of normal images, float64 (N,) by name, what scores need."""
+
+    def finish_scorer(self, raw: nn.Module) -> nn.Module:
+        """From `raw_scorer()` to a module that gives the scores of `score_names`, in that order;
+        by default these are the same."""
+        return raw
+
+    def rebuild(self, batch: Tensor) -> Tensor:
+        """Reconstructions of float images (B, C, H, W): the same in [-1, 1]. Only called where
+        `reconstructs`."""
+        raise NotImplementedError(f"{self.name} makes no reconstructions")
+
+    @property
+    def primary_score(self) -> str:
+        """The name, out of `score_names`, that `score` returns: `config.score` where there is such
+        a setting, else the first."""
+        return str(getattr(self.config, "score", self.score_names[0]))
+
+    # --- training -------------------------------------------------------------------------------
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """Optimisers and schedules, made when training first needs them.
+
+        Scoring does not, and making an optimiser imports the whole of torch's compiler, which takes
+        longer than scoring a thousand pictures.
+        """
+        if self._optimisation is None:
+            self._optimisation = self.make_optimisation()
+        return self._optimisation
+
+    def restart_optimisation(self) -> None:
+        """Begin a phase with new optimisers."""
+        self._optimisation = None
+
     def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
         """One pass over normal `images` (N, C, H, W), resident on the detector's device.
 
@@ -194,69 +194,119 @@ class Detector(ABC):
         Returns the epoch's mean losses by name. Raises `DivergedError` on NaN or infinity and
         `DataError` when there are too few images.
         """
+        self._check_images(images)
+        self.begin_epoch(images)
+        means = LossMeans()
+        for network in self.networks.values():
+            network.train()
+        try:
+            for indices in shuffled_batches(len(images), self.config.batch_size, self.generator):
+                batch = to_unit_range(images[indices.to(images.device)].to(self.device))
+                means.add(self.train_step(batch, anomalies))
+        finally:
+            for network in self.networks.values():
+                network.eval()
+        losses = means.read()
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            raise DivergedError(
+                f"{self.name} diverged in epoch {self.epoch + 1}: {', '.join(bad)} not finite; "
+                "a lower learning rate or stronger regularisation usually helps"
+            )
+        for schedule in self.optimisation.schedules:
+            schedule.step()
+        self.epoch += 1
+        return losses
 
-    @abstractmethod
+    def descend(self, loss: Tensor, *optimizers: str) -> None:
+        """One step of the named optimisers, down the gradient of a scalar."""
+        for name in optimizers:
+            self.optimisation.optimizers[name].zero_grad()
+        torch.autograd.backward(loss)
+        for name in optimizers:
+            self.optimisation.optimizers[name].step()
+
+    # --- scoring --------------------------------------------------------------------------------
+
     def calibrate(self, images: Tensor) -> None:
-        """Fit what scoring needs to normal training images (N, C, H, W)."""
+        """Fit what scoring needs to normal training images (N, C, H, W).
 
-    @property
-    @abstractmethod
-    def primary_score(self) -> str:
-        """The name, out of `score_names`, that `score` returns."""
+        Raises `DivergedError` when the score that ranks the images is constant over them or not
+        finite: the networks have collapsed.
+        """
+        self._check_images(images)
+        self.prepare(images)
+        names = self.raw_score_names or self.score_names
+        raw = {
+            name: values.double()
+            for name, values in self._evaluate(self.raw_scorer(), names, images).items()
+        }
+        ranking = self.primary_score if self.primary_score in raw else names[0]
+        mean, std = float(raw[ranking].mean()), float(raw[ranking].std(correction=0))
+        if not math.isfinite(std) or std <= max(1e-12, COLLAPSED * abs(mean)):
+            raise DivergedError(
+                f"{self.name} collapsed in epoch {self.epoch}: over {len(images)} training images, "
+                f"the score {ranking!r} is {mean:.3g} with standard deviation {std:.3g}"
+            )
+        self.fit(raw)
+        self.is_calibrated = True
 
-    @abstractmethod
     def scorer(self) -> nn.Module:
-        """What scoring needs, and nothing else, as a module that shares the detector's weights.
-
-        It maps float images (B, C, H, W) in [-1, 1] on the device to one (B,) tensor per name in
-        `score_names`, in that order; higher = more anomalous, for every name. A score must not
-        depend on the other images of the batch, nor scoring change the detector's state. Exports to
-        other formats are made of it: plain tensor operations, no branching on values, and a batch
-        of any size B (`images.shape[0]`; `len` and `chunk` would fix it).
+        """What scoring needs, and nothing else: a module that maps float images (B, C, H, W) in
+        [-1, 1] on the device to one (B,) tensor per name in `score_names`, in that order; higher =
+        more anomalous, for every name.
 
         Raises `RequestError` before `calibrate`.
         """
+        self._require_calibration()
+        return self.finish_scorer(self.raw_scorer())
 
-    def scores(self, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
+    def scores(self, images: Tensor, batch_size: int = SCORING_BATCH) -> dict[str, Tensor]:
         """Every score of `images` (N, C, H, W) as float32 CPU tensors, name -> (N,).
 
         Higher = more anomalous. `batch_size` bounds the memory and does not change the result.
         """
         self._check_images(images)
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.score_names}
-        scorer = self.scorer()
-        with torch.inference_mode():
-            for batch in self._batches(images, batch_size):
-                for name, values in zip(self.score_names, scorer(batch), strict=True):
-                    parts[name].append(values.float().cpu())
-        return {n: torch.cat(p) if p else torch.empty(0) for n, p in parts.items()}
+        found = self._evaluate(self.scorer(), self.score_names, images, batch_size)
+        return {name: values.float().cpu() for name, values in found.items()}
 
-    def score(self, images: Tensor, batch_size: int = 256) -> Tensor:
+    def score(self, images: Tensor, batch_size: int = SCORING_BATCH) -> Tensor:
         """The primary anomaly score, (N, C, H, W) -> (N,), higher = more anomalous."""
         return self.scores(images, batch_size)[self.primary_score]
 
-    def reconstruct(self, images: Tensor) -> Tensor | None:  # noqa: ARG002 - subclasses need it
-        """(N, C, H, W) -> reconstructions in [-1, 1], or None where the method has none."""
-        return None
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """(N, C, H, W) -> reconstructions in [-1, 1] on the CPU, or None where the method has
+        none."""
+        self._check_images(images)
+        if not self.reconstructs:
+            return None
+        with self._without_training():
+            parts = [self.rebuild(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
+        return torch.cat(parts) if parts else torch.empty(0, *self.image_shape)
 
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs: weights, optimisers, schedule, calibration, RNG, epoch.
+    def _evaluate(
+        self,
+        scorer: nn.Module,
+        names: Sequence[str],
+        images: Tensor,
+        batch_size: int = SCORING_BATCH,
+    ) -> dict[str, Tensor]:
+        """What a scorer gives for all images: name -> (N,), on the device."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        with self._without_training():
+            for batch in self._batches(images, batch_size):
+                for name, values in zip(names, scorer(batch), strict=True):
+                    parts[name].append(values)
+        # clone: tensors born in inference mode cannot take part in training later.
+        return {n: torch.cat(p).clone() if p else torch.empty(0) for n, p in parts.items()}
 
-        Tensors and plain values only, so that `torch.load(..., weights_only=True)` reads it.
-        """
+    def _without_training(self) -> Any:
+        """No gradients, unless the scorer asks for them itself."""
+        return torch.no_grad() if self.needs_gradient_to_score else torch.inference_mode()
 
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`; training then continues exactly as if never interrupted."""
-
-    @abstractmethod
-    def inference_state(self) -> dict[str, Tensor]:
-        """The tensors scoring needs (weights and calibration), by flat name, for safetensors."""
-
-    @abstractmethod
-    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
+    def _require_calibration(self) -> None:
+        if not self.is_calibrated:
+            raise RequestError("the detector has no calibration yet: call calibrate(images) first")
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
@@ -267,10 +317,148 @@ class Detector(ABC):
         for start in range(0, len(images), batch_size):
             yield to_unit_range(images[start : start + batch_size].to(self.device))
 
-    def _require_finite(self, losses: Mapping[str, float]) -> None:
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise DivergedError(
-                f"{self.name} diverged in epoch {self.epoch + 1}: {', '.join(bad)} not finite; "
-                "a lower learning rate or stronger regularisation usually helps"
+    # --- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs: weights, optimisers, schedules, fitted values, RNG, epoch.
+
+        Tensors and plain values only, so that `torch.load(..., weights_only=True)` reads it.
+        """
+        optimisation = self.optimisation
+        return {
+            "format": STATE_FORMAT,
+            "networks": {n: m.state_dict() for n, m in self._all_networks().items()},
+            "optimizers": {n: o.state_dict() for n, o in optimisation.optimizers.items()},
+            "schedules": [schedule.state_dict() for schedule in optimisation.schedules],
+            "kept": {name: getattr(self, name) for name in self._kept_names()},
+            "is_calibrated": self.is_calibrated,
+            "epoch": self.epoch,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`; training then continues exactly as if never interrupted.
+
+        Raises `ConfigError` for the state of another version.
+        """
+        if state.get("format") != STATE_FORMAT:
+            raise ConfigError(
+                f"the state of a {self.name} training has format {state.get('format')!r}; this "
+                f"version reads {STATE_FORMAT}"
             )
+        for name, network in self._all_networks().items():
+            network.load_state_dict(state["networks"][name])
+        for name in self._kept_names():
+            self._take(name, state["kept"][name])
+        self.is_calibrated = state["is_calibrated"]
+        self.epoch = state["epoch"]
+        self.restart_optimisation()  # which may depend on the phase
+        for name, optimizer in self.optimisation.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for schedule, saved in zip(self.optimisation.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        self.generator.set_state(state["generator"].cpu())
+
+    def scoring_networks(self) -> dict[str, nn.Module]:
+        """The networks that scoring needs, by name; by default all."""
+        return self._all_networks()
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The tensors scoring needs, contiguous, on the CPU, by flat name, for safetensors:
+        `<network>.<key>` and the names in `fitted`. Raises `RequestError` before `calibrate`."""
+        self._require_calibration()
+        tensors = {**_by_flat_name(self.scoring_networks()), **self._fitted_values()}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore `inference_state`. Raises `ConfigError`, and loads nothing, when names or shapes
+        do not fit."""
+        networks = self.scoring_networks()
+        own = {**_by_flat_name(networks), **self._fitted_values()}
+        expected = {name: tuple(value.shape) for name, value in own.items()}
+        wrong = sorted(
+            name
+            for name in expected.keys() | state.keys()
+            if name not in state or tuple(state[name].shape) != expected.get(name)
+        )
+        if wrong:
+            raise ConfigError(
+                f"the weights do not belong to this configuration: {len(wrong)} tensors are "
+                f"missing, unknown or of another shape, among them {wrong[0]}"
+            )
+        for name, network in networks.items():
+            network.load_state_dict({key: state[f"{name}.{key}"] for key in network.state_dict()})
+        for name in self.fitted:
+            self._take(name, state[name])
+        self.is_calibrated = True
+
+    def _all_networks(self) -> dict[str, nn.Module]:
+        return {**self.networks, **self.averages}
+
+    def _kept_names(self) -> tuple[str, ...]:
+        return (*self.kept, *self.fitted)
+
+    def _fitted_values(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.fitted}
+
+    def _take(self, name: str, value: Any) -> None:
+        setattr(self, name, value.to(self.device).clone() if isinstance(value, Tensor) else value)
+
+
+def adam(device: torch.device, parameters: Any, lr: float, **options: Any) -> torch.optim.Adam:
+    """Adam of parameters or groups of them; on a GPU, one kernel per step that never waits for the
+    host."""
+    on_gpu = device.type == "cuda"
+    return torch.optim.Adam(parameters, lr=lr, fused=on_gpu, capturable=on_gpu, **options)
+
+
+def drops(
+    optimizers: Iterable[Optimizer], shares: Sequence[float], epochs: int, factor: float
+) -> list[MultiStepLR]:
+    """Schedules that multiply the learning rate by `factor` after these shares of the epochs."""
+    milestones = [max(1, round(share * epochs)) for share in shares]
+    return [MultiStepLR(optimizer, milestones, factor) for optimizer in optimizers]
+
+
+def shuffled_batches(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Index tensors that visit `count` images in random order, all of one size.
+
+    The incomplete rest of an epoch is dropped, so that every step has the same shapes; fewer images
+    than one batch make one batch. Raises `DataError` for fewer than two images.
+    """
+    if count < 2:
+        raise DataError(f"training needs at least 2 images, got {count}")
+    size = min(batch_size, count)
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    for start in range(0, count - size + 1, size):
+        yield order[start : start + size]
+
+
+class LossMeans:
+    """Epoch means of named losses, kept on the device: adding never waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add one step's scalar losses, without a graph."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means so far; waits for the device once."""
+        if not self._sums:
+            return {}
+        values = torch.stack(list(self._sums.values())).tolist()
+        counts = self._counts.values()
+        return {n: v / c for n, v, c in zip(self._sums, values, counts, strict=True)}
+
+
+def _by_flat_name(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }

@@ -36,7 +36,8 @@ from sklearn.base import BaseEstimator, OutlierMixin  # type: ignore[import-unty
 from sklearn.utils import check_random_state  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
-from amatune.detector import Detector, ImageShape
+from amatune.config import ImageShape
+from amatune.detector import Detector
 from amatune.errors import RequestError
 from amatune.registry import detector_class
 

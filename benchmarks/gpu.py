@@ -117,7 +117,7 @@ def speed(family: str, arguments: argparse.Namespace) -> str:
         steps[name] = detector(arguments, **settings)._step
     if arguments.authors and family == "residual":
         steps["the authors' code"] = authors(arguments)
-    work = multiply_adds(detector(arguments)._train_step, batch)
+    work = multiply_adds(detector(arguments).train_step, batch)
     peaks = {kind: matrix_peak(arguments.device, kind) for kind in ("float32", "bfloat16")}
     memory = {}
     for name, step in steps.items():

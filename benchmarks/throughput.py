@@ -37,7 +37,8 @@ Step = Callable[[Tensor], object]
 class Repeating(AMA):
     """Makes reconstructions, interpolates and negatives anew for every critic step."""
 
-    def _train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+    def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+        """Like `AMA.train_step`."""
         for _ in range(self.config.critic_steps):
             losses = self._critic_step(self._make_pairs(batch, anomalies).detached())
         losses["autoencoder"] = self._autoencoder_step(self._make_pairs(batch, anomalies))
@@ -64,7 +65,7 @@ def unfused() -> Iterator[None]:
 
 def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> Step:
     """One training step of this code with the authors' losses, after the warm-up."""
-    return detector(arguments, kind, **settings)._train_step
+    return detector(arguments, kind, **settings).train_step
 
 
 def detector(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> AMA:
@@ -78,7 +79,7 @@ def detector(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: o
         **{**AMA.presets["authors-code"], **settings},  # type: ignore[arg-type]
     )
     made = kind(config, SHAPES[arguments.family], arguments.device)
-    for network in made._networks().values():
+    for network in made.networks.values():
         network.train()
     return made
 
@@ -92,15 +93,15 @@ def settings(arguments: argparse.Namespace) -> dict[str, Step]:
     for name, memory_format in formats.items():
         if name != own:
             made = detector(arguments)
-            for network in made._networks().values():
+            for network in made.networks.values():
                 network.to(memory_format=memory_format)  # type: ignore[call-overload]
-            found[f"weights {name} instead of {own}"] = made._train_step
+            found[f"weights {name} instead of {own}"] = made.train_step
 
     made = detector(arguments)
-    for optimizer in (made.critic_optimizer, made.autoencoder_optimizer):
+    for optimizer in made.optimisation.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = True
-    found["Adam as one kernel"] = made._train_step
+    found["Adam as one kernel"] = made.train_step
 
     found["bfloat16 passes"] = ours(arguments, precision="bfloat16")
 
@@ -110,7 +111,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Step]:
     made.decoder.compile()
     compiled = torch.compile(made._values)
     made._values = compiled  # type: ignore[method-assign]
-    found["encoder, generator and critic's values compiled"] = made._train_step
+    found["encoder, generator and critic's values compiled"] = made.train_step
 
     if device == "cpu":
         plain = ours(arguments)
@@ -235,14 +236,14 @@ class Counting(TorchDispatchMode):
 def scoring_share(arguments: argparse.Namespace, images: Tensor) -> float:
     """Time of scoring a batch over that of training on it."""
     made = detector(arguments)
-    step = made._train_step
+    step = made.train_step
     ratios = []
     for _ in range(arguments.rounds + 1):
         trained = seconds(step, images, arguments.repeats)
-        for network in made._networks().values():
+        for network in made.networks.values():
             network.eval()
         ratios.append(seconds(made.calibrate, images, arguments.repeats) / trained)
-        for network in made._networks().values():
+        for network in made.networks.values():
             network.train()
     return statistics.median(ratios[1:])
 

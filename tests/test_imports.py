@@ -56,7 +56,10 @@ RESTRICTED: dict[str, set[str]] = {
     "estimator": {"numpy", "torch", "sklearn"},
     "core": {"torch"},
     "metrics": {"numpy"},
-    "data": {"numpy", "torch", "torchvision", "PIL", "sklearn", "scipy"},
+    "data": {
+        *("numpy", "torch", "torchvision", "PIL", "sklearn", "scipy"),
+        *("platformdirs", "filelock"),
+    },
     "runs": set(),
     "search_spaces": set(),
 }

@@ -19,7 +19,8 @@ import torch
 
 from amatune.cluster import connection
 from amatune.cluster.device import CUDA_CONTEXT, claim_device, mps_is_running
-from amatune.detector import Detector, DetectorConfig
+from amatune.config import DetectorConfig
+from amatune.detector import Detector
 from amatune.errors import RequestError
 from amatune.runs.record import GpuShare
 

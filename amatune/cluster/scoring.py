@@ -9,7 +9,8 @@ import ray
 import torch
 
 from amatune.cluster.device import claim_device
-from amatune.detector import Detector, ImageShape
+from amatune.config import ImageShape
+from amatune.detector import Detector
 from amatune.stored import load_model
 
 _Parts = tuple[type[Detector], Any, ImageShape, int, dict[str, torch.Tensor]]

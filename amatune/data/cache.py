@@ -42,6 +42,7 @@ from amatune.data.pictures import (
     inspect_pictures,
     without_rows,
 )
+from amatune.data.places import cache_folder
 from amatune.errors import DataError
 
 DEFAULT_LIMIT = 10 * 2**30  # bytes
@@ -80,18 +81,17 @@ class PictureCache:
 
     @classmethod
     def default(cls) -> Self:
-        """The user's cache: AMATUNE_CACHE, or ~/.cache/amatune/pictures; AMATUNE_CACHE_BYTES.
+        """The user's cache, in `cache_folder`, of AMATUNE_CACHE_BYTES.
 
         Raises `DataError` when that limit is not a whole number of bytes.
         """
-        folder = os.environ.get("AMATUNE_CACHE") or "~/.cache/amatune/pictures"
         limit = os.environ.get("AMATUNE_CACHE_BYTES") or str(DEFAULT_LIMIT)
         if not limit.isdecimal():
             raise DataError(
                 f"AMATUNE_CACHE_BYTES must be a whole number of bytes, got {limit!r}; 0 turns the "
                 "cache of decoded pictures off"
             )
-        return cls(Path(folder).expanduser().absolute(), int(limit))
+        return cls(cache_folder(), int(limit))
 
     def inspect(self, paths: Sequence[Path]) -> tuple[dict[Path, Inspected], dict[Path, str]]:
         """As `inspect_pictures`, without opening the files that have not changed since."""

@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amatune.data.pictures import SUFFIXES, ImageShape, Pixels, find_pictures, fit
+from amatune.data.places import DATA, DataDir, data_folder
 from amatune.data.sources import (
     PARTS,
     DatasetInfo,
@@ -52,25 +53,9 @@ from amatune.data.sources import (
 )
 from amatune.errors import DataError
 
-ENVIRONMENT = "AMATUNE_DATA"
 TIMEOUT = 30.0  # seconds that a server may be silent
 ATTEMPTS = 2  # at a file that arrives incomplete
 PROGRESS_SECONDS = 5.0  # between two lines about a download
-
-_chosen: Path | None = None
-
-
-def set_data_dir(folder: str | Path | None) -> None:
-    """Where named sets lie; for None `AMATUNE_DATA` decides, else it is `~/.cache/amatune`."""
-    global _chosen  # noqa: PLW0603 - one folder per process, as with the environment variable
-    _chosen = None if folder is None else Path(folder)
-
-
-def data_dir() -> Path:
-    """The data folder, as an absolute path; it need not exist."""
-    chosen = _chosen or Path(os.environ.get(ENVIRONMENT) or "~/.cache/amatune")
-    return chosen.expanduser().resolve()
-
 
 # What a set consists of
 
@@ -113,9 +98,9 @@ class _Set:
     def name(self) -> str:
         return self.info.name
 
-    def find(self) -> Presence:
+    def find(self, data_dir: DataDir = None) -> Presence:
         """Where it is, or would be put. Raises `DataError` when the data folder cannot be read."""
-        root = data_dir()
+        root = data_folder(data_dir)
         downloads = self.downloads()
         homes = [root / home for home in self.homes]
         with _usable(root, self.name):
@@ -130,9 +115,9 @@ class _Set:
             files=tuple(f"{d.name} ({megabytes(d.size)})" for d in lacking),
         )
 
-    def open(self) -> Source:
+    def open(self, data_dir: DataDir = None) -> Source:
         """The set, downloaded when it is not there. Raises `DataError` when it cannot be had."""
-        root = data_dir()
+        root = data_folder(data_dir)
         with _usable(root, self.name):
             home, digest = self._sound(root) or self._fetched(root)
             return self.read(home, digest)
@@ -176,7 +161,7 @@ class _Set:
         return DataError(
             f"{self.name} is not in the data folder and cannot be downloaded "
             f"({'; '.join(reasons)}); put into {home}: {files}; they come from {self.info.url}; "
-            f"the data folder is chosen with --data-dir or {ENVIRONMENT}"
+            f"the data folder is chosen with --data-dir or {DATA}"
         )
 
 
@@ -188,7 +173,7 @@ def _usable(root: Path, name: str) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"cannot use {name} in the data folder {root}: {error}; choose another with "
-            f"--data-dir or {ENVIRONMENT}"
+            f"--data-dir or {DATA}"
         ) from error
 
 
@@ -678,17 +663,17 @@ class _Odin:
             return root / self.folder
         return next((root / name for name in self._archives if (root / name).is_file()), None)
 
-    def find(self) -> Presence:
-        root = data_dir()
+    def find(self, data_dir: DataDir = None) -> Presence:
+        root = data_folder(data_dir)
         with _usable(root, self.info.name):
             found = self._found(root)
         if found:
             return Presence(state="complete", place=found)
         return Presence(state="missing", place=root, files=(self._archives[0],), by_hand=True)
 
-    def open(self) -> Source:
+    def open(self, data_dir: DataDir = None) -> Source:
         """The pictures, unpacked when only their archive is there."""
-        root = data_dir()
+        root = data_folder(data_dir)
         with _usable(root, self.info.name):
             found = self._found(root)
             if found is None:
@@ -696,7 +681,7 @@ class _Odin:
                     f"{self.info.name} is not in the data folder and cannot be downloaded by "
                     f"amatune: get {self._archives[0]} from {self.info.url} and put it into {root} "
                     f"(as .tgz or .zip, or unpacked to {self.folder}/, will do, too); the data "
-                    f"folder is chosen with --data-dir or {ENVIRONMENT}"
+                    f"folder is chosen with --data-dir or {DATA}"
                 )
             if not found.is_dir():
                 self._unpack(root)
@@ -1001,7 +986,7 @@ _ODIN = (
 
 
 def _entry(one: _Set | _Odin) -> Entry:
-    return Entry(one.info, lambda _: one.open(), one.find)
+    return Entry(one.info, lambda _, data_dir: one.open(data_dir), one.find)
 
 
 ENTRIES: Mapping[str, Entry] = {one.info.name: _entry(one) for one in (*_SETS, *_ODIN)}

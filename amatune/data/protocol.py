@@ -52,6 +52,7 @@ import numpy as np
 
 from amatune.data.duplicates import Prints, find_copies
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
+from amatune.data.places import DataDir
 from amatune.data.sources import PARTS, Id, Part, Source, open_source
 from amatune.errors import AmatuneError, DataError, did_you_mean
 from amatune.metrics import hanley_mcneil
@@ -306,8 +307,10 @@ class Problem:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], data_dir: DataDir = None) -> Self:
         """The very same problem again, without drawing anew.
+
+        Named sets are read from `data_dir`; see `data_folder` for None.
 
         Raises `DataError` that says what changed when the data is no longer what it was. Pictures
         added to a folder do not matter, those that were used do. Test images are not decoded.
@@ -325,7 +328,7 @@ class Problem:
             warnings = list(values["warnings"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"not a saved problem: {type(error).__name__} {error}") from error
-        sources = {name: _open_for(request, name) for name in records}
+        sources = {name: _open_for(request, name, data_dir) for name in records}
         for name, source in sources.items():
             used = _used(splits, name)
             gone = [str(one) for part in PARTS for one in source.missing(part, used[part])]
@@ -450,13 +453,15 @@ class _Group:
         return [one for one, label in zip(ids, labels, strict=True) if label in self.classes]
 
 
-def make_problem(request: ProblemRequest) -> Problem:
+def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     """Decide the splits of a request and decode the training part.
+
+    Named sets are read from `data_dir`, or downloaded into it; see `data_folder` for None.
 
     Raises `DataError` when a set does not exist or cannot be used, when a class does not exist, or
     when there are too few images. Whatever else the user should know is in `Problem.warnings`.
     """
-    normal, anomalies, test_groups, sources = _open(request)
+    normal, anomalies, test_groups, sources = _open(request, data_dir)
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))
@@ -543,13 +548,13 @@ def share_out(total: int, available: Sequence[int]) -> list[int]:
 
 
 def _open(
-    request: ProblemRequest,
+    request: ProblemRequest, data_dir: DataDir
 ) -> tuple[_Group, list[_Group], list[_Group], dict[str, Source]]:
     """What is normal, the strata of what is not, those of the test, and every source by its name.
 
     All opened anew: a source's parts depend on what it is for.
     """
-    source = _open_for(request, request.dataset)
+    source = _open_for(request, request.dataset, data_dir)
     if source.image_shape is None:
         raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
     normal = _normal_classes(request)
@@ -569,16 +574,17 @@ def _open(
             )
         anomalies = [_Group(source, frozenset({c})) for c in others]
     else:
-        anomalies = _anomaly_sets(request, "ood", group, others, ())
+        anomalies = _anomaly_sets(request, data_dir, "ood", group, others, ())
     for_test = anomalies
     if request.test_ood:
-        for_test = _anomaly_sets(request, "test_ood", group, others, anomalies)
+        for_test = _anomaly_sets(request, data_dir, "test_ood", group, others, anomalies)
     groups = (group, *anomalies, *for_test)
     return group, anomalies, for_test, {g.source.name: g.source for g in groups}
 
 
 def _anomaly_sets(
     request: ProblemRequest,
+    data_dir: DataDir,
     option: str,
     normal: _Group,
     others: Collection[str],
@@ -588,7 +594,7 @@ def _anomaly_sets(
     source = normal.source
     anomalies: list[_Group] = []
     for name in getattr(request, option):
-        ood = _open_for(request, name)
+        ood = _open_for(request, name, data_dir)
         ood.test_share = 0.5 if option == "ood" else 1.0
         flag = f"--{option.replace('_', '-')}"
         if ood.name in {other.source.name for other in anomalies}:
@@ -608,8 +614,8 @@ def _anomaly_sets(
     return anomalies
 
 
-def _open_for(request: ProblemRequest, name: str) -> Source:
-    source = open_source(name)
+def _open_for(request: ProblemRequest, name: str, data_dir: DataDir) -> Source:
+    source = open_source(name, data_dir)
     source.max_broken = request.max_broken
     return source
 

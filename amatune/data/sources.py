@@ -31,6 +31,7 @@ from amatune.data.pictures import (
     fit,
     native_shape,
 )
+from amatune.data.places import DataDir
 from amatune.errors import DataError, did_you_mean
 
 Part = Literal["train", "test"]
@@ -77,26 +78,30 @@ def dataset_info(name: str) -> DatasetInfo:
     return infos[name]
 
 
-def find_dataset(name: str) -> Presence:
-    """Where the files of a data set lie, for a name of `list_datasets`."""
+def find_dataset(name: str, data_dir: DataDir = None) -> Presence:
+    """Where the files of a data set lie, for a name of `list_datasets`.
+
+    Named sets are looked for in `data_dir`; see `data_folder` for None.
+    """
     named = _named()
-    return named[name].find() if name in named else Presence(state="at its path")
+    return named[name].find(data_dir) if name in named else Presence(state="at its path")
 
 
-def open_source(text: str) -> "Source":
+def open_source(text: str, data_dir: DataDir = None) -> "Source":
     """The source that `text` names: a known name, `folder:PATH` or `npz:PATH`.
 
-    A set that is not in the data folder yet is downloaded. Raises `DataError` when there is none,
-    it cannot be had or its files are unusable. No image is decoded yet.
+    A named set that is not in `data_dir` yet (see `data_folder` for None) is downloaded. Raises
+    `DataError` when there is none, it cannot be had or its files are unusable. No image is decoded
+    yet.
     """
     named = _named()
     if text in named:
-        return named[text].open("")
+        return named[text].open("", data_dir)
     kind, colon, path = text.partition(":")
     if colon and kind in _BY_PATH:
         if not path:
             raise DataError(f"{text!r} lacks its path: write {_BY_PATH[kind].info.name}")
-        return _BY_PATH[kind].open(path)
+        return _BY_PATH[kind].open(path, data_dir)
     here = Path(text).expanduser()
     if text and here.is_dir():
         raise DataError(f"unknown data set {text!r}; for the folder, write folder:{text}")
@@ -597,8 +602,8 @@ class Entry:
     """A line of the registry."""
 
     info: DatasetInfo
-    open: Callable[[str], Source]  # called with the path, "" for named sets
-    find: Callable[[], Presence] = lambda: Presence(state="built in")
+    open: Callable[[str, DataDir], Source]  # the path, "" for named sets; the data folder
+    find: Callable[[DataDir], Presence] = lambda _: Presence(state="built in")
 
 
 def _named() -> Mapping[str, Entry]:
@@ -620,7 +625,7 @@ _NAMED: dict[str, Entry] = {
             licence="CC BY 4.0",
             url="https://archive.ics.uci.edu/dataset/80",
         ),
-        lambda _: _digits(),
+        lambda *_: _digits(),
     ),
     "photos": Entry(
         DatasetInfo(
@@ -633,7 +638,7 @@ _NAMED: dict[str, Entry] = {
             licence="CC BY 2.0",
             url="https://scikit-learn.org/stable/datasets/loading_other_datasets.html",
         ),
-        lambda _: _photos(),
+        lambda *_: _photos(),
     ),
     "uniform-noise": Entry(
         DatasetInfo(
@@ -643,7 +648,7 @@ _NAMED: dict[str, Entry] = {
             train=_NoiseSource.COUNT,
             test=_NoiseSource.COUNT,
         ),
-        lambda _: _NoiseSource("uniform-noise", lambda rng, shape: rng.random(shape)),
+        lambda *_: _NoiseSource("uniform-noise", lambda rng, shape: rng.random(shape)),
     ),
     "gaussian-noise": Entry(
         DatasetInfo(
@@ -653,7 +658,7 @@ _NAMED: dict[str, Entry] = {
             train=_NoiseSource.COUNT,
             test=_NoiseSource.COUNT,
         ),
-        lambda _: _NoiseSource("gaussian-noise", lambda rng, shape: rng.normal(0.5, 1.0, shape)),
+        lambda *_: _NoiseSource("gaussian-noise", lambda rng, shape: rng.normal(0.5, 1.0, shape)),
     ),
 }
 
@@ -664,7 +669,7 @@ _BY_PATH: dict[str, Entry] = {
             summary="your pictures, any sizes and modes; class folders, train/ and test/ optional",
             image="their one size, or 32 x 32",
         ),
-        _FolderSource,
+        lambda path, _: _FolderSource(path),
     ),
     "npz": Entry(
         DatasetInfo(
@@ -672,6 +677,6 @@ _BY_PATH: dict[str, Entry] = {
             summary="train_images and test_images, uint8, NHW or NHWC; *_labels optional",
             image="the arrays' own",
         ),
-        _NpzSource,
+        lambda path, _: _NpzSource(path),
     ),
 }

@@ -50,12 +50,11 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
-from amatune.errors import DivergedError, RequestError
-from amatune.nets.loop import LossMeans, shuffled_batches
+from amatune.config import DetectorConfig, ImageShape
+from amatune.detector import Detector, Optimisation, adam
+from amatune.nets.adversarial import Dropout, average_into, cross_entropy, two_sided
 from amatune.nets.scores import r_score
 from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
-from amatune.nets.tensors import flat_tensors, load_flat_tensors
 
 INIT_STD = 0.01  # of all weights
 SLOPE = 0.2  # of LeakyReLU
@@ -108,22 +107,6 @@ class ALADConfig(DetectorConfig):
 
 
 # --- networks -------------------------------------------------------------------------------------
-
-
-class Dropout(nn.Module):
-    """Dropout whose masks come from `generator`, on the activations' device; without one, or in
-    eval mode, nothing happens."""
-
-    def __init__(self, share: float, generator: Generator | None) -> None:
-        super().__init__()
-        self.share, self.generator = share, generator
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same; what is kept grows by 1 / (1 - share)."""
-        if not self.training or self.generator is None or self.share == 0:
-            return x
-        draws = torch.rand(x.shape, generator=self.generator, device=x.device)
-        return x * (draws >= self.share).to(x.dtype).div_(1 - self.share)
 
 
 class Encoder(nn.Sequential):
@@ -337,23 +320,6 @@ def _dense(
     return [wrap(_initialised(nn.Linear(inputs, outputs))), nn.LeakyReLU(SLOPE), dropout()]
 
 
-def average_into(average: nn.Module, module: nn.Module, memory: float) -> None:
-    """average <- memory * average + (1 - memory) * module, weights and batch norm's statistics.
-
-    Weights that are normalised in `module` enter as normalised; in `average` they are plain.
-    """
-    with torch.no_grad():
-        for path, own in average.named_modules():
-            source = module.get_submodule(path)
-            tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
-            for name, tensor in tensors:
-                value = getattr(source, name)
-                if tensor.is_floating_point():
-                    tensor.lerp_(value, 1 - memory)
-                else:
-                    tensor.copy_(value)  # batch norm's count of batches
-
-
 # --- objective and scores -------------------------------------------------------------------------
 
 
@@ -361,16 +327,6 @@ def stack_pair(left: Tensor, right: Tensor, stacked: Stacked) -> Tensor:
     """Two images (N, C, H, W), one above the other, (N, C, 2H, W), or on one another as channels,
     (N, 2C, H, W)."""
     return torch.cat([left, right], dim=2 if stacked == "height" else 1)
-
-
-def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
-    """Mean binary cross entropy of logits (N,) that all should say `label`, a scalar."""
-    return softplus(-logits if label else logits).mean()
-
-
-def two_sided(real: Tensor, fake: Tensor) -> Tensor:
-    """What a discriminator minimises: logits (N,) of true pairs should say 1, of others 0."""
-    return cross_entropy(real, 1) + cross_entropy(fake, 0)
 
 
 class _Sample(NamedTuple):
@@ -414,6 +370,8 @@ class ALAD(Detector):
     summary: ClassVar[str] = "Adversarially Learned Anomaly Detection (Zenati et al., ICDM 2018)"
     Config: ClassVar[type[DetectorConfig]] = ALADConfig
     score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1")
+    reconstructs: ClassVar[bool] = True
+    kept: ClassVar[tuple[str, ...]] = ("steps",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "pairs-as-channels": {"stacked": "channels"},
@@ -433,69 +391,47 @@ class ALAD(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(config, image_shape, device, seed)
-        self.config = config = config.resolve(image_shape)
-        game = build_game(config, image_shape, seed, self.generator)
+        game = build_game(self.config, image_shape, seed, self.generator)
         self.encoder, self.decoder, self.d_xx = game.networks
         self.d_xz, self.d_zz, self.averaged = game.d_xz, game.d_zz, game.averaged
-        for network in self._networks().values():
-            network.to(self.device).eval()
-        for network in self.averaged:
-            network.requires_grad_(False)
-        self.discriminators: list[nn.Module] = [self.d_xz, self.d_xx]
+        self.discriminators: dict[str, nn.Module] = {"d_xz": self.d_xz, "d_xx": self.d_xx}
         if self.d_zz is not None:
-            self.discriminators.append(self.d_zz)
-        self.optimizers = {
-            "discriminators": self._adam(*self.discriminators),
-            "encoder": self._adam(self.encoder),
-            "decoder": self._adam(self.decoder),
-        }
+            self.discriminators["d_zz"] = self.d_zz
+        self.hold(
+            {"encoder": self.encoder, "decoder": self.decoder, **self.discriminators},
+            {f"averaged_{name}": network for name, network in self.averaged._asdict().items()},
+        )
         self.steps = 0
-        self.is_calibrated = False
 
-    def _adam(self, *networks: nn.Module) -> torch.optim.Adam:
-        config = self.config
-        on_gpu = self.device.type == "cuda"  # one kernel per step that never waits for the host
-        return torch.optim.Adam(
-            [parameter for network in networks for parameter in network.parameters()],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            fused=on_gpu,
-            capturable=on_gpu,
+    def make_optimisation(self) -> Optimisation:
+        """Adam of all discriminators together, of the encoder and of the generator."""
+
+        def player(*networks: nn.Module) -> torch.optim.Adam:
+            parameters = [parameter for network in networks for parameter in network.parameters()]
+            betas = (self.config.beta1, self.config.beta2)
+            return adam(self.device, parameters, self.config.lr, betas=betas)
+
+        return Optimisation(
+            {
+                "discriminators": player(*self.discriminators.values()),
+                "encoder": player(self.encoder),
+                "decoder": player(self.decoder),
+            }
         )
 
     # --- training ---------------------------------------------------------------------------------
 
-    def train_epoch(
+    def train_step(
         self,
-        images: Tensor,
+        batch: Tensor,
         anomalies: Tensor | None = None,  # noqa: ARG002 - learns from normal images alone
-    ) -> dict[str, float]:
-        """One epoch over `images` (N, C, H, W). Returns means over its steps:
+    ) -> dict[str, Tensor]:
+        """A step of the discriminators, then one of E and G, on one float batch (B, C, H, W).
 
-        `discriminators` what they minimise together, `xz`, `xx` and `zz` its parts (each 1.386 when
-        a discriminator cannot tell), `encoder` and `generator` what these minimise,
+        Returns `discriminators` what they minimise together, `xz`, `xx` and `zz` its parts (each
+        1.386 when a discriminator cannot tell), `encoder` and `generator` what these minimise,
         `reconstruction` the mean |x - x'| per pixel.
         """
-        self._check_images(images)
-        batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
-        modules = [self.encoder, self.decoder, *self.discriminators]
-        means = LossMeans()
-        for module in modules:
-            module.train()
-        try:
-            for indices in batches:
-                batch = to_unit_range(images[indices.to(images.device)].to(self.device))
-                means.add(self._train_step(batch))
-        finally:
-            for module in modules:
-                module.eval()
-        losses = means.read()
-        self._require_finite(losses)
-        self.epoch += 1
-        return losses
-
-    def _train_step(self, batch: Tensor) -> dict[str, Tensor]:
-        """A step of the discriminators, then one of E and G, on one float batch (B, C, H, W)."""
         sample = self._make_sample(batch)
         losses = self._discriminators_step(sample.detached())
         losses |= self._autoencoder_step(sample)
@@ -527,13 +463,13 @@ class ALAD(Detector):
                 same, other = torch.cat([noise, noise], 1), torch.cat([noise, recovered], 1)
                 losses["zz"] = two_sided(*self.d_zz(torch.cat([same, other])).chunk(2))
             total = torch.stack(list(losses.values())).sum()
-            self._descend(total, "discriminators")
+            self.descend(total, "discriminators")
         losses = {"discriminators": total, **losses}
         return {name: value.detach() for name, value in losses.items()}
 
     def _autoencoder_step(self, sample: _Sample) -> dict[str, Tensor]:
         images, codes, rebuilt, noise, generated, recovered = sample
-        for module in self.discriminators:
+        for module in self.discriminators.values():
             module.requires_grad_(False)
         with parametrize.cached():
             # The first depends on E alone, the second on G, the cycles on both.
@@ -544,106 +480,26 @@ class ALAD(Detector):
             if self.d_zz is not None:
                 logits = self.d_zz(torch.cat([noise, recovered], 1))
                 cycles = cycles + cross_entropy(logits, 1)
-            self._descend(encoder + generator + cycles, "encoder", "decoder")
-        for module in self.discriminators:
+            self.descend(encoder + generator + cycles, "encoder", "decoder")
+        for module in self.discriminators.values():
             module.requires_grad_(True)
         losses = {"encoder": encoder + cycles, "generator": generator + cycles}
         return {name: value.detach() for name, value in losses.items()}
 
-    def _descend(self, loss: Tensor, *players: str) -> None:
-        for player in players:
-            self.optimizers[player].zero_grad()
-        torch.autograd.backward(loss)
-        for player in players:
-            self.optimizers[player].step()
-
     # --- scoring ----------------------------------------------------------------------------------
 
-    def calibrate(self, images: Tensor) -> None:
-        """Check the scores of normal training images (N, C, H, W); there is nothing to fit.
-
-        Raises `DivergedError` when the primary score is constant or not finite: the networks have
-        collapsed.
-        """
-        self._check_images(images)
-        scorer, index = (
-            _Scorer(self.averaged, self.config.stacked),
-            self.score_names.index(self.primary_score),
-        )
-        with torch.inference_mode():
-            scores = torch.cat([scorer(b)[index] for b in self._batches(images, 256)]).double()
-        mean, std = float(scores.mean()), float(scores.std(correction=0))
-        # What is left of equal scores after float32's rounding.
-        if not math.isfinite(std) or std <= max(1e-12, 1e-6 * mean):
-            raise DivergedError(
-                f"{self.name} collapsed in epoch {self.epoch}: over {len(scores)} training images, "
-                f"the score {self.primary_score!r} is {mean:.3g} with standard deviation {std:.3g}"
-            )
-        self.is_calibrated = True
-
-    @property
-    def primary_score(self) -> str:
-        """`config.score`."""
-        return self.config.score
-
-    def scorer(self) -> nn.Module:
+    def raw_scorer(self) -> nn.Module:
         """The scores of float images: averaged encoder, generator and D_xx."""
-        self._require_calibrated()
         return _Scorer(self.averaged, self.config.stacked)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """G(E(x)) by the averaged weights: (N, C, H, W) -> the same in [-1, 1], on the CPU."""
-        self._check_images(images)
-        encoder, decoder, _ = self.averaged
-        with torch.inference_mode():
-            parts = [decoder(encoder(batch)).cpu() for batch in self._batches(images, 256)]
-        return torch.cat(parts)
+    def scoring_networks(self) -> dict[str, nn.Module]:
+        """The averaged networks, under the names of those they follow."""
+        return self.averaged._asdict()
 
-    def _require_calibrated(self) -> None:
-        if not self.is_calibrated:
-            raise RequestError("the detector has no calibration yet: call calibrate(images) first")
-
-    # --- state ------------------------------------------------------------------------------------
-
-    def _networks(self) -> dict[str, nn.Module]:
-        averaged = {f"averaged_{n}": m for n, m in self.averaged._asdict().items()}
-        online = {"encoder": self.encoder, "decoder": self.decoder, "d_xz": self.d_xz}
-        online["d_xx"] = self.d_xx
-        if self.d_zz is not None:
-            online["d_zz"] = self.d_zz
-        return {**online, **averaged}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, averaged weights, optimisers, steps, epoch and RNG state."""
-        return {
-            "networks": {n: m.state_dict() for n, m in self._networks().items()},
-            "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
-            "steps": self.steps,
-            "is_calibrated": self.is_calibrated,
-            "epoch": self.epoch,
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`; training continues exactly where it was."""
-        for name, module in self._networks().items():
-            module.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.steps = state["steps"]
-        self.is_calibrated = state["is_calibrated"]
-        self.epoch = state["epoch"]
-        self.generator.set_state(state["generator"].cpu())
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """The averaged weights that score, by flat name, as contiguous CPU tensors."""
-        self._require_calibrated()
-        return flat_tensors(self.averaged._asdict(), {})
-
-    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
-        load_flat_tensors(state, self.averaged._asdict(), {})
-        self.is_calibrated = True
+    def rebuild(self, batch: Tensor) -> Tensor:
+        """G(E(x)) by the averaged weights: (B, C, H, W) -> the same in [-1, 1]."""
+        rebuilt: Tensor = self.averaged.decoder(self.averaged.encoder(batch))
+        return rebuilt
 
 
 DETECTOR = ALAD

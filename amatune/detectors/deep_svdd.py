@@ -46,11 +46,9 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
-from amatune.errors import DivergedError, RequestError
-from amatune.nets.loop import LossMeans, shuffled_batches
+from amatune.config import DetectorConfig, ImageShape
+from amatune.detector import Detector, Optimisation, adam, drops
 from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
-from amatune.nets.tensors import flat_tensors, load_flat_tensors
 
 MIN_CENTER = 0.1  # of |c_i|
 MIN_CONTRAST = 1e-4  # mean absolute deviation, of a range of 2: what has less counts as constant
@@ -285,13 +283,8 @@ class DeepSVDD(Detector):
     summary: ClassVar[str] = "Deep Support Vector Data Description (Ruff et al., ICML 2018)"
     Config: ClassVar[type[DetectorConfig]] = DeepSVDDConfig
     score_names: ClassVar[tuple[str, ...]] = ("distance",)
-    inert_in_warmup: ClassVar[tuple[str, ...]] = (
-        "objective",
-        "nu",
-        "radius_warmup",
-        "lr",
-        "weight_decay",
-    )
+    kept: ClassVar[tuple[str, ...]] = ("center_is_fixed", "radius")
+    fitted: ClassVar[tuple[str, ...]] = ("center",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"contrast_normalization": True},
         "soft-boundary": {"objective": "soft-boundary"},
@@ -307,16 +300,14 @@ class DeepSVDD(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(config, image_shape, device, seed)
-        self.config = config.resolve(image_shape)
-        encoder, decoder = build_autoencoder(self.config, image_shape, seed)
-        self.encoder = encoder.to(self.device).eval()
-        self.decoder = decoder.to(self.device).eval()
-        self.center: Tensor | None = None  # (d,); provisional while pretraining
+        self.encoder, self.decoder = build_autoencoder(self.config, image_shape, seed)
+        self.hold({"encoder": self.encoder, "decoder": self.decoder})
+        # (d,); provisional while pretraining
+        self.center = torch.zeros(cast(int, self.config.latent_dim), device=self.device)
         self.center_is_fixed = False  # from the first epoch after the pretraining on
         self.radius = torch.zeros((), device=self.device)  # R, of the soft boundary
-        self._make_optimizer()
 
-    def _make_optimizer(self) -> None:
+    def make_optimisation(self) -> Optimisation:
         """Adam and its schedule for the phase that `center_is_fixed` tells."""
         config = self.config
         parameters = list(self.encoder.parameters())
@@ -325,75 +316,56 @@ class DeepSVDD(Detector):
             parameters += self.decoder.parameters()
             lr, weight_decay = config.pretrain_lr, config.pretrain_weight_decay
             epochs = config.warmup_epochs
-        on_gpu = self.device.type == "cuda"  # one kernel per step that never waits for the host
-        self.optimizer = torch.optim.Adam(
-            parameters, lr=lr, weight_decay=weight_decay, fused=on_gpu, capturable=on_gpu
+        optimizer = adam(self.device, parameters, lr, weight_decay=weight_decay)
+        return Optimisation(
+            {"adam": optimizer}, drops([optimizer], config.milestones, epochs, LR_DECAY)
         )
-        milestones = [max(1, round(share * epochs)) for share in config.milestones]
-        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones, LR_DECAY)
 
     # --- training ---------------------------------------------------------------------------------
 
-    def train_epoch(
-        self,
-        images: Tensor,
-        anomalies: Tensor | None = None,  # noqa: ARG002 - learns from normal images alone
-    ) -> dict[str, float]:
-        """One epoch over `images` (N, C, H, W). Returns means over its steps:
+    def begin_epoch(self, images: Tensor) -> None:
+        """After the pretraining, fix the centre and begin anew with the encoder alone."""
+        if self.epoch >= self.config.warmup_epochs and not self.center_is_fixed:
+            self.center = self._center(images)
+            self.center_is_fixed = True
+            self.restart_optimisation()
 
-        `pretraining`, 1 in an epoch of the autoencoder and 0 after that; while it is 1, also
-        `reconstruction`, the squared error of an image; later `objective`, what is minimised
+    def train_step(
+        self,
+        batch: Tensor,
+        anomalies: Tensor | None = None,  # noqa: ARG002 - learns from normal images alone
+    ) -> dict[str, Tensor]:
+        """A step of the phase.
+
+        Returns `pretraining`, 1 in an epoch of the autoencoder and 0 after that; while it is 1,
+        also `reconstruction`, the squared error of an image; later `objective`, what is minimised
         without the weight decay, `distance`, the squared distance to the centre, and for the soft
         boundary `radius`, R.
         """
-        self._check_images(images)
-        batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
-        pretraining = self.epoch < self.config.warmup_epochs
-        if not pretraining and not self.center_is_fixed:
-            self.center = self._center(images)
-            self.center_is_fixed = True
-            self._make_optimizer()
-        step = self._pretraining_step if pretraining else self._step
-        means = LossMeans()
-        for module in (self.encoder, self.decoder):
-            module.train()
-        try:
-            for indices in batches:
-                means.add(step(to_unit_range(images[indices.to(images.device)].to(self.device))))
-        finally:
-            for module in (self.encoder, self.decoder):
-                module.eval()
-        losses = {"pretraining": float(pretraining), **means.read()}
-        self._require_finite(losses)
-        self.schedule.step()
-        self.epoch += 1
-        return losses
+        pretraining = not self.center_is_fixed
+        losses = self._pretraining_step(batch) if pretraining else self._svdd_step(batch)
+        return {"pretraining": torch.full_like(self.radius, float(pretraining)), **losses}
 
     def _pretraining_step(self, batch: Tensor) -> dict[str, Tensor]:
         target = ContrastNormalization()(batch) if self.config.contrast_normalization else batch
         rebuilt = self.decoder(self.encoder(batch))
         loss = (rebuilt - target).square().flatten(1).sum(dim=1).mean()
-        self._descend(loss)
+        self.descend(loss, "adam")
         return {"reconstruction": loss.detach()}
 
-    def _step(self, batch: Tensor) -> dict[str, Tensor]:
+    def _svdd_step(self, batch: Tensor) -> dict[str, Tensor]:
         config = self.config
-        distances = squared_distances(self.encoder(batch), cast(Tensor, self.center))
+        distances = squared_distances(self.encoder(batch), self.center)
         if config.objective == "one-class":
             loss = distances.mean()
-            self._descend(loss)
+            self.descend(loss, "adam")
             return {"objective": loss.detach(), "distance": loss.detach()}
         loss = soft_boundary_loss(distances, self.radius, config.nu)
-        self._descend(loss)
+        self.descend(loss, "adam")
         distances = distances.detach()
         if self.epoch - config.warmup_epochs >= round(config.radius_warmup * config.svdd_epochs):
             self.radius = find_radius(distances, config.nu)
         return {"objective": loss.detach(), "distance": distances.mean(), "radius": self.radius}
-
-    def _descend(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizer.step()
 
     def _center(self, images: Tensor) -> Tensor:
         """The centre that training images (N, C, H, W) give, with the encoder in eval mode."""
@@ -402,79 +374,22 @@ class DeepSVDD(Detector):
 
     # --- scoring ----------------------------------------------------------------------------------
 
-    def calibrate(self, images: Tensor) -> None:
-        """While pretraining, find the provisional centre from normal images (N, C, H, W).
-
-        Raises `DivergedError` when their distances are constant or not finite: the encoder has
-        collapsed.
-        """
-        self._check_images(images)
+    def prepare(self, images: Tensor) -> None:
+        """While pretraining, find the provisional centre from normal images (N, C, H, W)."""
         if not self.center_is_fixed:
             self.center = self._center(images)
-        scorer = self.scorer()
-        with torch.inference_mode():
-            distances = torch.cat([scorer(b)[0] for b in self._batches(images, 256)]).double()
-        mean, std = float(distances.mean()), float(distances.std(correction=0))
-        # What is left of equal distances after float32's rounding.
-        if not math.isfinite(std) or std <= max(1e-12, 1e-6 * mean):
-            raise DivergedError(
-                f"{self.name} collapsed in epoch {self.epoch}: the distance of {len(distances)} "
-                f"training images to the centre is {mean:.3g} with standard deviation {std:.3g}"
-            )
 
-    @property
-    def primary_score(self) -> str:
-        """The only score."""
-        return "distance"
-
-    def scorer(self) -> nn.Module:
+    def raw_scorer(self) -> nn.Module:
         """The squared distance of float images to the centre: encoder and centre alone."""
-        return _Scorer(self.encoder, self._calibrated_center())
+        return _Scorer(self.encoder, self.center)
 
-    def _calibrated_center(self) -> Tensor:
-        if self.center is None:
-            raise RequestError("the detector has no centre yet: call calibrate(images) first")
-        return self.center
-
-    # --- state ------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser and schedule of the phase, centre, radius, epoch and RNG state."""
-        return {
-            "encoder": self.encoder.state_dict(),
-            "decoder": self.decoder.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "center": self.center,
-            "center_is_fixed": self.center_is_fixed,
-            "radius": self.radius,
-            "epoch": self.epoch,
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`; training continues exactly where it was."""
-        self.encoder.load_state_dict(state["encoder"])
-        self.decoder.load_state_dict(state["decoder"])
-        center = state["center"]
-        self.center = None if center is None else center.to(self.device)
-        self.center_is_fixed = state["center_is_fixed"]
-        self._make_optimizer()
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.radius = state["radius"].to(self.device)
-        self.epoch = state["epoch"]
-        self.generator.set_state(state["generator"].cpu())
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """The encoder's weights and the centre by flat name, as contiguous CPU tensors."""
-        return flat_tensors({"encoder": self.encoder}, {"center": self._calibrated_center()})
+    def scoring_networks(self) -> dict[str, nn.Module]:
+        """The encoder alone."""
+        return {"encoder": self.encoder}
 
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
-        shapes = {"center": (cast(int, self.config.latent_dim),)}
-        load_flat_tensors(state, {"encoder": self.encoder}, shapes)
-        self.center = state["center"].to(self.device)
+        """Restore `inference_state`; the centre is fixed from then on."""
+        super().load_inference_state(state)
         self.center_is_fixed = True
 
 

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import ArrayLike
 
 import amatune
+from amatune.config import ImageShape
 from amatune.data.pictures import Pixels
-from amatune.detector import Detector, ImageShape
+from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
 from amatune.export import onnx as onnx_model
 from amatune.export.calibration import Calibration

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from amatune.config import ImageShape
 from amatune.data.archives import ImageArray, find_arrays
 from amatune.data.pictures import Pixels, find_pictures, read_pictures
-from amatune.detector import Detector, ImageShape
+from amatune.detector import Detector
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
 

@@ -1,6 +1,6 @@
 """How networks follow the size of the images and the wanted width."""
 
-from amatune.detector import ImageShape
+from amatune.config import ImageShape
 from amatune.errors import ConfigError
 
 MIN_SIDE = 8  # pixels; below it there is nothing to halve

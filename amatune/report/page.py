@@ -31,7 +31,6 @@ from PIL import Image
 
 import amatune
 from amatune import metrics
-from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, ProblemRequest, Selection, describe
 from amatune.data.sources import find_dataset
 from amatune.detector import Detector
@@ -256,16 +255,14 @@ def _open(
 
 def _open_problem(contents: Mapping[str, Any], data_dir: str | None) -> Problem:
     folder = data_dir or contents["request"].get("data_dir")
-    if folder is not None:
-        set_data_dir(folder)
     saved = contents["problem"]
     for name in saved["sources"]:
-        found = find_dataset(name)
+        found = find_dataset(name, folder)
         if found.state in ("missing", "incomplete"):
             raise DataError(
                 f"{name} is {found.state} in {found.place}; --data-dir says where else it is"
             )
-    problem = Problem.from_dict(saved)
+    problem = Problem.from_dict(saved, folder)
     (whole,) = problem.splits.train_normals
     places = np.unique(np.linspace(0, len(whole.ids) - 1, TRAINING_IMAGES).round().astype(int))
     sample = dataclasses.replace(whole, ids=tuple(whole.ids[place] for place in places))

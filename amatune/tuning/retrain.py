@@ -23,8 +23,8 @@ from amatune.cluster import connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images, Job, Progress, Trained
 from amatune.cluster.scoring import score_models
+from amatune.config import DetectorConfig
 from amatune.data.protocol import Problem
-from amatune.detector import DetectorConfig
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.leaderboard import (
@@ -398,12 +398,10 @@ def _test(
 ) -> None:
     """Open the test set and keep every detector's scores beside it."""
     with connection.cluster(record.request.address, run.log):
-        shares = {
-            "cpus": record.request.cpus_per_trial,
-            "gpus": find_room(record, method).gpus_per_trial,
-        }
+        cpus, gpus = record.request.cpus_per_trial, find_room(record, method).gpus_per_trial
         folders = [training.folder for training in trainings]
-        for folder, scores in score_models(folders, *problem.test_images(), **shares):
+        images = problem.test_images()
+        for folder, scores in score_models(folders, *images, cpus=cpus, gpus=gpus):
             save_scores(folder / TEST, scores)
 
 

@@ -21,7 +21,6 @@ from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.data.named import set_data_dir
 from amatune.data.protocol import Problem, make_problem
 from amatune.errors import DiskFullError, RequestError
 from amatune.registry import Method
@@ -102,9 +101,7 @@ def run_search(
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    if request.data_dir is not None:
-        set_data_dir(request.data_dir)
-    problem = make_problem(request.problem)
+    problem = make_problem(request.problem, request.data_dir)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),

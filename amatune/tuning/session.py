@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import CHECKPOINT_SECONDS, Failure, Progress, Trained
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.errors import ConfigError
 from amatune.registry import SearchSpace
 from amatune.results.scores import save_scores

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
 from amatune.registry import Method, SearchSpace
 from amatune.tuning.proposals import random_trials

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import LARGER_SHARE, Failure, Job, Progress
-from amatune.detector import DetectorConfig
+from amatune.config import DetectorConfig
 from amatune.runs.request import Objective
 from amatune.tuning.events import State
 

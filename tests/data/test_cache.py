@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures_on_disk import write_pictures
 from PIL import Image
-from test_data_sources import write_pictures
 
 from amatune.data import cache as caching
 from amatune.data import pictures

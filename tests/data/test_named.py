@@ -26,7 +26,8 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from amatune.data import named, pictures, sources
-from amatune.data.named import _Download, _Made, data_dir, set_data_dir
+from amatune.data.named import _Download, _Made
+from amatune.data.places import DATA, data_folder
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
 from amatune.data.sources import PARTS, Presence, find_dataset, list_datasets, open_source
 from amatune.errors import DataError
@@ -39,10 +40,8 @@ COUNTS = {"train": 60, "test": 30}
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     """An empty data folder, and no way out."""
-    monkeypatch.delenv(named.ENVIRONMENT, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(named, "_chosen", None)
-    set_data_dir(tmp_path / "data")
+    monkeypatch.setenv(DATA, str(tmp_path / "data"))
     return tmp_path / "data"
 
 
@@ -357,13 +356,15 @@ def test_every_set_of_the_paper_is_listed():
 
 
 def test_the_data_folder_is_the_chosen_one_else_the_environments(root, monkeypatch, tmp_path):
-    monkeypatch.setenv(named.ENVIRONMENT, str(tmp_path / "env"))
-    assert data_dir() == root
-    set_data_dir(None)
-    assert data_dir() == tmp_path / "env"
-    monkeypatch.setenv(named.ENVIRONMENT, "")
+    assert data_folder() == root
+    assert (
+        data_folder(tmp_path / "told") == data_folder(str(tmp_path / "told")) == tmp_path / "told"
+    )
+    monkeypatch.setenv(DATA, "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data_dir() == tmp_path / ".cache/amatune"
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert data_folder() == tmp_path / ".cache/amatune"
+    assert data_folder("~/sets") == tmp_path / "sets"
 
 
 # Layouts
@@ -553,8 +554,7 @@ downloads = [
 ]
 one = dataclasses.replace(real, downloads=lambda: downloads)
 named.ENTRIES = {**named.ENTRIES, "svhn": named._entry(one)}
-named.set_data_dir(sys.argv[1])
-print(len(open_source("svhn").labels("train")))
+print(len(open_source("svhn", sys.argv[1]).labels("train")))
 """
 
 
@@ -719,6 +719,28 @@ def test_a_damaged_archive_leaves_nothing(name, content, root):
 # In a problem
 
 
+def test_each_request_reads_its_own_data_folder(tmp_path):
+    """Two requests in one process: neither folder is chosen for the other, nor for the next."""
+    folders = tmp_path / "first", tmp_path / "second"
+    for folder in folders:
+        lay(folder, odin_files())
+    request = ProblemRequest(ood=("isun",))
+    made = [make_problem(request, folder) for folder in folders]
+    again = [Problem.from_dict(one.to_dict(), f) for one, f in zip(made, folders, strict=True)]
+    for one, other in (made, again):
+        assert (one.train_images() == other.train_images()).all()
+        anomalies = [problem.validation_images()[1] for problem in (one, other)]
+        assert not np.array_equal(*anomalies)
+    for one, other in zip(made, again, strict=True):
+        assert (one.validation_images()[1] == other.validation_images()[1]).all()
+    for folder in folders:
+        assert find_dataset("isun", folder).place == folder / "iSUN"
+        assert open_source("isun", folder).location == folder / "iSUN"
+    assert find_dataset("isun").state == "missing"
+    with pytest.raises(DataError, match="isun is not in the data folder"):
+        make_problem(request)
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn", "gtsrb"])
 def test_a_saved_problem_is_found_again_in_another_data_folder(name, root, tmp_path, monkeypatch):
     fake = FAKES[name]()
@@ -733,8 +755,7 @@ def test_a_saved_problem_is_found_again_in_another_data_folder(name, root, tmp_p
     root.rename(tmp_path / "moved")
     with pytest.raises(DataError, match="not in the data folder"):
         Problem.from_dict(saved)
-    set_data_dir(tmp_path / "moved")
-    again = Problem.from_dict(saved)
+    again = Problem.from_dict(saved, tmp_path / "moved")
     assert again.to_dict() == saved
     assert (again.train_images() == problem.train_images()).all()
 

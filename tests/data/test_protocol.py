@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures_on_disk import corrupt_member, write_npz, write_pictures
 from PIL import Image
-from test_data_sources import corrupt_member, write_npz, write_pictures
 
 from amatune.data import pictures, protocol, sources
 from amatune.data.protocol import (
@@ -80,7 +80,7 @@ class ListSource(sources.Source):
 def invent(monkeypatch):
     """Make named sources out of lists of labels."""
     known = {}
-    monkeypatch.setattr(protocol, "open_source", lambda name: known[name])
+    monkeypatch.setattr(protocol, "open_source", lambda name, _: known[name])
 
     def add(name, train, test):
         known[name] = ListSource(name, train, test)
@@ -105,7 +105,7 @@ def test_whole_set_against_others(normals, tests, anomalies, asked, seed):
         known = {"n": ListSource("n", [None] * normals, [None] * tests)}
         for i, (train, test) in enumerate(anomalies):
             known[f"a{i}"] = ListSource(f"a{i}", [None] * train, [None] * test)
-        patch.setattr(protocol, "open_source", known.__getitem__)
+        patch.setattr(protocol, "open_source", lambda name, _: known[name])
         ood = tuple(f"a{i}" for i in range(len(anomalies)))
         request = ProblemRequest(dataset="n", ood=ood, val_anomalies=asked, seed=seed)
         made, again = make_problem(request), make_problem(request)
@@ -141,7 +141,7 @@ def test_anomalies_among_the_training_images(labelled, hidden, anomalies, seed):
         known = {"n": ListSource("n", [None] * 500, [None] * 100)}
         for i, train in enumerate(anomalies):
             known[f"a{i}"] = ListSource(f"a{i}", [None] * train, [None] * 40)
-        patch.setattr(protocol, "open_source", known.__getitem__)
+        patch.setattr(protocol, "open_source", lambda name, _: known[name])
         plain = ProblemRequest(dataset="n", ood=tuple(known)[1:], seed=seed)
         request = dataclasses.replace(plain, anomaly_fraction=labelled, contamination=hidden)
         without = make_problem(plain)
@@ -241,7 +241,7 @@ def test_classes_against_the_others(sizes, normal, seed):
     np.random.default_rng(seed).shuffle(labels)
     with pytest.MonkeyPatch.context() as patch:
         source = ListSource("n", labels, labels[::-1])
-        patch.setattr(protocol, "open_source", lambda _: source)
+        patch.setattr(protocol, "open_source", lambda *_: source)
         request = ProblemRequest(dataset="n", normal_classes=tuple(sorted(normal)), seed=seed)
         made = make_problem(request)
 

@@ -14,13 +14,10 @@ from amatune.data.protocol import ProblemRequest, make_problem
 from amatune.detectors.alad import (
     ALAD,
     ALADConfig,
-    Dropout,
-    average_into,
-    cross_entropy,
     stack_pair,
-    two_sided,
 )
 from amatune.errors import ConfigError, DivergedError
+from amatune.nets.adversarial import Dropout, average_into, cross_entropy, two_sided
 
 SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.05, "latent_dim": 8}
@@ -36,7 +33,7 @@ def images(count=16, seed=0, shape=SHAPE):
 
 
 def training(detector):
-    for module in (detector.encoder, detector.decoder, *detector.discriminators):
+    for module in (detector.encoder, detector.decoder, *detector.discriminators.values()):
         module.train()
     return detector
 
@@ -112,7 +109,7 @@ def test_the_networks_are_the_published_ones():
     assert len(layers(detector.encoder, nn.BatchNorm2d)) == 3
     assert len(layers(detector.d_xz, nn.BatchNorm2d)) == 2
     assert not layers(detector.d_xx, nn.BatchNorm2d)
-    assert [len(layers(m, Dropout)) for m in detector.discriminators] == [3, 2, 2]
+    assert [len(layers(m, Dropout)) for m in detector.discriminators.values()] == [3, 2, 2]
 
 
 def test_all_but_the_last_layers_and_the_generator_are_spectrally_normalised():
@@ -184,7 +181,7 @@ def test_both_steps_play_the_written_out_game(d_zz):
     settings = {"spectral_norm": False, "dropout": 0.0, "d_zz": d_zz}
     detector = training(make(**settings))
     with torch.no_grad():  # discriminators that have an opinion
-        for module in detector.discriminators:
+        for module in detector.discriminators.values():
             for layer in layers(module, nn.Linear | nn.Conv2d):
                 layer.weight.mul_(30)
     sample = detector._make_sample(batch())
@@ -230,7 +227,7 @@ def test_each_step_moves_its_own_players():
     before = snapshot(detector)
     detector._autoencoder_step(sample)
     assert moved(detector, before) == {"encoder", "decoder"}
-    parameters = [p for module in detector.discriminators for p in module.parameters()]
+    parameters = [p for module in detector.discriminators.values() for p in module.parameters()]
     assert all(p.requires_grad for p in parameters)
 
 
@@ -271,7 +268,7 @@ def test_dropout_draws_from_its_generator_and_keeps_the_mean():
 
 
 def test_dropout_reaches_the_discriminators():
-    losses = [training(make(dropout=share))._train_step(batch()) for share in (0.0, 0.5)]
+    losses = [training(make(dropout=share)).train_step(batch()) for share in (0.0, 0.5)]
     for name in ("xz", "xx", "zz"):
         assert not torch.equal(losses[0][name], losses[1][name])
 
@@ -285,7 +282,7 @@ def test_the_average_against_numpy_with_its_growing_memory():
     statistics = detector.averaged.encoder[1].running_var.numpy().copy()
     training(detector)
     for step in range(4):
-        detector._train_step(batch(seed=step))
+        detector.train_step(batch(seed=step))
         memory = min(0.15, (1 + step) / (10 + step))
         online = detector.decoder[1].weight.detach().numpy()
         weight = memory * weight + (1 - memory) * online
@@ -310,7 +307,7 @@ def test_scores_come_from_the_averaged_weights():
     detector = trained()
     expected = detector.score(images(3))
     with torch.no_grad():
-        for module in (detector.encoder, detector.decoder, *detector.discriminators):
+        for module in (detector.encoder, detector.decoder, *detector.discriminators.values()):
             for parameter in module.parameters():
                 parameter.zero_()
     assert torch.equal(detector.score(images(3)), expected)

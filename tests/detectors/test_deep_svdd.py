@@ -235,7 +235,7 @@ def test_each_phase_has_its_learning_rate_and_weight_decay():
     seen = []
     for _ in range(8):
         detector.train_epoch(images())
-        (group,) = detector.optimizer.param_groups
+        (group,) = detector.optimisation.optimizers["adam"].param_groups
         seen.append((group["lr"], group["weight_decay"], len(group["params"])))
     networks = detector.encoder, detector.decoder
     encoder, decoder = (len(list(network.parameters())) for network in networks)

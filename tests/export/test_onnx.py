@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from amatune.detector import Detector, ImageShape
+from amatune.config import ImageShape
+from amatune.detector import Detector
 from amatune.errors import AmatuneError
 from amatune.export import TOLERANCE, onnx_bytes
 from amatune.registry import detector_class, method_names

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +13,8 @@ import torch
 from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
-from amatune.detector import Detector, DetectorConfig, to_unit_range
-from amatune.errors import ConfigError
+from amatune.config import DetectorConfig
+from amatune.detector import Detector, Optimisation, to_unit_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,29 +64,35 @@ class FakeDetector(Detector):
     summary: ClassVar[str] = "for tests"
     Config: ClassVar[type[DetectorConfig]] = FakeConfig
     score_names: ClassVar[tuple[str, ...]] = ("bright", "dark")
-    inert_in_warmup: ClassVar[tuple[str, ...]] = ("push",)
+    reconstructs: ClassVar[bool] = True
+    fitted: ClassVar[tuple[str, ...]] = ("weight", "mean")
     config: FakeConfig
 
     def __init__(self, config: Any, image_shape: Any, device: Any = "cpu", seed: int = 0) -> None:
         super().__init__(config, image_shape, device, seed)
-        self.config = config.resolve(image_shape)
         self.weight = torch.rand(4, generator=self.generator)  # noise of the untrained network
         self.mean = torch.zeros(())
 
-    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
-        assert anomalies is None
+    def make_optimisation(self) -> Optimisation:
+        return Optimisation({})
+
+    def begin_epoch(self, images: Tensor) -> None:  # noqa: ARG002
         time.sleep(self.config.seconds)
-        self._check_images(images)
         if self.config.trouble and self.epoch == 2:
             self._get_into_trouble()
         self.weight = 0.9 * self.weight + 0.1 * torch.rand(4, generator=self.generator)
         if self.epoch >= self.config.warmup:
             self.weight = self.weight + self.config.push
+
+    def train_step(
+        self,
+        batch: Tensor,  # noqa: ARG002
+        anomalies: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        assert anomalies is None
         diverges = self.config.quality >= self.config.diverges_at
         loss = float("nan") if diverges else 1 / (1 + self.epoch)
-        self._require_finite({"loss": loss})
-        self.epoch += 1
-        return {"loss": loss, "weight": float(self.weight.sum())}
+        return {"loss": torch.tensor(loss), "weight": self.weight.sum()}
 
     def _get_into_trouble(self) -> None:
         """The first time; after that only note what this worker was given."""
@@ -101,39 +106,14 @@ class FakeDetector(Detector):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def calibrate(self, images: Tensor) -> None:
+    def prepare(self, images: Tensor) -> None:
         self.mean = to_unit_range(images).mean().clone()
 
-    @property
-    def primary_score(self) -> str:
-        return "bright"
-
-    def scorer(self) -> nn.Module:
+    def raw_scorer(self) -> nn.Module:
         return FakeScorer(self.config, self.mean, self.weight)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        return to_unit_range(images) * 0.5
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "weight": self.weight,
-            "mean": self.mean,
-            "epoch": self.epoch,
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.weight, self.mean = state["weight"].clone(), state["mean"].clone()
-        self.epoch = state["epoch"]
-        self.generator.set_state(state["generator"].cpu())
-
-    def inference_state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight, "mean": self.mean}
-
-    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
-        if set(state) != {"weight", "mean"}:
-            raise ConfigError("not a fake's weights")
-        self.weight, self.mean = state["weight"].clone(), state["mean"].clone()
+    def rebuild(self, batch: Tensor) -> Tensor:
+        return batch * 0.5
 
 
 def space(trial: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from amatune import metrics
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
@@ -30,7 +31,6 @@ from amatune.runs.request import SearchRequest
 from amatune.stored import save_model
 from amatune.tuning import study as studies
 from amatune.tuning.session import validation_file
-from amatune.tuning.study import Effort
 
 EPOCHS = 9
 SHAPE = (1, 8, 8)

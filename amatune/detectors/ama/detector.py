@@ -29,19 +29,18 @@ Scores are higher for more anomalous images.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from amatune.detector import Detector, DetectorConfig, ImageShape, to_unit_range
+from amatune.config import DetectorConfig, ImageShape
+from amatune.detector import Detector, Optimisation, adam, drops, to_unit_range
+from amatune.detectors.ama.config import AMAConfig
 from amatune.detectors.ama.latent import (
     Direction,
-    Radial,
-    SimplexRule,
     cube_codes,
     interpolate_codes,
     parent_indices,
@@ -50,126 +49,17 @@ from amatune.detectors.ama.latent import (
     simplex_weights,
 )
 from amatune.detectors.ama.losses import (
-    PenaltyNorm,
     autoencoder_loss,
     critic_loss,
     gradient_penalty,
     pair_weights,
 )
 from amatune.detectors.ama.networks import Critic, Family, build_networks
-from amatune.errors import ConfigError, DivergedError, RequestError
+from amatune.errors import ConfigError
 from amatune.nets.capture import CapturedStep
-from amatune.nets.loop import LossMeans, shuffled_batches
 from amatune.nets.scores import a_score, r_score
-from amatune.nets.sizes import require_min_side
-from amatune.nets.tensors import flat_tensors, load_flat_tensors
 
 CODE_NORM_MEMORY = 0.99  # weight of the past in the running mean code norm, per step
-
-
-@dataclass(frozen=True, kw_only=True)
-class AMAConfig(DetectorConfig):
-    """Settings of AMA; the defaults are the paper's unless a comment says otherwise."""
-
-    # Networks
-    network: Literal["auto", "residual", "small"] = "auto"  # auto: small for grey, else residual
-    width: float = 1.0  # multiplies channel and unit counts; 1 is the published size
-    latent_dim: int | None = None  # d; None: 128 (residual) or 64 (small)
-    spectral_norm: bool | None = None  # of the critic; None: on for residual, off for small
-
-    # Objective, Eq. 1-4
-    mirrored: bool = True  # the critic sees pairs; False is the paper's ablation
-    k: int = 3  # normal codes mixed by an interpolate; 1 switches interpolation off
-    simplex: SimplexRule = "normalised"  # how the k weights are drawn; authors' code: remainder
-    parents_paired: Literal["one", "all"] = "one"  # all: average over the k parents (authors' code)
-    interpolation_gradient: bool = True  # E and G learn from interpolates; authors' code: False
-    lambda_inter: float = 0.5  # weight of the interpolates; 0 switches them off
-    lambda_neg: float = 5.0  # weight of a negative in the mean over the batch
-    lambda_reg: float = 1.0  # weight of the mean code norm
-    lambda_gp: float = 10.0  # weight of the gradient penalty
-    penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
-    penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
-
-    # Atypical selection
-    geometry: Literal["shell", "ray", "cube"] = "ray"  # published figures: ray; main text: shell
-    direction: Direction | None = None  # None: outward (small) or inward (residual), as published
-    delta: float = 0.5  # shell: width in latent units, at most sqrt(d) inward; ray: largest factor
-    radius: Literal["typical", "codes"] = "typical"  # shell around sqrt(d) or the mean code norm
-    radial: Radial = "radius"  # shell: radius uniform, or uniform by volume
-    negative_share: float = 0.1  # of each batch; 0 switches negatives off
-    warmup: float = 0.1  # share of the epochs before negatives start
-
-    # Optimisation
-    critic_steps: int = 5  # per E/G step, on the same batch
-    lr: float = 3e-4  # of Adam, all three networks
-    beta1: float = 0.0  # of Adam, G and D
-    beta1_encoder: float = 0.5  # of Adam, E
-    beta2: float = 0.9  # of Adam, all three
-    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)  # shares of the epochs where lr drops
-    lr_decay: float = 0.1  # factor at each milestone
-
-    # Execution
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks while training
-    cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
-
-    # Scoring
-    score: Literal["A", "R"] = "A"  # which score ranks the images
-
-    def problems(self) -> list[str]:
-        """All impossible values, one sentence each."""
-        found = super().problems()
-        positive = {"width", "delta", "lr"}
-        at_least_zero = {"lambda_inter", "lambda_neg", "lambda_reg", "lambda_gp"}
-        below_one = {"negative_share", "warmup", "beta1", "beta1_encoder", "beta2"}
-        for name in sorted(positive):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in sorted(at_least_zero):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in sorted(below_one):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("k", "critic_steps"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.latent_dim is not None and self.latent_dim < 2:
-            found.append(f"latent_dim must be at least 2, got {self.latent_dim}")
-        if self.geometry == "ray" and self.direction == "inward" and self.delta > 1:
-            found.append(
-                f"delta of an inward ray is a share of the code, at most 1, got {self.delta}"
-            )
-        if not 0 < self.lr_decay <= 1:
-            found.append(f"lr_decay must be in (0, 1], got {self.lr_decay}")
-        if any(not 0 < m < 1 for m in self.milestones):
-            found.append(f"milestones are shares of the epochs in (0, 1), got {self.milestones}")
-        return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """Fill in what the images (C, H, W) decide: network, latent size, norm and direction."""
-        require_min_side(image_shape)
-        network = self.network
-        if network == "auto":
-            network = "small" if image_shape[0] == 1 else "residual"
-        residual = network == "residual"
-        filled: dict[str, Any] = {"network": network}
-        if self.latent_dim is None:
-            filled["latent_dim"] = 128 if residual else 64
-        if self.spectral_norm is None:
-            filled["spectral_norm"] = residual
-        if self.direction is None:
-            filled["direction"] = "inward" if residual else "outward"
-        return self.replace(**filled)
-
-    @property
-    def warmup_epochs(self) -> int:
-        """Epochs without negatives."""
-        return math.ceil(self.warmup * self.epochs)
-
-    def grace_epochs(self) -> int:
-        """The warm-up: until negatives start, geometry, direction, delta and lambda_neg do
-        nothing."""
-        return self.warmup_epochs
 
 
 class _Pairs(NamedTuple):
@@ -194,12 +84,6 @@ class _Pairs(NamedTuple):
         )
 
 
-class _Optimisation(NamedTuple):
-    critic: torch.optim.Adam
-    autoencoder: torch.optim.Adam
-    schedules: list[torch.optim.lr_scheduler.MultiStepLR]
-
-
 def _pair(left: Tensor, right: Tensor, mirrored: bool) -> Tensor:
     """What the critic sees of (left, right), both (N, C, H, W): (N, 2C, H, W) when mirrored,
     `right` alone otherwise, so that D(x, x') becomes D(x')."""
@@ -207,7 +91,7 @@ def _pair(left: Tensor, right: Tensor, mirrored: bool) -> Tensor:
 
 
 class _RScore(nn.Module):
-    """R of float images (B, C, H, W): (B,)."""
+    """R of float images (B, C, H, W): one tensor (B,)."""
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, critic: Critic, mirrored: bool
@@ -216,13 +100,13 @@ class _RScore(nn.Module):
         self.encoder, self.decoder, self.critic = encoder, decoder, critic
         self.mirrored = mirrored
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> tuple[Tensor]:
         rebuilt = self.decoder(self.encoder(images))
         # One pass for both: an image's score must not depend on how the pass is split.
         pairs = [_pair(images, other, self.mirrored) for other in (images, rebuilt)]
         features, count = self.critic.features(torch.cat(pairs)), images.shape[0]
         # Slices: `chunk` has no counterpart in ONNX when the batch may have any size.
-        return r_score(features[:count], features[count:])
+        return (r_score(features[:count], features[count:]),)
 
 
 class _Scorer(nn.Module):
@@ -231,14 +115,14 @@ class _Scorer(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, r: _RScore, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, raw: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.r = r
+        self.raw = raw
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        r = self.r(images)
+        (r,) = self.raw(images)
         return a_score(r, self.mean, self.std), r
 
 
@@ -249,6 +133,7 @@ class AMA(Detector):
     summary: ClassVar[str] = "Adversarial Mirrored Autoencoder (Somepalli et al., UAI 2021)"
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
     score_names: ClassVar[tuple[str, ...]] = ("A", "R")
+    raw_score_names: ClassVar[tuple[str, ...]] = ("R",)
     learns_from_anomalies: ClassVar[bool] = True
     inert_with_anomalies: ClassVar[tuple[str, ...]] = (
         "geometry",
@@ -258,16 +143,9 @@ class AMA(Detector):
         "delta",
         "warmup",
     )
-    inert_in_warmup: ClassVar[tuple[str, ...]] = (
-        "geometry",
-        "radius",
-        "radial",
-        "direction",
-        "delta",
-        "lambda_neg",
-        "negative_share",
-        "score",
-    )
+    reconstructs: ClassVar[bool] = True
+    kept: ClassVar[tuple[str, ...]] = ("code_norm",)
+    fitted: ClassVar[tuple[str, ...]] = ("r_mean", "r_std")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "authors-code": {
@@ -293,10 +171,10 @@ class AMA(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(config, image_shape, device, seed)
-        self.config = config = config.resolve(image_shape)
+        config = self.config
         self.latent_dim = cast(int, config.latent_dim)
         self.direction = cast(Direction, config.direction)
-        encoder, generator, critic = build_networks(
+        self.encoder, self.decoder, self.critic = build_networks(
             cast(Family, config.network),
             image_shape,
             self.latent_dim,
@@ -305,111 +183,58 @@ class AMA(Detector):
             mirrored=config.mirrored,
             seed=seed,
         )
-        self.encoder = encoder.to(self.device).eval()
-        self.decoder = generator.to(self.device).eval()
-        self.critic = critic.to(self.device).eval()
+        self.hold({"encoder": self.encoder, "decoder": self.decoder, "critic": self.critic})
         if config.network == "residual":
             # Measured: 1.15 times the images per second on a CPU; see benchmarks/RESULTS.md.
-            for network in self._networks().values():
+            for network in self.networks.values():
                 network.to(memory_format=torch.channels_last)
 
         # Until a batch has been seen, codes are taken to sit where a standard normal puts them.
         self.code_norm = torch.tensor(math.sqrt(self.latent_dim), device=self.device)
-        self.r_mean: Tensor | None = None  # of R over normal training images, set by `calibrate`
-        self.r_std: Tensor | None = None
+        self.r_mean = torch.zeros((), device=self.device)  # of R over normal training images
+        self.r_std = torch.ones((), device=self.device)
         self._captured: dict[tuple[object, ...], CapturedStep] = {}
 
-    @cached_property
-    def _optimisation(self) -> "_Optimisation":
-        """Optimisers and their schedules, made when training needs them.
-
-        Scoring does not, and making one imports the whole of torch's compiler, which takes longer
-        than scoring a thousand pictures.
-        """
+    def make_optimisation(self) -> Optimisation:
+        """Adam of D, and one of G and E in this order; learning rates drop at `milestones`."""
         config = self.config
-        betas = (config.beta1, config.beta2)
-        critic = self._adam([{"params": list(self.critic.parameters()), "betas": betas}])
-        autoencoder = self._adam(
-            [
-                {"params": list(self.decoder.parameters()), "betas": betas},
-                {
-                    "params": list(self.encoder.parameters()),
-                    "betas": (config.beta1_encoder, config.beta2),
-                },
-            ]
-        )
-        milestones = [max(1, round(share * config.epochs)) for share in config.milestones]
-        schedules = [
-            torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=config.lr_decay)
-            for optimizer in (critic, autoencoder)
+        betas, encoder_betas = (config.beta1, config.beta2), (config.beta1_encoder, config.beta2)
+        critic: list[dict[str, Any]] = [{"params": list(self.critic.parameters()), "betas": betas}]
+        autoencoder: list[dict[str, Any]] = [
+            {"params": list(self.decoder.parameters()), "betas": betas},
+            {"params": list(self.encoder.parameters()), "betas": encoder_betas},
         ]
-        return _Optimisation(critic, autoencoder, schedules)
-
-    @property
-    def critic_optimizer(self) -> torch.optim.Adam:
-        """Adam of D."""
-        return self._optimisation.critic
-
-    @property
-    def autoencoder_optimizer(self) -> torch.optim.Adam:
-        """Adam of G and E, in this order."""
-        return self._optimisation.autoencoder
-
-    @property
-    def schedules(self) -> list[torch.optim.lr_scheduler.MultiStepLR]:
-        """Of the learning rates of both optimisers."""
-        return self._optimisation.schedules
-
-    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
-        """On a GPU, one kernel per step that never waits for the host."""
-        on_gpu = self.device.type == "cuda"
-        if on_gpu and self.config.cuda_graphs:
+        if self.device.type == "cuda" and config.cuda_graphs:
             # A captured step reads the learning rate from the device, where schedules change it.
-            for group in groups:
-                group["lr"] = torch.tensor(self.config.lr, device=self.device)
-        return torch.optim.Adam(groups, lr=self.config.lr, fused=on_gpu, capturable=on_gpu)
+            for group in (*critic, *autoencoder):
+                group["lr"] = torch.tensor(config.lr, device=self.device)
+        optimizers = {
+            "critic": adam(self.device, critic, config.lr),
+            "autoencoder": adam(self.device, autoencoder, config.lr),
+        }
+        schedules = drops(optimizers.values(), config.milestones, config.epochs, config.lr_decay)
+        return Optimisation(optimizers, schedules)
 
     # --- training ---------------------------------------------------------------------------------
 
-    def train_epoch(self, images: Tensor, anomalies: Tensor | None = None) -> dict[str, float]:
-        """One epoch over `images` (N, C, H, W). Returns means over its steps:
+    def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+        """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W).
 
         With labelled `anomalies` (M, C, H, W), the paper's semi-supervised case, those stand in for
         the atypical images: drawn anew for every batch, with replacement, and without a warm-up.
 
-        `wasserstein` E[D(x,x) - D(x,x')] on normals, `interpolation` and `negatives` likewise,
-        `penalty` the unweighted gradient penalty, `critic` and `autoencoder` what each player
-        minimised, `code_norm` the mean ||E(x)||, `reconstruction` the mean |x - x'| per pixel.
+        Returns `wasserstein` E[D(x,x) - D(x,x')] on normals, `interpolation` and `negatives`
+        likewise, `penalty` the unweighted gradient penalty, `critic` and `autoencoder` what each
+        player minimised, `code_norm` the mean ||E(x)||, `reconstruction` the mean |x - x'| per
+        pixel.
         """
-        self._check_images(images)
         if anomalies is not None:
             self._check_images(anomalies)
-        if self.config.cuda_graphs and self.device.type != "cuda":
+        if not self.config.cuda_graphs:
+            return self._play(batch, anomalies)
+        if self.device.type != "cuda":
             raise ConfigError(f"cuda_graphs needs a CUDA device, this is a {self.device.type}")
-        means = LossMeans()
-        modules = (self.encoder, self.decoder, self.critic)
-        for module in modules:
-            module.train()
-        try:
-            batches = shuffled_batches(len(images), self.config.batch_size, self.generator)
-            for indices in batches:
-                batch = to_unit_range(images[indices.to(images.device)].to(self.device))
-                means.add(self._step(batch, anomalies))
-        finally:
-            for module in modules:
-                module.eval()
-        losses = means.read()
-        self._require_finite(losses)
-        for schedule in self.schedules:
-            schedule.step()
-        self.epoch += 1
-        return losses
-
-    def _step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
-        """`_train_step`, replayed where the settings say so."""
-        if self.config.cuda_graphs:
-            return self._captured_step(batch, anomalies)(batch)
-        return self._train_step(batch, anomalies)
+        return self._captured_step(batch, anomalies)(batch)
 
     def _captured_step(self, batch: Tensor, anomalies: Tensor | None) -> CapturedStep:
         """The step as a CUDA graph; a new one when what it does or reads has changed."""
@@ -417,7 +242,7 @@ class AMA(Detector):
         key = (batch.shape, self.epoch < self.config.warmup_epochs, known)
         if key not in self._captured:
             self._captured.clear()  # the old graph's memory
-            step = partial(self._train_step, anomalies=anomalies)
+            step = partial(self._play, anomalies=anomalies)
             self._captured[key] = CapturedStep(step, self.generator)
         return self._captured[key]
 
@@ -426,8 +251,8 @@ class AMA(Detector):
         low = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
-    def _train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
-        """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W)."""
+    def _play(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+        """`train_step`, launched operation by operation."""
         pairs = self._make_pairs(batch, anomalies)
         fixed = pairs.detached()
         for _ in range(self.config.critic_steps):
@@ -540,9 +365,7 @@ class AMA(Detector):
                     torch.cat(left[1:last]), torch.cat(right[1:last]), len(images)
                 )
                 loss = loss + config.lambda_gp * penalty
-            self.critic_optimizer.zero_grad()
-            torch.autograd.backward(loss)
-        self.critic_optimizer.step()
+            self.descend(loss, "critic")
 
         normals = len(code_norms)
         gaps = same - to_rebuilt
@@ -598,10 +421,8 @@ class AMA(Detector):
                 config.lambda_inter,
                 config.lambda_reg,
             )
-            self.autoencoder_optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            self.descend(loss, "autoencoder")
         self.critic.requires_grad_(True)
-        self.autoencoder_optimizer.step()
         return loss.detach()
 
     def _pair(self, left: Tensor, right: Tensor) -> Tensor:
@@ -609,90 +430,25 @@ class AMA(Detector):
 
     # --- scoring ----------------------------------------------------------------------------------
 
-    def calibrate(self, images: Tensor) -> None:
-        """Mean and standard deviation of R over normal training images (N, C, H, W).
-
-        Raises `DivergedError` when R is constant or not finite: the networks have collapsed.
-        """
-        self._check_images(images)
-        with torch.inference_mode():
-            batches = self._batches(images, 256)
-            r_of = self._r()
-            r = torch.cat([r_of(batch) for batch in batches]).double()
-        mean, std = r.mean(), r.std(correction=0)
-        if not bool(torch.isfinite(std)) or float(std) <= 1e-12 * max(1.0, float(mean.abs())):
-            raise DivergedError(
-                f"{self.name} collapsed in epoch {self.epoch}: over {len(r)} training images, R is "
-                f"{float(mean):.3g} with standard deviation {float(std):.3g}"
-            )
-        # clone: tensors born in inference mode cannot take part in training later.
-        self.r_mean, self.r_std = mean.float().clone(), std.float().clone()
-
-    @property
-    def primary_score(self) -> str:
-        """`config.score`: A or R."""
-        return self.config.score
-
-    def scorer(self) -> nn.Module:
-        """A and R of float images: encoder, generator, critic and the calibration of A."""
-        if self.r_mean is None or self.r_std is None:
-            raise RequestError("the detector has no calibration yet: call calibrate(images) first")
-        return _Scorer(self._r(), self.r_mean, self.r_std)
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """G(E(x)): (N, C, H, W) -> (N, C, H, W) in [-1, 1], on the CPU."""
-        self._check_images(images)
-        with torch.inference_mode():
-            parts = [self.decoder(self.encoder(b)).cpu() for b in self._batches(images, 256)]
-        return torch.cat(parts)
-
-    def _r(self) -> "_RScore":
+    def raw_scorer(self) -> nn.Module:
+        """R of float images: encoder, generator and critic."""
         return _RScore(self.encoder, self.decoder, self.critic, self.config.mirrored)
 
-    # --- state ------------------------------------------------------------------------------------
+    def fit(self, raw: Mapping[str, Tensor]) -> None:
+        """Mean and standard deviation of R over normal training images."""
+        r = raw["R"]
+        self.r_mean, self.r_std = r.mean().float(), r.std(correction=0).float()
 
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "decoder": self.decoder, "critic": self.critic}
+    def finish_scorer(self, raw: nn.Module) -> nn.Module:
+        """A and R."""
+        return _Scorer(raw, self.r_mean, self.r_std)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimisers, schedules, running code norm, calibration, epoch and RNG state."""
-        return {
-            "networks": {n: m.state_dict() for n, m in self._networks().items()},
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "autoencoder_optimizer": self.autoencoder_optimizer.state_dict(),
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "code_norm": self.code_norm,
-            "r_mean": self.r_mean,
-            "r_std": self.r_std,
-            "epoch": self.epoch,
-            "generator": self.generator.get_state(),
-        }
+    def rebuild(self, batch: Tensor) -> Tensor:
+        """G(E(x)): (B, C, H, W) -> the same in [-1, 1]."""
+        rebuilt: Tensor = self.decoder(self.encoder(batch))
+        return rebuilt
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`; training continues exactly where it was."""
         self._captured.clear()
-        for name, module in self._networks().items():
-            module.load_state_dict(state["networks"][name])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.autoencoder_optimizer.load_state_dict(state["autoencoder_optimizer"])
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
-        self.code_norm = state["code_norm"].to(self.device).clone()
-        self.r_mean, self.r_std = (
-            None if state[name] is None else state[name].to(self.device)
-            for name in ("r_mean", "r_std")
-        )
-        self.epoch = state["epoch"]
-        self.generator.set_state(state["generator"].cpu())
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """Weights and calibration by flat name, as contiguous CPU tensors."""
-        if self.r_mean is None or self.r_std is None:
-            raise RequestError("the detector has no calibration yet: call calibrate(images) first")
-        return flat_tensors(self._networks(), {"r_mean": self.r_mean, "r_std": self.r_std})
-
-    def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `inference_state`. Raises `ConfigError` when names or shapes do not fit."""
-        load_flat_tensors(state, self._networks(), {"r_mean": (), "r_std": ()})
-        self.r_mean = state["r_mean"].to(self.device)
-        self.r_std = state["r_std"].to(self.device)
+        super().load_state_dict(state)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from amatune.detector import ImageShape
+from amatune.config import ImageShape
 from amatune.nets.sizes import channel_plan, halve, scaled
 
 Family = Literal["residual", "small"]

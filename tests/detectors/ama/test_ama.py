@@ -277,13 +277,13 @@ def test_the_learning_rate_falls_at_its_shares_of_the_epochs():
 
 
 def _optimizers(detector):
-    return detector.critic_optimizer, detector.autoencoder_optimizer
+    return tuple(detector.optimisation.optimizers.values())
 
 
 def test_each_network_has_its_momentum():
     detector = make()
-    assert detector.critic_optimizer.param_groups[0]["betas"] == (0.0, 0.9)
-    decoder, encoder = detector.autoencoder_optimizer.param_groups
+    assert detector.optimisation.optimizers["critic"].param_groups[0]["betas"] == (0.0, 0.9)
+    decoder, encoder = detector.optimisation.optimizers["autoencoder"].param_groups
     assert decoder["betas"] == (0.0, 0.9)
     assert encoder["betas"] == (0.5, 0.9)
     assert encoder["params"] == list(detector.encoder.parameters())

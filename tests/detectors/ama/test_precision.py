@@ -80,8 +80,8 @@ def test_a_step_never_waits_for_the_device(family, changes, monkeypatch):
     detector = make(family, warmup=0.0, **changes)
     batch = pictures(family, 16).float() / 127.5 - 1
     with Watching() as watch:
-        detector._train_step(batch)
-        detector._train_step(batch, pictures(family, 4))
+        detector.train_step(batch)
+        detector.train_step(batch, pictures(family, 4))
     assert not watch.waited
 
 
@@ -96,7 +96,7 @@ def test_bfloat16_stays_near_float32(family):
             assert theirs[name] == pytest.approx(mine[name], rel=0.1, abs=0.05), name
     assert first != second  # it does something
     for detector in (exact, low):
-        for module in detector._networks().values():
+        for module in detector.networks.values():
             assert all(p.dtype == torch.float32 for p in module.parameters())
     similar = torch.corrcoef(torch.stack([exact.scores(images)["R"], low.scores(images)["R"]]))
     assert float(similar[0, 1]) > 0.98
@@ -112,7 +112,7 @@ def test_the_penalty_and_spectral_norm_stay_in_float32(monkeypatch):
         lambda pairs: seen.append(torch.is_autocast_enabled("cpu")) or features(pairs),
     )
     detector.critic.train()
-    detector._train_step(pictures("residual", 16).float() / 127.5 - 1)
+    detector.train_step(pictures("residual", 16).float() / 127.5 - 1)
     # Values in bfloat16, the penalty not: twice, and the step of E and G.
     assert seen == [True, False, True, False, True]
     for name, buffer in detector.critic.named_buffers():
@@ -172,7 +172,7 @@ def test_the_gpu_computes_what_the_cpu_computes(family):
     """One step from the same weights, without what is drawn at random."""
     still = {"k": 1, "negative_share": 0.0, "lambda_gp": 0.0, "critic_steps": 1}
     batch = pictures(family, 16).float() / 127.5 - 1
-    on_cpu = make(family, **still)._train_step(batch)
-    on_gpu = make(family, "cuda", **still)._train_step(batch.cuda())
+    on_cpu = make(family, **still).train_step(batch)
+    on_gpu = make(family, "cuda", **still).train_step(batch.cuda())
     for name, value in on_cpu.items():
         assert float(on_gpu[name]) == pytest.approx(float(value), rel=1e-2, abs=1e-3), name

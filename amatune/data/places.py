@@ -1,0 +1,30 @@
+"""Where the files of data sets and decoded pictures lie."""
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+DATA = "AMATUNE_DATA"  # the environment variable that names the data folder
+CACHE = "AMATUNE_CACHE"  # the one that names the folder of decoded pictures
+
+DataDir = str | os.PathLike[str] | None  # a data folder; None: AMATUNE_DATA, else the user's own
+
+
+def data_folder(data_dir: DataDir = None) -> Path:
+    """The folder of the named sets, as an absolute path; it need not exist.
+
+    For None `AMATUNE_DATA` says where it is, else it is the user's: on Linux `~/.cache/amatune`.
+    """
+    chosen = data_dir or os.environ.get(DATA) or _users_own()
+    return Path(chosen).expanduser().resolve()
+
+
+def cache_folder() -> Path:
+    """The folder of decoded pictures, as an absolute path: `AMATUNE_CACHE`, or the user's."""
+    chosen = os.environ.get(CACHE) or _users_own() / "pictures"
+    return Path(chosen).expanduser().absolute()
+
+
+def _users_own() -> Path:
+    return user_cache_path("amatune", appauthor=False)

@@ -1,0 +1,115 @@
+"""The settings of AMA."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from amatune.config import DetectorConfig, ImageShape
+from amatune.detectors.ama.latent import Direction, Radial, SimplexRule
+from amatune.detectors.ama.losses import PenaltyNorm
+from amatune.nets.sizes import require_min_side
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMAConfig(DetectorConfig):
+    """Settings of AMA; the defaults are the paper's unless a comment says otherwise."""
+
+    # Networks
+    network: Literal["auto", "residual", "small"] = "auto"  # auto: small for grey, else residual
+    width: float = 1.0  # multiplies channel and unit counts; 1 is the published size
+    latent_dim: int | None = None  # d; None: 128 (residual) or 64 (small)
+    spectral_norm: bool | None = None  # of the critic; None: on for residual, off for small
+
+    # Objective, Eq. 1-4
+    mirrored: bool = True  # the critic sees pairs; False is the paper's ablation
+    k: int = 3  # normal codes mixed by an interpolate; 1 switches interpolation off
+    simplex: SimplexRule = "normalised"  # how the k weights are drawn; authors' code: remainder
+    parents_paired: Literal["one", "all"] = "one"  # all: average over the k parents (authors' code)
+    interpolation_gradient: bool = True  # E and G learn from interpolates; authors' code: False
+    lambda_inter: float = 0.5  # weight of the interpolates; 0 switches them off
+    lambda_neg: float = 5.0  # weight of a negative in the mean over the batch
+    lambda_reg: float = 1.0  # weight of the mean code norm
+    lambda_gp: float = 10.0  # weight of the gradient penalty
+    penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
+    penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
+
+    # Atypical selection
+    geometry: Literal["shell", "ray", "cube"] = "ray"  # published figures: ray; main text: shell
+    direction: Direction | None = None  # None: outward (small) or inward (residual), as published
+    delta: float = 0.5  # shell: width in latent units, at most sqrt(d) inward; ray: largest factor
+    radius: Literal["typical", "codes"] = "typical"  # shell around sqrt(d) or the mean code norm
+    radial: Radial = "radius"  # shell: radius uniform, or uniform by volume
+    negative_share: float = 0.1  # of each batch; 0 switches negatives off
+    warmup: float = 0.1  # share of the epochs before negatives start
+
+    # Optimisation
+    critic_steps: int = 5  # per E/G step, on the same batch
+    lr: float = 3e-4  # of Adam, all three networks
+    beta1: float = 0.0  # of Adam, G and D
+    beta1_encoder: float = 0.5  # of Adam, E
+    beta2: float = 0.9  # of Adam, all three
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)  # shares of the epochs where lr drops
+    lr_decay: float = 0.1  # factor at each milestone
+
+    # Execution
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks while training
+    cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
+
+    # Scoring
+    score: Literal["A", "R"] = "A"  # which score ranks the images
+
+    def problems(self) -> list[str]:
+        """All impossible values, one sentence each."""
+        found = super().problems()
+        positive = {"width", "delta", "lr"}
+        at_least_zero = {"lambda_inter", "lambda_neg", "lambda_reg", "lambda_gp"}
+        below_one = {"negative_share", "warmup", "beta1", "beta1_encoder", "beta2"}
+        for name in sorted(positive):
+            if getattr(self, name) <= 0:
+                found.append(f"{name} must be positive, got {getattr(self, name)}")
+        for name in sorted(at_least_zero):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in sorted(below_one):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("k", "critic_steps"):
+            if getattr(self, name) < 1:
+                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.latent_dim is not None and self.latent_dim < 2:
+            found.append(f"latent_dim must be at least 2, got {self.latent_dim}")
+        if self.geometry == "ray" and self.direction == "inward" and self.delta > 1:
+            found.append(
+                f"delta of an inward ray is a share of the code, at most 1, got {self.delta}"
+            )
+        if not 0 < self.lr_decay <= 1:
+            found.append(f"lr_decay must be in (0, 1], got {self.lr_decay}")
+        if any(not 0 < m < 1 for m in self.milestones):
+            found.append(f"milestones are shares of the epochs in (0, 1), got {self.milestones}")
+        return found
+
+    def resolve(self, image_shape: ImageShape) -> Self:
+        """Fill in what the images (C, H, W) decide: network, latent size, norm and direction."""
+        require_min_side(image_shape)
+        network = self.network
+        if network == "auto":
+            network = "small" if image_shape[0] == 1 else "residual"
+        residual = network == "residual"
+        filled: dict[str, Any] = {"network": network}
+        if self.latent_dim is None:
+            filled["latent_dim"] = 128 if residual else 64
+        if self.spectral_norm is None:
+            filled["spectral_norm"] = residual
+        if self.direction is None:
+            filled["direction"] = "inward" if residual else "outward"
+        return self.replace(**filled)
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs without negatives."""
+        return math.ceil(self.warmup * self.epochs)
+
+    def grace_epochs(self) -> int:
+        """The warm-up: until negatives start, geometry, direction, delta and lambda_neg do
+        nothing."""
+        return self.warmup_epochs

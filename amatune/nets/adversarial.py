@@ -1,0 +1,50 @@
+"""What adversarial methods share: seeded dropout, averaged weights, a discriminator's losses."""
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks come from `generator`, on the activations' device; without one, or in
+    eval mode, nothing happens."""
+
+    def __init__(self, share: float, generator: Generator | None) -> None:
+        super().__init__()
+        self.share, self.generator = share, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same; what is kept grows by 1 / (1 - share)."""
+        if not self.training or self.generator is None or self.share == 0:
+            return x
+        draws = torch.rand(x.shape, generator=self.generator, device=x.device)
+        return x * (draws >= self.share).to(x.dtype).div_(1 - self.share)
+
+
+def average_into(average: nn.Module, module: nn.Module, memory: float) -> None:
+    """average <- memory * average + (1 - memory) * module, weights and batch norm's statistics.
+
+    Weights that are normalised in `module` enter as normalised; in `average` they are plain.
+    """
+    with torch.no_grad():
+        for path, own in average.named_modules():
+            source = module.get_submodule(path)
+            tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
+            for name, tensor in tensors:
+                value = getattr(source, name)
+                if tensor.is_floating_point():
+                    tensor.lerp_(value, 1 - memory)
+                else:
+                    tensor.copy_(value)  # batch norm's count of batches
+
+
+def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
+    """Mean binary cross entropy of logits (N,) that all should say `label`, a scalar."""
+    return softplus(-logits if label else logits).mean()
+
+
+def two_sided(real: Tensor, fake: Tensor) -> Tensor:
+    """What a discriminator minimises: logits (N,) of true pairs should say 1, of others 0."""
+    return cross_entropy(real, 1) + cross_entropy(fake, 0)
