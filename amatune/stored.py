@@ -14,7 +14,7 @@ from torch import Tensor
 from amatune import registry
 from amatune.detector import Detector
 from amatune.errors import AmatuneError
-from amatune.runs import write_json
+from amatune.files import write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

@@ -6,76 +6,96 @@ does not depend on when it looks.
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("amatune", "search_spaces", "trainables")
+FOLDERS = ("amatune", "search_spaces", "trainables")
 
-# Part of the project -> the parts it may import. A part is the first name below `amatune`, or one
-# of the two other packages; modules of one part may import each other, detectors excepted.
-BELOW_TUNING = {
-    *("errors", "detector", "core", "backbones", "detectors", "registry"),
-    *("data", "runs", "metrics", "version"),
-}
+# Room of the project -> the rooms it may import. A room is the first name below `amatune`: a folder
+# or a file. Files of one room may import each other, detectors excepted.
+BASE = {"errors", "extras", "version"}  # for all
+TRAINED = {*BASE, "config", "detector", "detectors", "registry", "stored"}
 ARROWS: dict[str, set[str]] = {
-    # amatune/__init__.py: the version, and `load` and `AnomalyDetector` on demand
-    "version": {"export", "estimator"},
+    "package": {"version", "api", "estimator", "export"},  # amatune/__init__.py, on demand
+    "version": set(),
     "errors": set(),
-    "detector": {"errors"},
-    "core": {"errors", "detector"},
-    "backbones": {"errors", "detector", "core"},
-    "detectors": {"errors", "detector", "core", "backbones"},
-    "registry": {"errors", "detector", "core", "backbones", "detectors"},
+    "extras": {"errors"},
+    "wording": set(),
     "metrics": set(),
-    "data": {"errors", "metrics"},
-    "runs": {"errors", "data"},
-    "tuning": BELOW_TUNING,
-    "export": BELOW_TUNING,
-    "estimator": BELOW_TUNING,
-    "report": {"version", "errors", "metrics", "runs", "data", "detector", "registry", "tuning"},
-    "cli": {*BELOW_TUNING, "tuning", "export", "report"},
+    "config": {"errors"},
+    "detector": {"errors", "config"},
+    "nets": {"errors", "config", "detector"},
+    "detectors": {"errors", "config", "detector", "nets"},
+    "registry": {*BASE, "config", "detector", "detectors"},
+    "data": {*BASE, "metrics", "wording"},
+    "files": {"errors"},
+    "stored": {*BASE, "files", "config", "detector", "registry"},
+    "runs": {*BASE, "files", "config", "data", "registry"},
+    "results": {*TRAINED, "files", "wording", "metrics", "data", "runs"},
+    "cluster": {*TRAINED, "files", "metrics", "data", "results"},
+    "trainables": {*TRAINED, "metrics", "cluster", "results"},
     "search_spaces": set(),
-    "trainables": {*BELOW_TUNING, "tuning", "search_spaces"},
+    "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},
+    "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
+    "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
+    "estimator": TRAINED,
+    "testing": {*TRAINED, "export"},
+    "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
+    "cli": {
+        *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),
+        *("tuning", "export", "report", "api"),
+    },
 }
 
-# Packages of others that only some parts may import ...
+# Packages of others that only some rooms may import ...
 RESERVED = {
-    "ray": {"tuning", "trainables"},
-    "optuna": {"tuning", "trainables"},
+    "ray": {"cluster", "tuning", "trainables"},
+    "optuna": {"tuning", "report"},
+    "plotly": {"report"},
+    "jinja2": {"report"},
+    "tensorboard": {"cluster"},
     "onnx": {"export"},
+    "onnxscript": {"export"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "sklearn": {"estimator", "data"},
 }
-# ... and parts that may import only some packages of others.
+# ... and rooms that may import only some packages of others.
 RESTRICTED: dict[str, set[str]] = {
-    "errors": set(),
-    "detector": {"torch"},
+    **{room: set() for room in ("errors", "version", "wording", "config", "search_spaces")},
+    **{room: {"torch", "numpy"} for room in ("detector", "nets", "detectors")},
     "estimator": {"numpy", "torch", "sklearn"},
-    "core": {"torch"},
     "metrics": {"numpy"},
-    "data": {
-        *("numpy", "torch", "torchvision", "PIL", "sklearn", "scipy"),
-        *("platformdirs", "filelock"),
-    },
-    "runs": set(),
-    "search_spaces": set(),
+    "results": {"numpy", "scipy"},
 }
 
 
-def part_of(module: str) -> str:
-    """The part a module of the project belongs to."""
-    package, _, rest = module.partition(".")
-    if package != "amatune":
-        return package
-    return rest.partition(".")[0] or "version"
+def room_of(module: str) -> str:
+    """The room a module of the project belongs to."""
+    return module.partition(".")[2].partition(".")[0] or "package"
 
 
 def module_name(path: Path) -> str:
+    """As which a file is imported: `search_spaces/ama.py` is `amatune.search_spaces.ama`."""
     names = path.relative_to(ROOT).with_suffix("").parts
+    if names[0] != "amatune":
+        names = ("amatune", *names)
     return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of the project."""
+    names = module.split(".")
+    if names[1:2] and names[1] in ("search_spaces", "trainables"):
+        names = names[1:]
+    place = ROOT.joinpath(*names)
+    for path in (place / "__init__.py", place.with_suffix(".py")):
+        if path.exists():
+            return path
+    return None
 
 
 def imported(source: str, path: Path) -> Iterator[tuple[int, str]]:
@@ -87,49 +107,72 @@ def imported(source: str, path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                package = path.relative_to(ROOT).parts[:-1]
+                package = ["amatune", *path.relative_to(ROOT).parts[:-1]]
+                package = package[1:] if package[1] == "amatune" else package
                 base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
             for alias in node.names:
                 # `from amatune import runs` imports a module, `from amatune.runs import RunFolder`
                 # a name: only what lies on disk is a module.
                 full = f"{base}.{alias.name}"
-                file = ROOT.joinpath(*full.split("."))
-                is_module = file.is_dir() or file.with_suffix(".py").exists()
+                is_module = base.partition(".")[0] == "amatune" and file_of(full) is not None
                 yield node.lineno, full if is_module else base
 
 
 def forbidden(source: str, path: Path) -> list[str]:
     """Every import of a source that the design forbids, with file and line."""
     importer = module_name(path)
-    part = part_of(importer)
+    room = room_of(importer)
     where = path.relative_to(ROOT)
-    if part not in ARROWS:
+    if room not in ARROWS:
         return [
-            f"{where}:1: the part {part!r} has no arrows; give it some in {Path(__file__).name}"
+            f"{where}:1: the room {room!r} has no arrows; give it some in {Path(__file__).name}"
         ]
     found = []
     for line, module in imported(source, path):
         top = module.partition(".")[0]
-        if top in PACKAGES:
-            target = part_of(module)
-            wrong = target != part and target not in ARROWS[part]
-            if part == target == "detectors":
-                wrong = module not in (importer, "amatune.detectors")
+        if top == "amatune":
+            target = room_of(module)
+            wrong = target != room and target not in ARROWS[room]
+            if room == target == "detectors":
+                own = importer.split(".")[:3]
+                wrong = module.split(".")[:3] not in (own, ["amatune", "detectors"])
         elif top in sys.stdlib_module_names:
             wrong = False
         else:
-            wrong = part not in RESERVED.get(top, {part}) or top not in RESTRICTED.get(part, {top})
+            wrong = room not in RESERVED.get(top, {room}) or top not in RESTRICTED.get(room, {top})
         if wrong:
             found.append(f"{where}:{line}: {importer} must not import {module}")
     return found
 
 
+def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of files that import each other, directly or on a way round."""
+    reachable = {start: _reachable(start, arrows) for start in arrows}
+    found = {
+        tuple(sorted(other for other in reachable[one] if one in reachable.get(other, ())))
+        for one in arrows
+        if one in reachable[one]
+    }
+    return sorted(map(list, found))
+
+
+def _reachable(start: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in arrows.get(waiting.pop(), ()):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen
+
+
 def sources() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
 def test_every_module_is_read() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in sources()} == set(PACKAGES)
+    assert {path.relative_to(ROOT).parts[0] for path in sources()} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -138,33 +181,57 @@ def test_arrows(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_files_import_each_other() -> None:
+    arrows = {
+        module_name(path): {
+            module
+            for _, module in imported(path.read_text(encoding="utf-8"), path)
+            if module.startswith("amatune.") and module != module_name(path)
+        }
+        for path in sources()
+        if module_name(path) != "amatune"  # it imports what is asked of it, when it is
+    }
+    assert circles(arrows) == []
+
+
+def test_a_circle_is_found() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(arrows) == [["b", "c"]]
+
+
+def test_no_file_is_longer_than_500_lines() -> None:
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text("utf-8").splitlines()) for p in sources()}
+    assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
+
+
 @pytest.mark.parametrize(
     ("file", "line", "module"),
     [
         ("amatune/errors.py", "import amatune.runs", "amatune.runs"),
-        ("amatune/nets/losses.py", "from amatune import registry", "amatune.registry"),
-        ("amatune/nets/losses.py", "from .. import registry", "amatune.registry"),
-        ("amatune/nets/losses.py", "import numpy", "numpy"),
+        ("amatune/nets/sizes.py", "from amatune import registry", "amatune.registry"),
+        ("amatune/nets/sizes.py", "from .. import registry", "amatune.registry"),
+        ("amatune/nets/sizes.py", "import scipy", "scipy"),
         ("amatune/detectors/new.py", "from amatune.detectors import ama", "amatune.detectors.ama"),
-        ("amatune/detectors/new.py", "from .ama import AMA", "amatune.detectors.ama"),
+        ("amatune/detectors/new.py", "from .ama.latent import x", "amatune.detectors.ama.latent"),
         ("amatune/detectors/new.py", "def f():\n    import optuna", "optuna"),
-        ("amatune/registry.py", "import amatune.trainables.ama", "trainables.ama"),
-        ("amatune/tuning/search.py", "import amatune.search_spaces", "search_spaces"),
+        ("amatune/registry.py", "import amatune.trainables.ama", "amatune.trainables.ama"),
         ("amatune/tuning/search.py", "from amatune.export import load", "amatune.export"),
         ("amatune/tuning/search.py", "from rich.live import Live", "rich.live"),
         ("amatune/export/folder.py", "import ray.tune", "ray.tune"),
-        ("amatune/export/folder.py", "from amatune.tuning import job", "amatune.cluster.job"),
+        ("amatune/export/folder.py", "from amatune.cluster import job", "amatune.cluster.job"),
+        ("amatune/cluster/job.py", "from amatune.tuning import request", "amatune.tuning.request"),
+        ("amatune/results/scores.py", "from amatune.tuning import study", "amatune.tuning.study"),
         ("amatune/estimator.py", "import optuna", "optuna"),
         ("amatune/estimator.py", "from amatune.export import load", "amatune.export"),
-        ("amatune/cli.py", "import optuna", "optuna"),
-        ("amatune/report.py", "import optuna", "optuna"),
-        ("amatune/report.py", "from amatune.export import load", "amatune.export"),
-        ("amatune/tuning/figures.py", "import amatune.report", "amatune.report"),
+        ("amatune/cli/app.py", "import optuna", "optuna"),
+        ("amatune/report/page.py", "from amatune.export import load", "amatune.export"),
+        ("amatune/tuning/study.py", "import amatune.report", "amatune.report"),
         ("amatune/metrics.py", "from scipy import stats", "scipy"),
-        ("amatune/data/protocol.py", "import amatune.runs", "amatune.runs"),
+        ("amatune/data/problem.py", "import amatune.runs", "amatune.runs"),
         ("search_spaces/ama.py", "import amatune", "amatune"),
         ("search_spaces/ama.py", "import optuna", "optuna"),
         ("trainables/ama.py", "from amatune.cli import main", "amatune.cli"),
+        ("trainables/ama.py", "from ..cli import main", "amatune.cli"),
     ],
 )
 def test_a_forbidden_arrow_is_reported(file: str, line: str, module: str) -> None:
@@ -174,6 +241,6 @@ def test_a_forbidden_arrow_is_reported(file: str, line: str, module: str) -> Non
     assert found == [f"{file}:{number}: {importer} must not import {module}"]
 
 
-def test_a_part_without_arrows_is_reported() -> None:
+def test_a_room_without_arrows_is_reported() -> None:
     (found,) = forbidden("", ROOT / "amatune/novelty.py")
     assert "novelty" in found

@@ -24,7 +24,7 @@ norm in eval mode.
 `stacked` says how D_xx gets its pairs. The published way, one image above the other, keeps the two
 apart until the linear layer, which adds up what it makes of each: D_xx can tell images from
 reconstructions, but not whether the two halves agree, and E and G learn to make likely images
-rather than the same. Side by side as channels, the first convolution compares them pixel by pixel.
+rather than the same. Side by side as channels, the first convolution compares pixel by pixel.
 
 Where this differs from the authors' public code, and why:
 
@@ -35,13 +35,12 @@ Where this differs from the authors' public code, and why:
   averaged like the weights; spectrally normalised weights are averaged as normalised.
 - Batch norm's running statistics reach back some 10 steps (the code: 100), for the same reason.
 - E's and G's loss has no term for D_xx(x, x) and D_zz(z, z): these do not depend on E and G.
-
-Scores are higher for more anomalous images.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
@@ -104,9 +103,6 @@ class ALADConfig(DetectorConfig):
         """The configuration itself. Raises `ConfigError` for too small images."""
         require_min_side(image_shape)
         return self
-
-
-# --- networks -------------------------------------------------------------------------------------
 
 
 class Encoder(nn.Sequential):
@@ -287,16 +283,14 @@ def build_game(
     def plain(module: nn.Module) -> nn.Module:
         return module
 
-    def dropout() -> Dropout:
-        return Dropout(config.dropout, generator)
-
+    dropout = partial(Dropout, config.dropout, generator)
     wrap: Wrap = spectral_norm if config.spectral_norm else plain
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         online = networks(wrap, dropout)
         d_xz = JointDiscriminator(channels, sizes, plan, latent_dim, width, wrap, dropout)
         d_zz = CodePairDiscriminator(latent_dim, width, wrap, dropout) if config.d_zz else None
-        averaged = networks(plain, lambda: Dropout(config.dropout, None))
+        averaged = networks(plain, partial(Dropout, config.dropout, None))
     for average, module in zip(averaged, online, strict=True):
         average_into(average, module.eval(), memory=0.0)
     return Game(online, d_xz, d_zz, averaged)
@@ -356,8 +350,7 @@ class _Scorer(nn.Module):
         rebuilt = self.decoder(self.encoder(images))
         pairs = [stack_pair(images, other, self.stacked) for other in (images, rebuilt)]
         features = self.d_xx.features(torch.cat(pairs))
-        # Not `chunk`, which exports to other formats cannot follow for a batch of any size.
-        count = images.shape[0]
+        count = images.shape[0]  # not `chunk`: ONNX could not follow for a batch of any size
         same, other = features[:count], features[count:]
         logits = softplus(-self.d_xx.head(other).squeeze(1))
         return r_score(same, other), logits, (images - rebuilt).abs().flatten(1).sum(dim=1)

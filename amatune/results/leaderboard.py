@@ -19,10 +19,11 @@ from typing import Any
 
 from amatune import metrics
 from amatune.errors import RequestError
+from amatune.files import write_json
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
-from amatune.runs import RunFolder, write_json
+from amatune.runs import RunFolder
 
 SCHEMA = 1  # of leaderboard.json
 

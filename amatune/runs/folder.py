@@ -14,13 +14,13 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from amatune.errors import RequestError, did_you_mean
+from amatune.files import write_json
 
 if TYPE_CHECKING:
     from amatune.runs.record import RunRecord
@@ -150,23 +150,6 @@ def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
     """The runs in a folder, oldest first (by when they were started)."""
     found = [RunFolder(path.parent) for path in Path(runs_dir).glob("*/run.json")]
     return sorted(found, key=lambda run: (_started(run), run.name))
-
-
-def write_json(path: Path, contents: Any) -> None:
-    """Write JSON atomically: into a neighbouring temporary file, flushed, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _started(run: RunFolder) -> str:

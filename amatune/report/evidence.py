@@ -1,0 +1,344 @@
+"""What a run has to show: its record and study, what its detectors said, and the images themselves.
+
+All reading of a report happens here. Test images are opened only when the run has a leaderboard,
+that is, once `amatune best` has opened them. Nothing of a run is executed, and nothing downloaded.
+"""
+
+import dataclasses
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+
+from amatune import metrics
+from amatune.data.pictures import Pixels
+from amatune.data.places import DataDir
+from amatune.data.protocol import Problem, Selection
+from amatune.data.sources import Id, find_dataset
+from amatune.detector import Detector
+from amatune.errors import AmatuneError, DataError
+from amatune.report.figures import SearchFigure, search_figures
+from amatune.results.effort import Effort
+from amatune.results.leaderboard import (
+    Leaderboard,
+    LeaderboardRow,
+    model_folder,
+    read_leaderboard,
+)
+from amatune.results.scores import TEST, VALIDATION, load_scores
+from amatune.runs import RunFolder
+from amatune.stored import load_model
+from amatune.tuning import study as studies
+from amatune.tuning.events import TrialUpdate
+from amatune.tuning.session import validation_file
+
+FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
+TRAINING_IMAGES = 1000  # at most, decoded and scored for the density
+PICTURES = 8  # in each of the four groups
+
+Sides = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Images that a detector has scored, and the detectors' scores of them."""
+
+    which: str  # "test" or "validation"
+    name: str  # of the configuration
+    seed: int | None  # of the one detector that is looked at image by image; None: of the search
+    primary: str
+    scores: Mapping[str, Sides]  # by score name, of that detector
+    threshold: float  # of the primary score
+    false_alarms: float  # the share of normal images that should lie above it, at most
+    by_seed: tuple[Sides, ...]  # primary scores with each seed
+    default_by_seed: tuple[Sides, ...]  # likewise of the default configuration; may be empty
+    model: Path | None  # folder of that detector; None: it was not kept
+
+    @property
+    def title(self) -> str:
+        """The detector in words."""
+        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
+
+    def is_wrong(self, side: str, score: float) -> bool:
+        """Whether an image of that side lies on the wrong side of the threshold."""
+        return (score > self.threshold) == (side == "normal")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """An image, its score, and what the detector made of it."""
+
+    image: Pixels  # (C, H, W)
+    rebuilt: Pixels | None  # likewise; None when the method makes none, or it was not kept
+    score: float
+    wrong: bool  # on the wrong side of the threshold
+    source: str  # the image's data set
+    id: Id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extremes:
+    """The images that were told apart worst and best, each group beginning with the clearest."""
+
+    false_alarms: tuple[Shown, ...]  # normal, highest scores
+    misses: tuple[Shown, ...]  # anomalous, lowest scores
+    clear_normals: tuple[Shown, ...]
+    clear_anomalies: tuple[Shown, ...]
+
+    @property
+    def are_rebuilt(self) -> bool:
+        """Whether there are reconstructions."""
+        return any(one.rebuilt is not None for one in self.false_alarms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """What could be had of the run's images."""
+
+    training: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    extremes: Extremes | None = None
+    why_none: str = ""  # there are no `extremes`
+    notes: tuple[str, ...] = ()  # about all that is missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A run, which may be going on, as far as it can be read."""
+
+    run: RunFolder
+    contents: Mapping[str, Any]  # of run.json
+    trials: tuple[TrialUpdate, ...]  # by number
+    effort: Effort
+    begun: int  # trials that have started
+    took: timedelta | None  # from the first trial's start to the last end, pauses included
+    search: tuple[SearchFigure, ...]
+    board: Leaderboard | None  # None before `amatune best`
+    judged: Judged | None
+    why_not_judged: str
+    images: Images
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be read, and why."""
+        return (self.why_not_judged,) if self.why_not_judged else self.images.notes
+
+
+def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
+    """All that a report of the run shows.
+
+    Images come from the run's data sets: from `data_dir`, or the folder that the search used. What
+    is missing is left out. Raises `RequestError` for a run that cannot be read.
+    """
+    contents = run.read()
+    study = studies.open_study(run)
+    board = read_leaderboard(run) if (run.best / "leaderboard.json").exists() else None
+    judged, why_not = None, ""
+    try:
+        judged = _by_best(run, board) if board else _by_search(run, study)
+    except AmatuneError as error:
+        why_not = str(error)
+    trials = study.get_trials(deepcopy=False)
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start]
+    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    return Evidence(
+        run=run,
+        contents=contents,
+        trials=tuple(studies.read_trials(run)),
+        effort=studies.effort(study),
+        begun=len(starts),
+        took=max(ends) - min(starts) if ends and max(ends) > min(starts) else None,
+        search=tuple(search_figures(run)),
+        board=board,
+        judged=judged,
+        why_not_judged=why_not,
+        images=_look(contents, judged, data_dir) if judged else Images(),
+    )
+
+
+# --- what the detectors said ----------------------------------------------------------------------
+
+
+def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
+    """The test images, scored by the configuration chosen on validation images."""
+    chosen, model = board.chosen, board.chosen_model
+    scores = _read_scores(model / TEST)
+    threshold, rate = threshold_of(_read_scores(model / VALIDATION)[board.primary_score])
+    return Judged(
+        which="test",
+        name=chosen.configuration,
+        seed=int(model.name.removeprefix("seed")),
+        primary=board.primary_score,
+        scores=scores,
+        threshold=threshold,
+        false_alarms=rate,
+        by_seed=_test_scores(run, chosen, board.primary_score),
+        default_by_seed=tuple(
+            sides
+            for row in board.rows
+            if row.default and not row.chosen
+            for sides in _test_scores(run, row, board.primary_score)
+        ),
+        model=model,
+    )
+
+
+def _test_scores(run: RunFolder, row: LeaderboardRow, score: str) -> tuple[Sides, ...]:
+    return tuple(
+        _read_scores(model_folder(run, row.configuration, seed) / TEST)[score] for seed in row.seeds
+    )
+
+
+def _by_search(run: RunFolder, study: optuna.Study) -> Judged:
+    """The validation images, scored by the best trial of the search."""
+    for trial in studies.full_trials(study):
+        file, primary = validation_file(run, trial.number), trial.user_attrs.get(studies.PRIMARY)
+        if primary is not None and file.exists():
+            scores = _read_scores(file)
+            threshold, rate = threshold_of(scores[primary])
+            return Judged(
+                which="validation",
+                name=f"trial {trial.number}",
+                seed=None,
+                primary=primary,
+                scores=scores,
+                threshold=threshold,
+                false_alarms=rate,
+                by_seed=(scores[primary],),
+                default_by_seed=(),
+                model=None,
+            )
+    raise DataError("There are no scores yet: no trial has reached the full budget.")
+
+
+def _read_scores(file: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Kept scores. Raises `DataError` when they are not there, or not what was kept."""
+    try:
+        return load_scores(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"The scores in {file} cannot be read: {error}") from error
+
+
+def threshold_of(validation: Sides) -> tuple[float, float]:
+    """The threshold that an export states, and the false positive rate that it stands for."""
+    normal = validation["normal"]
+    least = math.ceil(10_000 / (len(normal) + 1)) / 10_000  # 1 / (n + 1), rounded up
+    rate = max(FALSE_ALARMS, least)
+    return metrics.conformal_threshold(normal, rate), rate
+
+
+# --- the images -----------------------------------------------------------------------------------
+
+
+def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Images:
+    """Training images scored, and the images that were told apart worst and best."""
+    try:
+        problem = _open_problem(contents, data_dir)
+    except AmatuneError as error:
+        return Images(
+            why_none=str(error), notes=(f"no pictures, and no scores of training images: {error}",)
+        )
+    detector, notes = None, []
+    if judged.model is not None:
+        try:
+            detector = load_model(judged.model)
+        except (AmatuneError, OSError) as error:
+            notes.append(f"no reconstructions, and no scores of training images: {error}")
+    training: Mapping[str, NDArray[np.float32]] = {}
+    if detector is not None:
+        try:
+            images = torch.from_numpy(problem.train_images())
+        except AmatuneError as error:
+            notes.append(f"no scores of training images: {error}")
+        else:
+            training = {name: own.numpy() for name, own in detector.scores(images).items()}
+    extremes, why_none = None, ""
+    try:
+        extremes = _extremes(problem, judged, detector)
+    except AmatuneError as error:
+        why_none = str(error)
+        notes.append(f"no pictures: {error}")
+    return Images(training=training, extremes=extremes, why_none=why_none, notes=tuple(notes))
+
+
+def _open_problem(contents: Mapping[str, Any], data_dir: DataDir) -> Problem:
+    """The images, of the training part a sample. Raises `DataError` when they are not there."""
+    folder = data_dir or contents["request"].get("data_dir")
+    saved = contents["problem"]
+    for name in saved["sources"]:
+        found = find_dataset(name, folder)
+        if found.state in ("missing", "incomplete"):
+            raise DataError(
+                f"{name} is {found.state} in {found.place}; --data-dir says where else it is"
+            )
+    problem = Problem.from_dict(saved, folder)
+    (whole,) = problem.splits.train_normals
+    places = np.unique(np.linspace(0, len(whole.ids) - 1, TRAINING_IMAGES).round().astype(int))
+    sample = dataclasses.replace(whole, ids=tuple(whole.ids[place] for place in places))
+    problem.splits = dataclasses.replace(
+        problem.splits, train_normals=(sample,), hidden_anomalies=()
+    )
+    return problem
+
+
+def _extremes(problem: Problem, judged: Judged, detector: Detector | None) -> Extremes:
+    """Raises `AmatuneError` when the images that were scored cannot be had."""
+    test = judged.which == "test"
+    normal, anomaly = problem.test_images() if test else problem.validation_images()
+    images = {"normal": normal, "anomaly": anomaly}
+    scores = judged.scores[judged.primary]
+    if any(len(images[side]) != len(scores[side]) for side in images):
+        raise DataError(
+            f"{len(normal)} normal and {len(anomaly)} anomalous {judged.which} images can be "
+            f"read, {len(scores['normal'])} and {len(scores['anomaly'])} were scored"
+        )
+    splits = problem.splits.by_name()  # only now: damaged pictures leave them when they are read
+    names = {
+        "normal": _names(splits[f"{judged.which}_normals"]),
+        "anomaly": _names(splits[f"{judged.which}_anomalies"]),
+    }
+
+    def shown(side: str, direction: int) -> tuple[Shown, ...]:
+        order = np.argsort(direction * scores[side], kind="stable")[:PICTURES]
+        chosen = images[side][order]
+        rebuilt = _reconstructions(detector, chosen)
+        return tuple(
+            Shown(
+                image=chosen[index],
+                rebuilt=None if rebuilt is None else rebuilt[index],
+                score=float(scores[side][place]),
+                wrong=judged.is_wrong(side, float(scores[side][place])),
+                source=names[side][place][0],
+                id=names[side][place][1],
+            )
+            for index, place in enumerate(order)
+        )
+
+    return Extremes(
+        false_alarms=shown("normal", -1),
+        misses=shown("anomaly", 1),
+        clear_normals=shown("normal", 1),
+        clear_anomalies=shown("anomaly", -1),
+    )
+
+
+def _names(split: Sequence[Selection]) -> list[tuple[str, Id]]:
+    return [(selection.source, one) for selection in split for one in selection.ids]
+
+
+def _reconstructions(detector: Detector | None, images: Pixels) -> Pixels | None:
+    """Like `images`, (N, C, H, W); None without a detector, or when it makes none."""
+    if detector is None:
+        return None
+    with torch.no_grad():
+        rebuilt = detector.reconstruct(torch.from_numpy(images).to(detector.device))
+    if rebuilt is None:
+        return None
+    return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()

@@ -1,0 +1,478 @@
+"""The sections of a report, made of the evidence: texts, tables and figures as plain data.
+
+Two kinds of figures, never to be confused. Validation figures have selected something and carry a
+badge that says so. Test figures come from images that nothing was selected on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from amatune import metrics
+from amatune.data.protocol import ProblemRequest, describe
+from amatune.report.blocks import (
+    Beside,
+    Block,
+    Column,
+    Details,
+    Drawing,
+    Facts,
+    Gallery,
+    Group,
+    Heading,
+    Picture,
+    Row,
+    Section,
+    Table,
+    Text,
+)
+from amatune.report.curves import BOOTSTRAP, density_figure, forest, roc_figure
+from amatune.report.evidence import Evidence, Images, Judged, Shown
+from amatune.report.figures import SearchFigure
+from amatune.report.paths import shortened
+from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
+from amatune.tuning.events import State, TrialUpdate
+from amatune.wording import clock, counted, figure, interval, sentence, settings_text, value_text
+
+MOST_TRIALS = 100  # rows in a table of trials
+NAME = 32  # characters below a picture
+
+
+def make_sections(evidence: Evidence) -> list[Section]:
+    """The sections, in the order in which they are best read."""
+    judged = evidence.judged
+    sections = [
+        Section("asked", "What was asked", tuple(_asked(evidence.contents))),
+        Section("result", "Result", tuple(_result(evidence))),
+    ]
+    if judged is None:
+        why = Text(text=evidence.why_not_judged, style="remark")
+        sections.append(Section("scores", "Scores", (why,)))
+    else:
+        sections += [
+            Section("roc", "ROC", tuple(_roc(judged))),
+            Section("scores", "Scores", tuple(_scores(judged, evidence.images))),
+            Section("pictures", "Pictures", tuple(_pictures(judged, evidence.images))),
+        ]
+    return [
+        *sections,
+        Section("search", "The search", tuple(_search(evidence.search))),
+        Section("trials", "Trials", tuple(_trials(evidence))),
+        Section("cost", "Cost", tuple(_cost(evidence))),
+    ]
+
+
+def headline(evidence: Evidence) -> list[Text]:
+    """What stands below the title."""
+    board, lines = evidence.board, []
+    if board is not None:
+        lines.append(
+            Text(
+                text=f"{board.method}, {board.chosen.configuration}, score {board.primary_score}, "
+                f"over {_seeds(board)}."
+            )
+        )
+    ended = sum(trial.state in ("done", "pruned", "failed") for trial in evidence.trials)
+    wanted = evidence.contents["request"]["trials"]
+    if ended < wanted:
+        have = "has" if wanted == 1 else "have"
+        lines.append(
+            Text(
+                text=f"The search is not over: {ended} of {counted(wanted, 'trial')} {have} ended.",
+                style="remark",
+            )
+        )
+    return lines
+
+
+# --- what was asked -------------------------------------------------------------------------------
+
+_OBJECTIVES = {
+    "pooled": "",
+    "mean": ", the mean over the anomaly sets",
+    "worst": ", that of the worst anomaly set",
+}
+
+
+def _asked(contents: Mapping[str, Any]) -> list[Block]:
+    request, problem = contents["request"], contents["problem"]
+    counts = problem["counts"]
+    protocol = (
+        f"Trained on {counts['train_normals']:,} normal images; settings chosen by AUROC on "
+        f"{counts['validation_normals']:,} normal and {counts['validation_anomalies']:,} anomalous "
+        f"validation images{_OBJECTIVES[request['objective']]}; the {counts['test_normals']:,} "
+        f"normal and {counts['test_anomalies']:,} anomalous test images are opened once, after the "
+        "choice."
+    )
+    for name, words in (
+        ("train_anomalies", "labelled anomalies are learned from"),
+        ("hidden_anomalies", "anomalies hide among the training images"),
+    ):
+        if counts.get(name):
+            protocol += f" {counts[name]:,} {words}."
+    continued = len(contents.get("continued", ()))
+    facts = {
+        "problem": describe(ProblemRequest.from_dict(problem["request"]), counts),
+        "method": request["method"],
+        "trials": f"{request['trials']:,} of up to {counted(request['epochs'], 'epoch')}",
+        "sampler, scheduler": f"{request['sampler']}, {request['scheduler']}",
+        "held fixed": settings_text(request["fixed"]) or "nothing",
+        "own search space": "yes" if request.get("space") else "no",
+        "seed": str(request["seed"]),
+        "started": contents["started"][:19].replace("T", " ") + " UTC",
+        "continued": "once" if continued == 1 else counted(continued, "time") if continued else "",
+        "versions": ", ".join(f"{name} {own}" for name, own in contents["versions"].items()),
+        "command": contents["command"],
+    }
+    warnings = [Text(text=f"Warning: {w}", style="remark") for w in problem["warnings"]]
+    return [Text(text=protocol), *warnings, Facts(facts)]
+
+
+# --- the result -----------------------------------------------------------------------------------
+
+# The leaderboard's columns, and the facts below it.
+_Cell = Callable[[LeaderboardRow], str]
+
+
+def _test_columns(board: Leaderboard) -> list[tuple[str, _Cell]]:
+    columns: list[tuple[str, _Cell]] = []
+    for score in board.rows[0].test:
+        columns.append((f"AUROC of {score}", _of_score(score, lambda t: _over_seeds(t, "auroc"))))
+        columns.append(("95% interval", _of_score(score, _interval)))
+    primary = board.primary_score
+    columns.append((f"AUPR of {primary}", _of_score(primary, lambda t: _over_seeds(t, "aupr"))))
+    columns.append(
+        (f"FPR at 95% TPR of {primary}", _of_score(primary, lambda t: _over_seeds(t, "fpr95")))
+    )
+    return columns
+
+
+def _of_score(score: str, text: Callable[[TestFigures], str]) -> _Cell:
+    return lambda row: text(row.test[score])
+
+
+def _over_seeds(test: TestFigures, name: str) -> str:
+    return figure(getattr(test, name), getattr(test, f"{name}_spread"))
+
+
+def _interval(test: TestFigures) -> str:
+    return interval(test.auroc_low, test.auroc_high)
+
+
+_SELECTION_COLUMNS: list[tuple[str, _Cell]] = [
+    ("AUROC, retrained", lambda row: figure(row.validation_auroc, row.validation_spread)),
+    ("AUROC, search", lambda row: figure(row.search_auroc)),
+]
+
+_BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
+    ("against the default", lambda board: board.comparison.verdict if board.comparison else ""),
+    ("why this one", lambda board: board.choice),
+    (
+        "the search's best validation AUROC, optimistic",
+        lambda board: str(board.selection) if board.selection else "",
+    ),
+    ("retrained", lambda b: f"{_seeds(b)} of {counted(b.epochs, 'epoch')} each"),
+    ("test images", lambda b: f"{b.test_normals:,} normal, {b.test_anomalies:,} anomalous"),
+    ("failed", lambda b: "; ".join([f for r in b.rows for f in r.failures] + list(b.dropped))),
+    ("warnings", lambda board: "; ".join(board.warnings)),
+]
+
+
+def _seeds(board: Leaderboard) -> str:
+    return counted(len(board.seeds), "seed")
+
+
+def _result(evidence: Evidence) -> list[Block]:
+    board = evidence.board
+    if board is None:
+        return [
+            Text(
+                text="No test figures yet: everything below is about validation images, by which "
+                "settings are chosen. No test image was opened for this report. To retrain the "
+                "best settings and make results:",
+                command=f"amatune best {evidence.run.name}",
+                style="remark",
+            )
+        ]
+    blocks: list[Block] = [
+        Text(
+            text=f"Test figures: the mean over {_seeds(board)} ± their standard deviation; "
+            "intervals are DeLong's, for the choice of test images."
+        ),
+        _leaderboard(board),
+        Drawing(
+            figure=forest(board),
+            label="Test AUROC of every configuration",
+            height=150 + 44 * len(board.rows),
+        ),
+        Facts({name: fact(board) for name, fact in _BOARD_FACTS}),
+    ]
+    if board.chosen.test_by_set:
+        blocks.append(Heading(f"Test AUROC of {board.primary_score}, by anomaly set"))
+        sets = {
+            name: f"{_over_seeds(own, 'auroc')}, 95% interval {_interval(own)}"
+            for name, own in board.chosen.test_by_set.items()
+        }
+        blocks.append(Facts(sets))
+    return [*blocks, _chosen_settings(board)]
+
+
+def _leaderboard(board: Leaderboard) -> Table:
+    test = _test_columns(board)
+    return Table(
+        columns=(
+            Column(title=""),
+            *(Column(title=title) for title, _ in test),
+            *(Column(title=title, style="muted") for title, _ in _SELECTION_COLUMNS),
+        ),
+        groups=(
+            Group(title="", columns=1),
+            Group(title="test images", columns=len(test)),
+            Group(title="validation images", columns=len(_SELECTION_COLUMNS), selects=True),
+        ),
+        rows=tuple(
+            Row(
+                cells=(
+                    f"{row.configuration}{' (chosen)' if row.chosen else ''}",
+                    *(cell(row) for _, cell in [*test, *_SELECTION_COLUMNS]),
+                ),
+                stands_out=row.chosen,
+            )
+            for row in board.rows
+        ),
+        numbers=True,
+    )
+
+
+def _chosen_settings(board: Leaderboard) -> Details:
+    """The chosen settings beside the default ones."""
+    chosen = board.chosen.settings
+    default = next((row.settings for row in board.rows if row.default), {})
+    rows = []
+    for name in dict.fromkeys([*chosen, *default]):
+        ours, theirs = (value_text(s[name]) if name in s else "-" for s in (chosen, default))
+        rows.append(Row(cells=(name, ours, theirs), stands_out=ours != theirs))
+    columns = (Column(title="setting"), Column(title="chosen"), Column(title="default"))
+    return Details(
+        f"Settings of {board.chosen.configuration}, beside the default's",
+        (Table(columns=columns, rows=tuple(rows)),),
+    )
+
+
+# --- the images -----------------------------------------------------------------------------------
+
+
+def _caption(text: str, judged: Judged) -> Text:
+    return Text(text=text, style="caption", selects=judged.which == "validation")
+
+
+def _roc(judged: Judged) -> list[Block]:
+    told = [
+        f"{name} {figure(float(np.mean([metrics.auroc(**scores) for scores in by_seed])))}"
+        for name, by_seed in ((judged.name, judged.by_seed), ("default", judged.default_by_seed))
+        if by_seed
+    ]
+    seeds = len(judged.by_seed)
+    text = (
+        f"{sentence(judged.which)} images, score {judged.primary}, AUROC: {', '.join(told)}. "
+        f"Band: pointwise 95%, from {BOOTSTRAP} bootstrap draws of the images."
+    )
+    if seeds > 1:
+        text += f" Thin lines: each of {seeds} seeds."
+    return [
+        _caption(text, judged),
+        Drawing(figure=roc_figure(judged), label="ROC curves", height=420),
+    ]
+
+
+def _scores(judged: Judged, images: Images) -> list[Block]:
+    """The density of each score over training, normal and anomalous images (the paper's Fig. 4)."""
+    drawn = []
+    for name in [judged.primary, *(name for name in judged.scores if name != judged.primary)]:
+        sets = {
+            f"{judged.which}, normal": judged.scores[name]["normal"],
+            f"{judged.which}, anomalous": judged.scores[name]["anomaly"],
+        }
+        if name in images.training:
+            sets = {"training": images.training[name], **sets}
+        threshold = judged.threshold if name == judged.primary else None
+        drawn.append(
+            Drawing(
+                figure=density_figure(sets, name, threshold),
+                label=f"Densities of the score {name}",
+            )
+        )
+    own = judged.scores[judged.primary]
+    alarms, found = (float((own[side] > judged.threshold).mean()) for side in ("normal", "anomaly"))
+    text = (
+        f"Scores of {judged.title}; higher is more anomalous. The threshold {judged.threshold:.4g} "
+        f"on {judged.primary} comes from the validation normals, for a false positive rate of "
+        f"{judged.false_alarms:.1%}; of the {judged.which} images it flags {alarms:.1%} of the "
+        f"normal and {found:.1%} of the anomalous ones."
+    )
+    if images.training:
+        sampled = len(images.training[judged.primary])
+        text += f" Training: {counted(sampled, 'image')}."
+    elif judged.model is None:
+        text += " Without training images: a search keeps no detectors."
+    else:
+        text += " Without training images: they or the detector could not be read."
+    return [_caption(text, judged), Beside(tuple((one,) for one in drawn), "pair")]
+
+
+def _pictures(judged: Judged, images: Images) -> list[Block]:
+    """The images that were told apart worst and best."""
+    extremes = images.extremes
+    if extremes is None:
+        return [Text(text=f"There are no pictures: {images.why_none}", style="remark")]
+    below = "below each its reconstruction; " if extremes.are_rebuilt else ""
+    text = (
+        f"{sentence(judged.which)} images by their score {judged.primary} of {judged.title}; "
+        f"{below}red: on the wrong side of the threshold."
+    )
+    blocks: list[Block] = [_caption(text, judged)]
+    for title, group in (
+        ("Normal, highest scores: false alarms", extremes.false_alarms),
+        ("Anomalous, lowest scores: misses", extremes.misses),
+        ("Normal, lowest scores: clearly normal", extremes.clear_normals),
+        ("Anomalous, highest scores: clearly anomalous", extremes.clear_anomalies),
+    ):
+        blocks += [Heading(title), Gallery(tuple(map(_picture, group)))]
+    return blocks
+
+
+def _picture(shown: Shown) -> Picture:
+    full = f"{shown.source} {shown.id}"
+    # A file is known by its name, an image of an array by its place there.
+    name = shown.id.rpartition("/")[2] if isinstance(shown.id, str) else full
+    return Picture(
+        image=shown.image,
+        rebuilt=shown.rebuilt,
+        score=f"{shown.score:.4g}",
+        name=shortened(name, NAME),
+        full_name=full,
+        stands_out=shown.wrong,
+    )
+
+
+# --- the search -----------------------------------------------------------------------------------
+
+
+def _search(figures: Sequence[SearchFigure]) -> list[Block]:
+    blocks: list[Block] = [
+        Text(text="All of these are validation AUROCs, by which settings are chosen.", selects=True)
+    ]
+    slices: list[tuple[Block, ...]] = []
+    for one in figures:
+        if one.kind == "timeline":
+            continue
+        told = [Text(text=one.note, style="caption")] if one.note else []
+        if one.figure is None:
+            blocks += [Heading(one.title), *told]
+        elif one.kind == "slice":
+            label = f"Validation AUROC by {one.title}"
+            drawn = Drawing(figure=one.figure, label=label, height=260)
+            slices.append((Heading(one.title, 4), *told, drawn))
+        else:
+            drawn = Drawing(figure=one.figure, label=one.title, height=400, wide=one.wide)
+            blocks += [Heading(one.title), *told, drawn]
+    if slices:
+        text = "Trials with the full budget; later ones are more orange."
+        blocks += [
+            Heading("Each setting"),
+            Text(text=text, style="caption"),
+            Beside(tuple(slices), "slices"),
+        ]
+    return blocks
+
+
+_ORDER: list[State] = ["done", "running", "pruned", "failed", "waiting"]
+
+
+def _trials(evidence: Evidence) -> list[Block]:
+    fixed = evidence.contents["request"]["fixed"]
+    ranked = sorted(
+        evidence.trials, key=lambda t: (_ORDER.index(t.state), -(t.auroc or 0.0), t.number)
+    )
+    failed = [trial for trial in ranked if trial.state == "failed"]
+    blocks: list[Block] = []
+    if failed:
+        blocks.append(Heading(f"{len(failed)} failed"))
+        blocks.append(
+            Table(
+                columns=(
+                    Column(title="trial"),
+                    Column(title="epoch"),
+                    Column(title="reason", style="settings"),
+                    Column(title="settings", style="settings"),
+                ),
+                rows=tuple(
+                    Row(cells=(str(t.number), str(t.epoch), t.reason, _searched(t, fixed)))
+                    for t in failed[:MOST_TRIALS]
+                ),
+            )
+        )
+    every = Table(
+        columns=(
+            Column(title="trial"),
+            Column(title="state"),
+            Column(title="epochs"),
+            Column(title="validation AUROC", style="muted", selects=True),
+            Column(title="settings", style="settings"),
+        ),
+        rows=tuple(
+            Row(
+                cells=(
+                    str(t.number),
+                    t.state,
+                    f"{t.epoch}/{t.epochs}",
+                    figure(t.auroc),
+                    _searched(t, fixed),
+                )
+            )
+            for t in ranked[:MOST_TRIALS]
+        ),
+    )
+    unfolded: list[Block] = [every]
+    if len(ranked) > MOST_TRIALS:
+        unfolded.append(
+            Text(
+                text=f"And {len(ranked) - MOST_TRIALS:,} more:",
+                command=f"amatune status {evidence.run.name}",
+            )
+        )
+    title = f"All {len(ranked):,} trials" if len(ranked) > 1 else counted(len(ranked), "trial")
+    return [*blocks, Details(title, tuple(unfolded))]
+
+
+def _searched(trial: TrialUpdate, fixed: Mapping[str, Any]) -> str:
+    return settings_text(trial.settings, fixed)
+
+
+def _cost(evidence: Evidence) -> list[Block]:
+    epochs, board, effort = evidence.contents["request"]["epochs"], evidence.board, evidence.effort
+    states = [trial.state for trial in evidence.trials]
+    facts = {
+        "trials": ", ".join(f"{states.count(s)} {s}" for s in _ORDER if s in states) or "none yet",
+        "epochs trained": f"{effort.epochs:,}, of {evidence.begun * epochs:,} had every trial had "
+        "the full budget",
+    }
+    if evidence.took is not None:
+        took = clock(evidence.took.total_seconds())
+        facts["from first to last"] = f"{took}, pauses included"
+    if effort.hours:
+        hours = clock(3600 * effort.hours)
+        facts["time of training"] = f"{hours}, added up over trials that ran side by side"
+    if effort.gpu_hours:
+        facts["GPU-hours"] = f"{effort.gpu_hours:.2f}"
+    if board is not None:
+        trained = counted(sum(len(row.seeds) for row in board.rows), "training")
+        facts["retraining"] = f"{trained} of {counted(board.epochs, 'epoch')}"
+    blocks: list[Block] = [Facts(facts)]
+    for one in evidence.search:
+        if one.kind == "timeline" and one.figure is not None:
+            height = 160 + min(16 * len(states), 440)
+            blocks.append(Heading(one.title))
+            blocks.append(Drawing(figure=one.figure, label=one.title, height=height))
+    return blocks

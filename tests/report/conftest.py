@@ -1,0 +1,53 @@
+"""Runs that are reported on, and the page of one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_method import FakeDetector
+from fake_run import finished_run, small_problem
+from parsed_page import Parsed
+
+from amatune import registry, report
+from amatune.data.protocol import Problem
+from amatune.runs import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+    monkeypatch.setattr("amatune.report.curves.BOOTSTRAP", 20)
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* the library */")
+
+
+@pytest.fixture(scope="session")
+def problem() -> Problem:
+    return small_problem()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> RunFolder:
+    """A tested run; tests that change something copy it."""
+    return finished_run(tmp_path_factory.mktemp("runs") / "parts", problem)
+
+
+@pytest.fixture(scope="session")
+def page(finished: RunFolder) -> Parsed:
+    """Its report, as it is in every respect."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+        made = report.make_report(finished)
+    assert made.notes == ()
+    return Parsed(made.page)
+
+
+@pytest.fixture
+def tested(finished: RunFolder, tmp_path: Path) -> RunFolder:
+    shutil.copytree(finished.path, tmp_path / "runs" / "parts")
+    return RunFolder(tmp_path / "runs" / "parts")
+
+
+@pytest.fixture
+def untested(tested: RunFolder) -> RunFolder:
+    shutil.rmtree(tested.best)
+    return tested

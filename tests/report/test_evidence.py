@@ -1,0 +1,142 @@
+"""What a report reads of a run, and what it does where something is missing."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_method import FakeDetector
+from fake_run import change
+from parsed_page import Parsed
+from PIL import Image
+
+from amatune import report
+from amatune.data.protocol import Problem
+from amatune.report.evidence import PICTURES, gather, threshold_of
+from amatune.results.leaderboard import read_leaderboard
+from amatune.results.scores import load_scores
+from amatune.runs import RunFolder
+
+
+def test_the_threshold_lets_few_validation_normals_pass(finished: RunFolder, page: Parsed) -> None:
+    (told,) = re.findall(r"The threshold (\S+) on bright", page.text)
+    folder = read_leaderboard(finished).chosen_model
+    validation = load_scores(folder / "validation.npz")["bright"]["normal"]
+    # p = (1 + how many score as high) / (n + 1) is at most .05 above it, and not at it.
+    allowed = int(0.05 * (len(validation) + 1)) - 1
+    assert float(told) == pytest.approx(np.sort(validation)[::-1][allowed], rel=1e-3)
+    own = load_scores(folder / "test.npz")["bright"]
+    shares = [f"{(own[side] > np.sort(validation)[::-1][allowed]).mean():.1%}" for side in own]
+    assert "for a false positive rate of 5.0%; of the test images" in page.text
+    assert f"of the test images it flags {shares[0]} of the normal and {shares[1]}" in page.text
+    figure = page.figure("Densities of the score bright")
+    assert [t["name"] for t in figure["data"]] == ["training", "test, normal", "test, anomalous"]
+    assert figure["layout"]["shapes"][0]["x0"] == pytest.approx(float(told), rel=1e-3)
+    assert "shapes" not in page.figure("Densities of the score dark")["layout"]
+
+
+@pytest.mark.parametrize("normals", [10, 18, 19, 500])
+def test_few_validation_normals_have_a_threshold(normals: int) -> None:
+    threshold, rate = threshold_of({"normal": np.arange(normals), "anomaly": np.zeros(1)})
+    assert rate == pytest.approx(max(0.05, 1 / (normals + 1)), abs=1e-4)
+    assert threshold == normals - max(1, (normals + 1) // 20)
+
+
+def test_pictures_are_the_worst_and_the_clearest(
+    finished: RunFolder, page: Parsed, problem: Problem
+) -> None:
+    folder = read_leaderboard(finished).chosen_model
+    scores = load_scores(folder / "test.npz")["bright"]
+    shown = [a["title"] for a in page.all("figure")]
+    expected = []
+    for side, sign in (("normal", -1), ("anomaly", 1), ("normal", 1), ("anomaly", -1)):
+        (selection,) = getattr(
+            problem.splits, "test_normals" if side == "normal" else "test_anomalies"
+        )
+        ranked = sorted(range(len(scores[side])), key=lambda i: sign * scores[side][i])
+        expected += [f"digits {selection.ids[i]}" for i in ranked[:PICTURES]]
+    assert shown == expected
+    sources = [a["src"] for a in page.all("img")]
+    assert len(sources) == 2 * len(shown)
+    first = Image.open(io.BytesIO(base64.b64decode(str(sources[0]).partition(",")[2])))
+    normal, _ = problem.test_images()
+    worst = normal[int(np.argmax(scores["normal"]))][0]
+    assert np.array_equal(np.asarray(first), worst)
+    rebuilt = Image.open(io.BytesIO(base64.b64decode(str(sources[1]).partition(",")[2])))
+    half = ((worst / 127.5 - 1) * 0.5 + 1) * 127.5  # what the fake reconstructs
+    assert np.abs(np.asarray(rebuilt) - half).max() <= 1
+
+
+def test_without_the_images_the_report_says_why(
+    tested: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tested.read()["problem"]
+    changed = {"digits": {**saved["sources"]["digits"], "content": "other"}}
+    change(tested, problem={**saved, "sources": changed})
+    made = report.make_report(tested)
+    assert "digits has changed" in made.notes[0]
+    page = Parsed(made.page)
+    assert page.all("img") == []
+    assert "There are no pictures: digits has changed" in page.text
+    names = [t["name"] for t in page.figure("Densities of the score bright")["data"]]
+    assert names == ["test, normal", "test, anomalous"]
+
+    monkeypatch.setenv("AMATUNE_DATA", str(tmp_path))  # a report downloads nothing
+    change(tested, problem={**saved, "sources": {"mnist": {}}})
+    made = report.make_report(tested, data_dir=str(tmp_path))
+    assert f"mnist is missing in {tmp_path}" in made.notes[0]
+
+
+def test_other_images_than_those_scored_are_not_shown(tested: RunFolder) -> None:
+    saved = tested.read()["problem"]
+    splits = saved["splits"]
+    splits["test_normals"][0]["ids"] = splits["test_normals"][0]["ids"][1:]
+    change(tested, problem={**saved, "splits": splits})
+    made = report.make_report(tested)
+    assert "normal and 54 anomalous test images can be read" in made.notes[0]
+    assert "<img" not in made.page
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_without_the_scores_the_figures_stay(tested: RunFolder, damage: str) -> None:
+    file = read_leaderboard(tested).chosen_model / "test.npz"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        file.unlink()
+    made = report.make_report(tested)
+    assert f"The scores in {file} cannot be read" in made.notes[0]
+    page = Parsed(made.page)
+    assert [a["id"] for a in page.all("section")] == [
+        *("asked", "result", "scores", "search", "trials", "cost")
+    ]
+    assert page.figure("Test AUROC of every configuration")
+
+
+def test_without_the_detector_there_are_pictures_alone(tested: RunFolder) -> None:
+    (read_leaderboard(tested).chosen_model / "model.safetensors").write_bytes(b"other")
+    made = report.make_report(tested)
+    assert "is not what was saved there" in made.notes[0]
+    assert len(Parsed(made.page).all("img")) == 4 * PICTURES
+
+
+def test_of_the_training_images_a_sample_is_scored(
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    scores = FakeDetector.scores
+
+    def counted(
+        self: FakeDetector, images: torch.Tensor, batch_size: int = 256
+    ) -> dict[str, torch.Tensor]:
+        scored.append(len(images))
+        return scores(self, images, batch_size)
+
+    monkeypatch.setattr(FakeDetector, "scores", counted)
+    monkeypatch.setattr("amatune.report.evidence.TRAINING_IMAGES", 30)
+    evidence = gather(finished)
+    assert scored == [30]
+    assert {len(values) for values in evidence.images.training.values()} == {30}
