@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from amatune.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from amatune.estimator import AnomalyDetector as AnomalyDetector
     from amatune.export import load as load
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

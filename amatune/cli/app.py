@@ -50,8 +50,8 @@ from amatune.tuning.events import (
 )
 
 if TYPE_CHECKING:
-    from amatune.data.protocol import Problem
-    from amatune.data.sources import Presence
+    from amatune.data.dataset import Presence
+    from amatune.data.problem import Problem
     from amatune.export import Exported, ScoredPicture
     from amatune.results.comparison import ComparedRun, RunComparison
     from amatune.results.leaderboard import Leaderboard
@@ -910,9 +910,9 @@ def datasets(
         _say(_console(), f"{_bytes(cache.clear())} freed in {_near(cache.file.parent)}")
         return
 
-    from amatune.data import named
+    from amatune.data.catalogue import dataset_info, find_dataset, list_datasets
     from amatune.data.places import data_folder
-    from amatune.data.sources import dataset_info, find_dataset, list_datasets
+    from amatune.wording import download_size
 
     folder = data_folder(data_dir)
     console = _console()
@@ -925,7 +925,7 @@ def datasets(
             "train": _count(info.train),
             "test": _count(info.test),
             "classes": ", ".join(info.classes) or "-",
-            "download": "-" if info.download is None else named.megabytes(info.download),
+            "download": "-" if info.download is None else download_size(info.download),
             "licence": info.licence or "-",
             "source": info.url or "-",
             "where": found.state if found.place is None else f"{found.state}: {found.place}",
@@ -941,7 +941,7 @@ def datasets(
             info.image,
             _count(info.train),
             _count(info.test),
-            "-" if info.download is None else named.megabytes(info.download),
+            "-" if info.download is None else download_size(info.download),
             info.licence or "-",
             _whereabouts(find_dataset(info.name, folder), folder),
         )
@@ -1025,7 +1025,7 @@ def _data_dir(folder: Path | None) -> str | None:
 
 
 def _request(problem: Mapping[str, Any], settings: Mapping[str, Any]) -> "SearchRequest":
-    from amatune.data.protocol import ProblemRequest
+    from amatune.data.request import ProblemRequest
     from amatune.runs.request import SearchRequest
 
     return SearchRequest(problem=ProblemRequest(**problem), **settings)

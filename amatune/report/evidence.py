@@ -19,10 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from amatune import metrics
+from amatune.data.catalogue import find_dataset
 from amatune.data.pictures import Pixels
 from amatune.data.places import DataDir
-from amatune.data.protocol import Problem, Selection
-from amatune.data.sources import Id, find_dataset
+from amatune.data.problem import Problem
+from amatune.data.sources.base import Id
+from amatune.data.splits import Selection
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DataError
 from amatune.report.figures import SearchFigure, search_figures

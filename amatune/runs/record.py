@@ -3,7 +3,7 @@
     schema      of this file
     request     of the newest session, with everything that decides the search
     method, seed  of the request, for whoever reads the file
-    problem     the images by id: `data.protocol.Problem`
+    problem     the images by id: `data.problem.Problem`
     first       settings that are tried first; those of the default configuration begin
     started, command, versions, machine   of the first session
     gpu_share   measured once; null where that failed
@@ -28,7 +28,9 @@ from typing import Any, Self, TypeVar
 import amatune
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.places import DataDir
-from amatune.data.protocol import Problem, ProblemRequest, Selection
+from amatune.data.problem import Problem
+from amatune.data.request import ProblemRequest
+from amatune.data.splits import Selection
 from amatune.errors import AmatuneError, RequestError
 from amatune.registry import Method
 from amatune.runs import fields

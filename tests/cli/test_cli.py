@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 import amatune.tuning.search
-from amatune.cli import _JsonView, _LiveView, _PlainView, _QuietView, _setting, main
+from amatune.cli.app import _JsonView, _LiveView, _PlainView, _QuietView, _setting, main
 from amatune.data import pictures as reading
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA
 from amatune.errors import AmatuneError, DivergedError
 from amatune.runs import RunFolder

@@ -19,7 +19,7 @@ import ray
 from fake_method import FAKE
 
 from amatune import registry
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 from amatune.runs import record as records
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord

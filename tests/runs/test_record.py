@@ -10,7 +10,7 @@ import pytest
 from fake_method import FAKE, FakeConfig
 from fake_run import change, small_problem, write_run
 
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.errors import ConfigError, RequestError
 from amatune.files import write_json
 from amatune.runs import RunFolder, all_runs
