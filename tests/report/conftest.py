@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_method import FakeDetector
+from fake_method import FAKE
 from fake_run import finished_run, small_problem
 from parsed_page import Parsed
 
@@ -15,7 +15,7 @@ from amatune.runs import RunFolder
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+    monkeypatch.setattr(registry, "find_method", lambda _name: FAKE)
     monkeypatch.setattr("amatune.report.curves.BOOTSTRAP", 20)
     monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* the library */")
 
@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> RunF
 def page(finished: RunFolder) -> Parsed:
     """Its report, as it is in every respect."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+        patch.setattr(registry, "find_method", lambda _name: FAKE)
         made = report.make_report(finished)
     assert made.notes == ()
     return Parsed(made.page)
