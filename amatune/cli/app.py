@@ -51,7 +51,6 @@ from amatune.tuning.events import (
 
 if TYPE_CHECKING:
     from amatune.data.dataset import Presence
-    from amatune.data.problem import Problem
     from amatune.export import Exported, ScoredPicture
     from amatune.results.comparison import ComparedRun, RunComparison
     from amatune.results.leaderboard import Leaderboard
@@ -459,6 +458,7 @@ def best(
     images read. The default settings, with the same values held fixed, take part as a control.
     """
     from amatune.export import require_replaceable
+    from amatune.export.winner import export_winner
     from amatune.tuning.retrain import run_best
 
     folder = RunFolder.open(run, runs_dir)
@@ -482,28 +482,10 @@ def best(
     _say(console)
     _print_leaderboard(console, board)
     if target is not None:
-        _export(board, target, _data_dir(data_dir))
+        export_winner(board, target, _data_dir(data_dir))
         _say(console, f"\nExported model: {_near(target)}")
         _say(console, f"Score pictures: {shlex.join(['amatune', 'score', _near(target)])} PATH...")
     return 0
-
-
-def _export(board: "Leaderboard", target: Path, data_dir: str | None) -> None:
-    """Write the chosen detector to a folder of its own."""
-    from amatune.export import export_detector
-    from amatune.results.scores import VALIDATION, load_scores
-    from amatune.stored import load_model
-
-    problem = board.run.record().open_problem(data_dir)
-    held_out = load_scores(board.chosen_model / VALIDATION)[board.primary_score]
-    export_detector(
-        load_model(board.chosen_model),
-        target,
-        method=board.method,
-        figures=_model_figures(board),
-        data=_model_data(board, problem),
-        normal_scores=held_out["normal"],
-    )
 
 
 _EXPLAIN = (
@@ -1196,49 +1178,6 @@ def _print_honesty(console: Console, board: "Leaderboard") -> None:
             f"pruned, {effort.failed} failed), {effort.epochs:,} epochs, {effort.hours:.2f} hours "
             f"of training{gpu}",
         )
-
-
-def _model_figures(board: "Leaderboard") -> dict[str, Any]:
-    """What a model card says about the chosen configuration."""
-    row, primary = board.chosen, board.chosen.test[board.primary_score]
-    over = "one seed" if len(board.seeds) == 1 else f"mean of {len(board.seeds)} seeds"
-    figures: dict[str, Any] = {
-        f"test AUROC of {name}": {
-            "value": test.auroc,
-            "spread": test.auroc_spread,
-            "low": test.auroc_low,
-            "high": test.auroc_high,
-            "note": over if name == board.primary_score else f"{over}; not the score in use",
-        }
-        for name, test in row.test.items()
-    }
-    figures["test AUPR"] = {"value": primary.aupr, "spread": primary.aupr_spread, "note": over}
-    figures["test FPR at 95% TPR"] = {
-        "value": primary.fpr95,
-        "spread": primary.fpr95_spread,
-        "note": over,
-    }
-    figures["validation AUROC"] = {
-        "value": row.validation_auroc,
-        "spread": row.validation_spread,
-        "note": f"{over}; the settings were chosen by it, so it is optimistic",
-    }
-    return figures
-
-
-def _model_data(board: "Leaderboard", problem: "Problem") -> dict[str, Any]:
-    """What a model card says about the images behind the figures."""
-    from amatune.export import fingerprint
-
-    labelled = problem.train_anomalies()
-    return {
-        "summary": problem.describe(),
-        "request": problem.request.to_dict(),
-        "counts": problem.splits.counts(),
-        "training_images": fingerprint(problem.train_images()),
-        **({"training_anomalies": fingerprint(labelled)} if len(labelled) else {}),
-        "warnings": [*problem.warnings, *board.warnings],
-    }
 
 
 # --- showing what happens -------------------------------------------------------------------------
