@@ -74,7 +74,6 @@ class Detector(ABC):
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
     held_with_anomalies: ClassVar[Mapping[str, Any]] = {}
-    inert_in_warmup: ClassVar[tuple[str, ...]] = ()
 
     exports_to_onnx: ClassVar[bool] = True
     why_no_onnx: ClassVar[str] = ""  # a clause, such as "each score is an optimisation of its own"
@@ -171,6 +170,11 @@ class Detector(ABC):
         until then, and without any, it is the first."""
         chosen = getattr(self.config, "score", "auto")
         return self.score_names[0] if chosen == "auto" else str(chosen)
+
+    @property
+    def chooses_score(self) -> bool:
+        """Whether validation anomalies are to say which score ranks the images."""
+        return getattr(self.config, "score", None) == "auto"
 
     # --- training -------------------------------------------------------------------------------
 

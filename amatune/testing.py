@@ -184,7 +184,7 @@ class MethodTests:
         if not cls.learns_from_anomalies:
             assert not cls.held_with_anomalies
             return
-        plain, taught = self.make(method), self.make(method)
+        plain, taught = (self.make(method, **cls.held_with_anomalies) for _ in range(2))
         plain.train_epoch(self.images(20))
         taught.train_epoch(self.images(20), self.images(6, seed=3))
         for detector in (plain, taught):

@@ -19,13 +19,13 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from amatune import metrics
-from amatune.cluster.checkpoints import CHECKPOINT_FILE, read_state, write_state
+from amatune.cluster.checkpoints import CHECKPOINT_FILE
 from amatune.cluster.device import claim_device
 from amatune.cluster.job import Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
-from amatune.results.objective import validation_auroc
+from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
@@ -36,9 +36,9 @@ NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be writt
 class DetectorTrainable(tune.Trainable):
     """Trains `detector_class` on images from the object store; a method's adapter subclasses it.
 
-    Every step reports `epoch`, `auroc` (validation AUROC of the primary score, by the job's
-    objective), `aurocs` by score name, `losses` by name and `gpu_bytes`, the most it held on its
-    GPU. The last one also has `trained`, the fields of `Trained`.
+    Every step reports `epoch`, `auroc` (validation AUROC of the score that ranks the images, by the
+    job's objective: that of the settings, or the one that does best), `aurocs` by score name,
+    `losses` by name and `gpu_bytes`, the most it held on its GPU. The last one also has `trained`, the fields of `Trained`.
     """
 
     detector_class: ClassVar[type[Detector]]
@@ -109,11 +109,13 @@ class DetectorTrainable(tune.Trainable):
         detector.calibrate(self._train if done else self._sample)
         scores = self._scores(detector)
         aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
-        primary = scores[detector.primary_score]
-        auroc = validation_auroc(**primary, bounds=self._bounds, kind=self._job.objective)
+        ranking = {
+            name: validation_auroc(**s, bounds=self._bounds, kind=self._job.objective)
+            for name, s in scores.items()
+        }
+        primary = best_score(ranking) if detector.chooses_score else detector.primary_score
+        auroc = ranking[primary]
         self._write_log(detector, losses, aurocs, auroc, scores)
-        if self._job.warm_up and epoch == detector.config.warmup_epochs and not done:
-            write_state(self._job.warm_up, detector.state_dict())
 
         due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
         result: dict[str, Any] = {
@@ -127,7 +129,7 @@ class DetectorTrainable(tune.Trainable):
         }
         if done:
             model = StoredDetector.of(detector) if self._job.keep_model else None
-            trained = Trained(scores=scores, primary=detector.primary_score, model=model)
+            trained = Trained(scores=scores, primary=primary, model=model)
             result["trained"] = {
                 f.name: getattr(trained, f.name) for f in dataclasses.fields(trained)
             }
@@ -166,10 +168,6 @@ class DetectorTrainable(tune.Trainable):
                 continue  # of another training that had this number: a study was put back
             detector.load_state_dict(state)
             break
-        else:
-            shared = self._job.warm_up and read_state(self._job.warm_up, self._device)
-            if shared:
-                detector.load_state_dict(shared)
         self._detector = detector
         return detector
 

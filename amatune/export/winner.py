@@ -1,5 +1,6 @@
 """From a retrained run to an export: the chosen detector, and what is known about it."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,23 @@ def export_winner(
     run, model = board.run, board.chosen_model
     target = Path(folder) if folder is not None else run.best / "export"
     require_replaceable(target)
-    contents = run.read()
-    problem = Problem.from_dict(
-        contents["problem"], data_dir or contents["request"].get("data_dir")
-    )
+    problem = run.record().open_problem(data_dir)
     export_detector(
-        StoredDetector.load(model).build(),
+        _with_score(StoredDetector.load(model), board.primary_score).build(),
         target,
         figures=_figures(board),
         data=_data(board, problem),
         normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
     )
     return target
+
+
+def _with_score(stored: StoredDetector, score: str) -> StoredDetector:
+    """The detector with the score that was chosen over its seeds."""
+    if "score" not in stored.config:
+        return stored
+    config = {**stored.config, "score": score}
+    return dataclasses.replace(stored, config=config, primary=score)
 
 
 def _figures(board: Leaderboard) -> dict[str, Any]:

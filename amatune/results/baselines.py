@@ -15,15 +15,20 @@ Anomalies may be high or low in a measure, or on both sides of what is usual. Th
 number of components, are what validation images find best, as a detector's settings are.
 """
 
+import dataclasses
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from amatune.errors import RequestError
+from amatune.files import write_json
 from amatune.nets.scores import COMPLEXITY_FLOOR
 from amatune.results.objective import Objective, validation_auroc
 
@@ -55,6 +60,44 @@ class Baseline:
     def scores(self, images: NDArray[np.uint8]) -> Values:
         """Of uint8 images (N, C, H, W): (N,), higher = more anomalous."""
         return _on_side(self.measure(images), self.side, self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineFigure:
+    """What validation images say of a baseline: a selection figure, as a trial's."""
+
+    name: str
+    side: str  # a clause of `SIDES`
+    validation_auroc: float
+
+
+def describe_baselines(baselines: Sequence[Baseline]) -> list[BaselineFigure]:
+    """Their figures, without what they measure with."""
+    return [
+        BaselineFigure(name=one.name, side=SIDES[one.side], validation_auroc=one.validation_auroc)
+        for one in baselines
+    ]
+
+
+def write_baselines(file: Path, figures: Sequence[BaselineFigure]) -> None:
+    """Keep figures as JSON."""
+    write_json(file, [dataclasses.asdict(one) for one in figures])
+
+
+def read_baselines(file: Path) -> list[BaselineFigure]:
+    """What `write_baselines` kept; empty where there is no such file.
+
+    Raises `RequestError` when it holds something else.
+    """
+    try:
+        return [BaselineFigure(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, OSError) as error:
+        raise RequestError(
+            f"{file} cannot be read as figures of baselines ({error}); remove it, and `amatune "
+            "best` makes it anew"
+        ) from None
 
 
 def fit_baselines(

@@ -21,11 +21,11 @@ from amatune import metrics
 from amatune.errors import RequestError
 from amatune.files import write_json
 from amatune.results.difference import SIGNIFICANT, paired_difference
+from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
-from amatune.tuning.study import Effort
 
-SCHEMA = 1  # of leaderboard.json
+SCHEMA = 2  # of leaderboard.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class LeaderboardRow:
     configuration: str  # "trial-12" or "default"; also the folder in best/models
     default: bool
     chosen: bool
+    score: str  # that ranks the images; figures without a name of their own are of it
     settings: dict[str, Any]  # searched and fixed values
     config: dict[str, Any]  # the whole detector configuration that was trained
     seeds: tuple[int, ...]  # that finished
@@ -59,17 +60,27 @@ class LeaderboardRow:
     validation_spread: float | None
     validation_by_seed: tuple[float, ...]
     test: dict[str, TestFigures]  # by score name
-    test_auroc_by_seed: tuple[float, ...]  # of the primary score
+    test_auroc_by_seed: tuple[float, ...]  # of its score
     failures: tuple[str, ...]  # seeds that failed, with the reason
-    # Of the primary score, by anomaly set; empty where there is one alone.
+    # Of its score, by anomaly set; empty where there is one alone.
     test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The chosen configuration against the default one, on the same test images."""
+class BaselineRow:
+    """A measure that needs no detector, on the same test images."""
 
-    difference: float  # test AUROC of the primary score, chosen minus default, mean over seeds
+    name: str
+    side: str  # where anomalies lie in it: chosen on validation images
+    validation_auroc: float  # selection figure
+    test: TestFigures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The chosen configuration against another, or a baseline, on the same test images."""
+
+    difference: float  # test AUROC, chosen minus the other, mean over seeds
     standard_error: float
     p: float  # two-sided
     verdict: str  # a sentence
@@ -81,11 +92,12 @@ class Leaderboard:
 
     run: RunFolder
     method: str
-    primary_score: str
     epochs: int
     seeds: tuple[int, ...]
     rows: tuple[LeaderboardRow, ...]
     comparison: Comparison | None  # None when the default was chosen, or could not be trained
+    baselines: tuple[BaselineRow, ...]  # best validation AUROC first
+    against_baseline: Comparison | None  # the chosen one and the first of the baselines
     dropped: tuple[str, ...]  # configurations that failed with every seed, and why
     test_normals: int
     test_anomalies: int
@@ -98,6 +110,11 @@ class Leaderboard:
     def chosen(self) -> LeaderboardRow:
         """The configuration chosen on validation images."""
         return next(row for row in self.rows if row.chosen)
+
+    @property
+    def primary_score(self) -> str:
+        """The score of the chosen configuration that ranks the images."""
+        return self.chosen.score
 
     @property
     def chosen_model(self) -> Path:
@@ -131,10 +148,18 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         values = json.loads(path.read_text(encoding="utf-8"))
         schema = values.pop("schema")
         if schema != SCHEMA:
-            raise RequestError(f"{path} has schema {schema}; this version reads {SCHEMA}")
+            raise RequestError(
+                f"{path} has schema {schema}; this version reads {SCHEMA}: "
+                f"`amatune best {run.name}` makes it anew"
+            )
         del values["notes"]
         rows = tuple(_row(row) for row in values.pop("rows"))
-        comparison = values.pop("comparison")
+        comparisons = {
+            name: Comparison(**values[name]) if values[name] else None
+            for name in ("comparison", "against_baseline")
+        }
+        values["baselines"] = tuple(_baseline(one) for one in values["baselines"])
+        values |= comparisons
         for name, kind in (("selection", Selection), ("effort", Effort)):
             if values.get(name) is not None:
                 values[name] = kind(**values[name])
@@ -143,7 +168,6 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
         return Leaderboard(
             run=run,
             rows=rows,
-            comparison=Comparison(**comparison) if comparison else None,
             **values,
         )
     except FileNotFoundError:
@@ -175,6 +199,25 @@ def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
         aupr_spread=spread(auprs),
         fpr95=statistics.fmean(fprs),
         fpr95_spread=spread(fprs),
+    )
+
+
+def against_baseline(chosen: Sequence[SeedScores], baseline: SeedScores, name: str) -> Comparison:
+    """The chosen configuration, by its seeds, against a measure that needs no detector."""
+    found = paired_difference(chosen, [baseline])
+    by = f"{found.difference:+.3f} AUROC, standard error {found.standard_error:.3f}"
+    beaten = found.difference > found.standard_error
+    verdict = f"beats the best baseline, {name} ({by})"
+    if not beaten:
+        verdict = (
+            f"does not beat {name}, which needs no detector ({by}): it has shown nothing that this "
+            "does not"
+        )
+    return Comparison(
+        difference=found.difference,
+        standard_error=found.standard_error,
+        p=found.p,
+        verdict=verdict,
     )
 
 
@@ -220,6 +263,10 @@ def choose(
 def spread(values: Sequence[float]) -> float | None:
     """Standard deviation, of a sample; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _baseline(values: dict[str, Any]) -> BaselineRow:
+    return BaselineRow(**{**values, "test": TestFigures(**values["test"])})
 
 
 def _row(values: dict[str, Any]) -> LeaderboardRow:

@@ -2,18 +2,23 @@
 
 import statistics
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from amatune import metrics
+from amatune.runs.request import Objective
 
-Objective = Literal["pooled", "mean", "worst"]
+__all__ = ["Objective", "set_bounds", "validation_auroc"]
 
 
 def set_bounds(sets: Mapping[str, slice]) -> np.ndarray:
     """Where one set of anomalies ends and the next begins, (S + 1,), from each one's place."""
     return np.array([0, *(own.stop for own in sets.values())])
+
+
+def best_score(scores: Mapping[str, float]) -> str:
+    """The name with the highest of these validation AUROCs; of equal ones the first."""
+    return max(scores, key=lambda name: scores[name])
 
 
 def validation_auroc(

@@ -29,16 +29,19 @@ class Selection:
     apparent: float
     corrected: float
     of: int  # trials with the full budget that it was chosen from
+    scores: int = 1  # of each trial, of which the best was taken
 
     def __str__(self) -> str:
-        if self.of == 1:
+        if self.of == self.scores == 1:
             return f"{self.apparent:.3f}, of the only trial with the full budget"
         picked = f"corrected for being picked from {self.of}"
+        if self.scores > 1:
+            picked += f" and by the best of {self.scores} scores"
         return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}"
 
 
 def correct_for_selection(
-    trials: Sequence[SeedScores],
+    trials: Sequence[Sequence[SeedScores]],
     bounds: np.ndarray,
     kind: Objective,
     *,
@@ -47,7 +50,8 @@ def correct_for_selection(
 ) -> Selection:
     """What the best of `trials` is worth, by bootstrapping the choice.
 
-    Each trial has its scores of the same validation images in the same order, "normal" (N,) and
+    Each trial has one or several scores, of which the best counts: all are candidates of the
+    choice. A score is of the same validation images in the same order, "normal" (N,) and
     "anomaly" (M,); `bounds` and `kind` are those of `validation_auroc`. Normal images and each set
     of anomalies are drawn apart, so that their numbers stay. One trial alone was not chosen: its
     corrected figure differs from the apparent one by chance only.
@@ -57,14 +61,14 @@ def correct_for_selection(
     if not trials:
         raise ValueError("there is no trial to choose from")
     generator = np.random.default_rng(seed)
-    normals, anomalies = len(trials[0]["normal"]), len(trials[0]["anomaly"])
+    normals, anomalies = (len(trials[0][0][side]) for side in ("normal", "anomaly"))
     drawn_normals = _draw(generator, normals, draws)
     sets = list(itertools.pairwise(bounds)) if kind != "pooled" else []
     sets = sets or [(0, anomalies)]
     drawn_anomalies = np.vstack([_draw(generator, end - start, draws) for start, end in sets])
 
     chosen_by, held_out, apparent = [], [], []
-    for scores in trials:
+    for scores in itertools.chain(*trials):
         above = _above(scores)
         whole = np.ones((normals, 1)), np.ones((anomalies, 1))
         apparent.append(float(_aurocs(above, *whole, sets, kind)[0]))
@@ -76,7 +80,12 @@ def correct_for_selection(
     # A small set may be drawn as a whole, which leaves nothing to measure on.
     known = measured[np.isfinite(measured)]
     corrected = float(known.mean()) if len(known) else float("nan")
-    return Selection(apparent=max(apparent), corrected=corrected, of=len(trials))
+    return Selection(
+        apparent=max(apparent),
+        corrected=corrected,
+        of=len(trials),
+        scores=max(len(scores) for scores in trials),
+    )
 
 
 def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:
