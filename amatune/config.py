@@ -59,6 +59,12 @@ class DetectorConfig:
         pretraining). A search prunes no trial before this epoch is over."""
         return 1
 
+    def score_every(self) -> int:
+        """Epochs from one scoring of the validation images to the next, for a method whose scores
+        cost more than its training. Where trials are compared and at the end they are scored
+        anyway."""
+        return 1
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values (tuples become lists)."""
         values = dataclasses.asdict(self)

@@ -80,6 +80,8 @@ class Detector(ABC):
     reconstructs: ClassVar[bool] = False  # whether `reconstruct` gives pictures
     needs_gradient_to_score: ClassVar[bool] = False  # its scorer enables gradients for itself
 
+    most_to_calibrate: ClassVar[int | None] = None  # images, where a score is expensive
+
     # Attributes, besides networks and optimisers, without which a training cannot go on: tensors,
     # numbers, bools. Those in `fitted` are tensors that scoring needs too.
     kept: ClassVar[tuple[str, ...]] = ()
@@ -256,6 +258,9 @@ class Detector(ABC):
         finite: the networks have collapsed.
         """
         self._check_images(images)
+        if self.most_to_calibrate is not None and len(images) > self.most_to_calibrate:
+            spread = torch.linspace(0, len(images) - 1, self.most_to_calibrate)
+            images = images[spread.round().long().to(images.device)]
         self.prepare(images)
         names = self.raw_score_names or self.score_names
         raw = {

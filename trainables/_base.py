@@ -10,7 +10,9 @@ import dataclasses
 import pickle
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,9 +38,10 @@ NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be writt
 class DetectorTrainable(tune.Trainable):
     """Trains `detector_class` on images from the object store; a method's adapter subclasses it.
 
-    Every step reports `epoch`, `auroc` (validation AUROC of the score that ranks the images, by the
-    job's objective: that of the settings, or the one that does best), `aurocs` by score name,
-    `losses` by name and `gpu_bytes`, the most it held on its GPU. The last one also has `trained`, the fields of `Trained`.
+    Every step reports `epoch`, `losses` by name and `gpu_bytes`, the most it held on its GPU; when
+    it was scored also `auroc` (validation AUROC of the score that ranks the images, by the job's
+    objective: that of the settings, or the one that does best; else None) and `aurocs` by score
+    name. The last one also has `trained`, the fields of `Trained`.
     """
 
     detector_class: ClassVar[type[Detector]]
@@ -92,7 +95,7 @@ class DetectorTrainable(tune.Trainable):
         self._end()
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch, calibrate, and score the validation images."""
+        """Train an epoch and, when it is due, score the validation images."""
         try:
             return self._step()
         except torch.cuda.OutOfMemoryError as error:
@@ -106,27 +109,28 @@ class DetectorTrainable(tune.Trainable):
         losses = detector.train_epoch(self._train, self._labelled if len(self._labelled) else None)
         epoch = detector.epoch
         done = epoch >= detector.config.epochs
+        every = detector.config.score_every()
+        result: dict[str, Any] = {"epoch": epoch, "auroc": None, "losses": losses, DONE: done}
+        if done or epoch % every == 0 or epoch in self._job.score_at:
+            result |= self._score(detector, losses, done)
+        else:
+            self._write_log(detector, losses)
+
+        due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
+        return result | {"gpu_bytes": self._gpu_bytes(), SHOULD_CHECKPOINT: due and not done}
+
+    def _score(self, detector: Detector, losses: dict[str, float], done: bool) -> dict[str, Any]:
+        """Calibrate, score the validation images, and write it to the event files."""
         detector.calibrate(self._train if done else self._sample)
         scores = self._scores(detector)
-        aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
         ranking = {
             name: validation_auroc(**s, bounds=self._bounds, kind=self._job.objective)
             for name, s in scores.items()
         }
         primary = best_score(ranking) if detector.chooses_score else detector.primary_score
-        auroc = ranking[primary]
-        self._write_log(detector, losses, aurocs, auroc, scores)
-
-        due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
-        result: dict[str, Any] = {
-            "epoch": epoch,
-            "auroc": auroc,
-            "aurocs": aurocs,
-            "losses": losses,
-            "gpu_bytes": self._gpu_bytes(),
-            DONE: done,
-            SHOULD_CHECKPOINT: due and not done,
-        }
+        aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
+        self._write_log(detector, losses, {**aurocs, "": ranking[primary]}, scores)
+        result: dict[str, Any] = {"auroc": ranking[primary], "aurocs": aurocs}
         if done:
             model = StoredDetector.of(detector) if self._job.keep_model else None
             trained = Trained(scores=scores, primary=primary, model=model)
@@ -199,10 +203,10 @@ class DetectorTrainable(tune.Trainable):
         self,
         detector: Detector,
         losses: dict[str, float],
-        aurocs: dict[str, float],
-        auroc: float,
-        scores: dict[str, dict[str, np.ndarray]],
+        aurocs: Mapping[str, float] = MappingProxyType({}),
+        scores: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
     ) -> None:
+        """Of the newest epoch: `aurocs` by score name, "" being the one that counts."""
         job, epoch = self._job, detector.epoch
         if self._log is None:
             epochs = detector.config.epochs
@@ -210,11 +214,11 @@ class DetectorTrainable(tune.Trainable):
                 self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
             except PermissionError:
                 return  # on another machine than the run's; no reason for a trial to fail
-        self._log.scalars(epoch, losses, aurocs, auroc)
-        if self._log.shows_pictures(epoch):
+        self._log.scalars(epoch, losses, aurocs)
+        if scores and self._log.shows_pictures(epoch):
             images = {"normal": self._normal, "anomaly": self._anomaly}
             self._log.reconstructions(epoch, detector, images)
-            train = detector.scores(self._sample)
+            train = detector.scores(self._sample[: detector.most_to_calibrate])
             self._log.histograms(
                 epoch, {n: {"training": train[n].numpy(), **s} for n, s in scores.items()}
             )

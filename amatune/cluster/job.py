@@ -30,6 +30,7 @@ class Job:
     share: float = 1.0  # of the machine, in multiples of a training's ordinary share
     objective: Objective = "pooled"  # over the sets of the validation anomalies
     keep_model: bool = False  # whether the trained detector is wanted
+    score_at: tuple[int, ...] = ()  # epochs that are scored, whatever `score_every` says
 
     @property
     def training(self) -> str:
@@ -83,7 +84,7 @@ class Progress:
     """Where a training is after an epoch."""
 
     epoch: int  # epochs completed
-    auroc: float  # validation
+    auroc: float | None  # validation; None after an epoch that was not scored
     gpu_bytes: int | None = None  # most that it held on its GPU; None without one
 
 

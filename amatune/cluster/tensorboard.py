@@ -73,15 +73,12 @@ class TrainingLog:
         """Whether this epoch is one of those that get pictures and histograms."""
         return epoch % self._every == 0 or epoch == 1 or epoch == self._epochs
 
-    def scalars(
-        self, epoch: int, losses: Mapping[str, float], aurocs: Mapping[str, float], primary: float
-    ) -> None:
-        """The curves, after `epoch` epochs."""
+    def scalars(self, epoch: int, losses: Mapping[str, float], aurocs: Mapping[str, float]) -> None:
+        """The curves, after `epoch` epochs; the AUROC of the score "" is the one that counts."""
         for name, value in losses.items():
             self._writer.add_scalar(f"loss/{name}", value, epoch)
         for name, value in aurocs.items():
-            self._writer.add_scalar(f"auroc/{name}", value, epoch)
-        self._writer.add_scalar("auroc", primary, epoch)
+            self._writer.add_scalar(f"auroc/{name}".rstrip("/"), value, epoch)
 
     def reconstructions(self, epoch: int, detector: Detector, images: Mapping[str, Tensor]) -> None:
         """One grid per set of images (N, C, H, W): originals above, reconstructions below."""

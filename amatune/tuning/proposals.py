@@ -6,7 +6,7 @@ Every choice depends on the seed, the trial's number and the study alone.
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import optuna
 
@@ -93,6 +93,13 @@ def rungs(epochs: int, grace: int) -> list[int]:
     if late >= grace:
         return [late]
     return [grace] if 4 * grace <= 3 * epochs else []
+
+
+def decision_epochs(kind: Scheduler, epochs: int, grace: int) -> Sequence[int]:
+    """The epochs at which `make_pruner`'s pruner may stop a trial."""
+    if kind == "none":
+        return ()
+    return rungs(epochs, grace) if kind == "asha" else range(grace, epochs)
 
 
 def make_pruner(kind: Scheduler, epochs: int, grace: int) -> optuna.pruners.BasePruner:

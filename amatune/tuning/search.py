@@ -40,7 +40,7 @@ from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
-from amatune.tuning.proposals import make_pruner
+from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
@@ -210,6 +210,7 @@ def _run_session(
         emit,
         checkpoint_seconds,
         tensorboard_place(run, request.storage_path),
+        decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -324,11 +325,15 @@ def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
     return Path(rest).resolve() / run.name / "tensorboard"
 
 
+def _grace(record: RunRecord, method: Method) -> int:
+    """The first epoch at which a trial may be stopped."""
+    return record.configuration(method, record.request.fixed).grace_epochs() + 1
+
+
 def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
     """The run's study."""
     request = record.request
-    grace = record.configuration(method, request.fixed).grace_epochs() + 1
-    pruner = make_pruner(request.scheduler, request.epochs, grace)
+    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method))
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
         studies.create_study(run, record.first)

@@ -5,7 +5,7 @@ moment and the next one goes on from the study alone.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Session(Trainings[Attempt]):
     Trials that an earlier session left unfinished are handed out first, with their numbers,
     settings and results. `complete_config` turns settings into a resolved configuration and raises
     `ConfigError` when they do not go together. Event files go below `tensorboard`, by default
-    the run's own folder.
+    the run's own folder. `decides_at` are the epochs at which trials may be stopped, for methods
+    that are not scored after every epoch.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Session(Trainings[Attempt]):
         listener: Listener,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         tensorboard: Path | None = None,
+        decides_at: Sequence[int] = (),
     ) -> None:
         folder = tensorboard or run.tensorboard
-        super().__init__(checkpoints, folder, checkpoint_seconds, request.objective)
+        super().__init__(checkpoints, folder, checkpoint_seconds, request.objective, decides_at)
         self._study = study
         self._request = request
         self._run = run
@@ -138,6 +140,9 @@ class Session(Trainings[Attempt]):
         if attempt.since is not None and time.monotonic() - attempt.since > NOTE_SECONDS:
             self._note_cost(attempt)
         last_reported = self._furthest(attempt)
+        if progress.auroc is None:
+            self._update(attempt, "running")
+            return False  # nothing to decide by
         if progress.epoch > last_reported:
             attempt.trial.report(progress.auroc, progress.epoch)
         self._update(attempt, "running")
@@ -165,9 +170,11 @@ class Session(Trainings[Attempt]):
         if progress.epoch < self._request.epochs:
             self._prune(attempt)
             return
+        if attempt.auroc is None:
+            raise ValueError(f"trial {attempt.trial.number} ended without a score")
         if progress.epoch not in self._reported(attempt):
-            attempt.trial.report(progress.auroc, progress.epoch)
-        self._study.tell(attempt.trial, progress.auroc)
+            attempt.trial.report(attempt.auroc, progress.epoch)
+        self._study.tell(attempt.trial, attempt.auroc)
         self._update(attempt, "done")
         # Nothing starts from them any more: a retraining begins at the beginning.
         self._checkpoints.delete(attempt.name)

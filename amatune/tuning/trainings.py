@@ -2,6 +2,7 @@
 tried again when that may help. No Ray in here."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,7 +28,8 @@ class Training:
 
     def take_in(self, progress: Progress) -> None:
         """It is one epoch further."""
-        self.epoch, self.auroc = progress.epoch, progress.auroc
+        self.epoch = progress.epoch
+        self.auroc = self.auroc if progress.auroc is None else progress.auroc
         self.gpu_bytes = progress.gpu_bytes
 
 
@@ -38,6 +40,7 @@ class Trainings(ABC, Generic[T]):
     """The part of `Work` that is the same for every kind of training.
 
     Checkpoints are taken up from and deleted at `checkpoints`, event files go below `tensorboard`.
+    After the epochs `score_at` the validation images are scored even by a method that seldom does.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Trainings(ABC, Generic[T]):
         tensorboard: Path,
         checkpoint_seconds: float,
         objective: Objective,
+        score_at: Sequence[int] = (),
     ) -> None:
         self._checkpoints = checkpoints
         self._tensorboard = tensorboard
         self._checkpoint_seconds = checkpoint_seconds
         self._objective = objective
+        self._score_at = tuple(score_at)
         self._running: dict[str, T] = {}
 
     @abstractmethod
@@ -114,4 +119,5 @@ class Trainings(ABC, Generic[T]):
             checkpoint_seconds=self._checkpoint_seconds,
             share=LARGER_SHARE if self._tries(training).get("memory") else 1.0,
             objective=self._objective,
+            score_at=self._score_at,
         )

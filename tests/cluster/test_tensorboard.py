@@ -22,7 +22,7 @@ from amatune.cluster.tensorboard import PICTURE_SIDE, TrainingLog
 def train(folder: Path, settings: dict[str, Any], epochs: int = 3) -> None:
     log = TrainingLog(folder, settings, epochs, 0)
     for epoch in range(1, epochs + 1):
-        log.scalars(epoch, {"loss": 1.0, "penalty": 2.0}, {"A": 0.7, "R": 0.6}, 0.7)
+        log.scalars(epoch, {"loss": 1.0, "penalty": 2.0}, {"A": 0.7, "R": 0.6, "": 0.7})
     log.close()
 
 

@@ -44,7 +44,7 @@ def test_it_is_a_plain_bootstrap_of_the_choice(kind):
         left = np.setdiff1d(np.arange(30), normal)
         rest = [np.setdiff1d(np.arange(a, b), d) for (a, b), d in zip(sets, drawn, strict=True)]
         held_out.append(figure(best, left, rest))
-    found = correct_for_selection(trials, bounds, kind, draws=2000)
+    found = correct_for_selection([[t] for t in trials], bounds, kind, draws=2000)
     spread = np.std(held_out) / np.sqrt(400)
     assert found.corrected == pytest.approx(np.mean(held_out), abs=3.5 * spread)
     figures = [validation_auroc(**t, bounds=bounds, kind=kind) for t in trials]
@@ -58,7 +58,7 @@ def test_the_best_of_many_equals_is_brought_back():
     truth = 0.714  # Phi(0.8 / sqrt 2)
     apparent, corrected = [], []
     for _ in range(20):
-        trials = [trial(0.8, generator) for _ in range(40)]
+        trials = [[trial(0.8, generator)] for _ in range(40)]
         found = correct_for_selection(trials, np.array([0, 50]), "pooled", draws=100)
         apparent.append(found.apparent)
         corrected.append(found.corrected)
@@ -66,16 +66,34 @@ def test_the_best_of_many_equals_is_brought_back():
     assert abs(np.mean(corrected) - truth) < 0.025
 
 
+def test_choosing_the_score_is_corrected_like_choosing_the_trial():
+    """Ten trials of four scores each are forty candidates."""
+    generator = np.random.default_rng(1)
+    bounds = np.array([0, 50])
+    apparent, corrected = [], []
+    for _ in range(10):
+        trials = [[trial(0.8, generator) for _ in range(4)] for _ in range(10)]
+        found = correct_for_selection(trials, bounds, "pooled", draws=100)
+        flat = [[scores] for scores in itertools.chain(*trials)]
+        same = correct_for_selection(flat, bounds, "pooled", draws=100)
+        assert (found.apparent, found.corrected) == (same.apparent, same.corrected)
+        assert (found.of, found.scores) == (10, 4)
+        apparent.append(found.apparent)
+        corrected.append(found.corrected)
+    assert np.mean(apparent) - 0.714 > 0.08
+    assert abs(np.mean(corrected) - 0.714) < 0.03
+
+
 def test_a_clear_winner_keeps_its_figure():
     generator = np.random.default_rng(2)
-    trials = [trial(2.0, generator), *(trial(0.2, generator) for _ in range(20))]
+    trials = [[trial(2.0, generator)], *([trial(0.2, generator)] for _ in range(20))]
     found = correct_for_selection(trials, np.array([0, 50]), "pooled")
     assert found.corrected == pytest.approx(found.apparent, abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_figure_and_nothing_none():
     generator = np.random.default_rng(3)
-    trials = [trial(s, generator) for s in (0.5, 0.6)]
+    trials = [[trial(s, generator)] for s in (0.5, 0.6)]
     bounds = np.array([0, 50])
     first, second = (correct_for_selection(trials, bounds, "pooled") for _ in range(2))
     assert first == second
@@ -109,5 +127,7 @@ def test_the_figure_of_the_only_full_trial_is_not_said_to_be_corrected():
     assert str(Selection(apparent=0.836, corrected=0.8312, of=3)) == (
         "0.836, corrected for being picked from 3: 0.831"
     )
+    chosen = str(Selection(apparent=0.836, corrected=0.8312, of=3, scores=4))
+    assert "picked from 3 and by the best of 4 scores: 0.831" in chosen
     alone = str(Selection(apparent=0.824, corrected=0.824, of=1))
     assert alone == "0.824, of the only trial with the full budget"

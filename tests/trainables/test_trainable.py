@@ -334,3 +334,22 @@ def test_ama_trains_saves_and_continues(tmp_path):
     assert np.array_equal(*scores)
     json.dumps({k: v for k, v in first.items() if k not in ("config", "trained")})
     assert Path(tmp_path / "tensorboard").is_dir()
+
+
+def test_a_costly_method_is_scored_when_it_asks_where_trials_are_compared_and_at_the_end(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(FakeConfig, "score_every", lambda _config: 4)
+    trainable = make(job(tmp_path, epochs=7, score_at=(3,)))
+    results = [trainable.step() for _ in range(7)]
+    assert [r["epoch"] for r in results if r["auroc"] is not None] == [3, 4, 7]
+    assert all(r["losses"] for r in results)
+    assert "trained" in results[-1]
+
+
+def test_the_score_is_the_one_that_finds_the_validation_anomalies(tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeDetector, "chooses_score", True)
+    result = make(job(tmp_path, epochs=1, quality=1.0)).step()
+    assert result["auroc"] == max(result["aurocs"].values())
+    best = max(result["aurocs"], key=result["aurocs"].get)
+    assert result["trained"]["primary"] == best

@@ -481,3 +481,16 @@ def test_no_more_trials_start_once_one_is_good_enough(tmp_path):
     assert session.is_satisfied
     session, _ = open_session(tmp_path, trials=10, epochs=3, scheduler="none", stop_at=0.95)
     assert not session.is_satisfied
+
+
+def test_epochs_that_were_not_scored_decide_nothing(tmp_path):
+    session, study = open_session(tmp_path, trials=1, epochs=4, scheduler="median")
+    session.start("a")
+    session.started("a")
+    assert not session.report("a", Progress(epoch=1, auroc=None))
+    assert not session.report("a", Progress(epoch=2, auroc=0.6))
+    assert not session.report("a", Progress(epoch=3, auroc=None))
+    session.finish("a", Progress(epoch=4, auroc=0.7))
+    (trial,) = study.get_trials()
+    assert trial.intermediate_values == {2: 0.6, 4: 0.7}
+    assert trial.value == 0.7
