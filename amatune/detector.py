@@ -71,6 +71,8 @@ class Detector(ABC):
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
 
+    usual_steps: ClassVar[int] = 3000  # of a training, where nobody says how many
+
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
     held_with_anomalies: ClassVar[Mapping[str, Any]] = {}

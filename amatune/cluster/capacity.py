@@ -64,6 +64,21 @@ class Measured:
     mps: bool
 
 
+def seconds_per_step(method: type[Detector], config: DetectorConfig, images: np.ndarray) -> float:
+    """What a training step takes on this machine's CPU, from a few of them.
+
+    `images` are uint8 (N, C, H, W), of which a batch is enough.
+    """
+    short = config.replace(epochs=2, steps_per_epoch=2)
+    channels, height, width = images.shape[1:]
+    detector = method(short, (channels, height, width))
+    few = torch.tensor(images[: 2 * config.batch_size])
+    detector.train_epoch(few)  # memory, kernels and optimisers are made in the first
+    began = time.perf_counter()
+    detector.train_epoch(few)
+    return (time.perf_counter() - began) / 2
+
+
 def find_room(
     *,
     cpus_per_trial: float,

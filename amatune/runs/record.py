@@ -16,6 +16,7 @@ never run: a search space written in Python is kept in it as text.
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import sys
@@ -156,6 +157,8 @@ class RunRecord:
         do not go together.
         """
         whole = {**settings, "epochs": epochs or self.request.epochs}
+        if self.request.steps is not None:
+            whole["steps_per_epoch"] = math.ceil(self.request.steps / self.request.epochs)
         return method.detector.Config.from_dict(whole).resolve(self.image_shape)
 
     def open_problem(self, data_dir: DataDir = None) -> Problem:

@@ -14,6 +14,8 @@ Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 
+SLICES = 25  # of a trial that is given its steps
+
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
     {
@@ -21,6 +23,19 @@ CHANGEABLE = frozenset(
         *("name", "runs_dir", "data_dir"),
     }
 )
+
+
+def budget(usual_steps: int, epochs: int | None, steps: int | None) -> tuple[int, int | None]:
+    """The `epochs` and `steps` of a request where not both are given.
+
+    Neither: the `usual_steps` of the method, in slices that are called epochs, each of which can be
+    looked at and stopped after. `steps` alone: these, likewise. `epochs` alone: passes over the
+    images, however many steps these are.
+    """
+    if epochs is not None:
+        return epochs, steps
+    steps = usual_steps if steps is None else steps
+    return max(1, min(SLICES, steps)), steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +48,10 @@ class SearchRequest:
     problem: ProblemRequest = field(default_factory=ProblemRequest)
     method: str = "ama"
     trials: int = 50  # in total, earlier sessions of the run included
-    epochs: int = 100  # full budget of a trial
+    epochs: int = 25  # full budget of a trial, and where it can be looked at
+    steps: int | None = (
+        None  # ... in all of them together; None: an epoch is a pass over the images
+    )
     time_budget: float | None = None  # seconds of this session; what still runs can be continued
     gpus_per_trial: float | None = None  # None: the method's share where there are GPUs, else 0
     cpus_per_trial: float = 1.0
@@ -67,7 +85,7 @@ class SearchRequest:
         found = fields.wrong_types(type(self), {n: v for n, v in mine.items() if n not in listed})
         if found:
             return found
-        for name in ("trials", "epochs", "concurrent"):
+        for name in ("trials", "epochs", "steps", "concurrent"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"{name} must be at least 1, got {value}")
@@ -98,6 +116,11 @@ class SearchRequest:
         if "epochs" in self.fixed:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"
+            )
+        if self.steps is not None and "steps_per_epoch" in self.fixed:
+            found.append(
+                "steps and a fixed steps_per_epoch say the same thing; give one of them, got "
+                f"{self.steps} and {self.fixed['steps_per_epoch']}"
             )
         if self.address is not None and self.address.startswith("ray://"):
             found.append(

@@ -231,7 +231,11 @@ def _run_session(
                     gpus_per_trial=found.gpus_per_trial,
                     validation_normals=len(images.normal),
                     validation_anomalies=len(images.anomaly),
-                    warnings=(*problem.warnings, *found.notes),
+                    warnings=(
+                        *problem.warnings,
+                        *found.notes,
+                        *_too_few_steps(record, method, images.train),
+                    ),
                 )
             )
             ending = execution.execute(
@@ -262,6 +266,24 @@ def _run_session(
     if ending == "disk full":
         raise _no_space(run, OSError(f"trials write to {place}"))
     return outcome
+
+
+def _too_few_steps(record: RunRecord, method: Method, images: np.ndarray) -> list[str]:
+    """A warning when a whole trial is much shorter than trainings of the method usually are."""
+    config = record.configuration(method, record.request.fixed)
+    batches = len(images) // min(config.batch_size, len(images))
+    steps = config.epochs * (config.steps_per_epoch or batches)
+    usual = method.detector.usual_steps
+    if 3 * steps >= usual:
+        return []
+    told = (
+        f"a trial trains for {steps:,} steps, and {method.name} learns little in so few: --steps "
+        f"{usual} is usual for it"
+    )
+    if connection.gpus() == 0:
+        minutes = usual * capacity.seconds_per_step(method.detector, config, images) / 60
+        told += f", about {max(minutes, 0.1):.1f} minutes a trial on a core of this machine"
+    return [told]
 
 
 def _measured(run: RunFolder, record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:

@@ -66,6 +66,7 @@ class FakeDetector(Detector):
 
     name: ClassVar[str] = "fake"
     summary: ClassVar[str] = "for tests"
+    usual_steps: ClassVar[int] = 1
     Config: ClassVar[type[DetectorConfig]] = FakeConfig
     score_names: ClassVar[tuple[str, ...]] = ("bright", "dark")
     reconstructs: ClassVar[bool] = True

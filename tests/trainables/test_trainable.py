@@ -322,7 +322,7 @@ def test_ama_trains_saves_and_continues(tmp_path):
     whole = make(the_job, trainable_class("ama"))
     first, *rest = train(whole, 3)
     assert isinstance(whole._detector, AMA)
-    assert set(first["aurocs"]) == {"A", "R"}
+    assert set(first["aurocs"]) == {"A", "R", "AC", "RC"}
     half = make(the_job, trainable_class("ama"))
     half.train()
     half.save(str(tmp_path / "saved"))
