@@ -20,11 +20,16 @@ from fake_method import FakeDetector, FakeTrainable, space
 
 from amatune import registry
 from amatune.data.protocol import ProblemRequest
-from amatune.tuning import retrain, search
+from amatune.registry import Method
+from amatune.runs import RunFolder
+from amatune.runs import record as records
+from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
+from amatune.runs.request import SearchRequest
+from amatune.tuning import search
 from amatune.tuning.events import Event
-from amatune.tuning.request import SearchRequest
 
 SHAPE = (1, 8, 8)
+FAKE = Method("fake", FakeDetector, space, FakeTrainable)
 
 
 class FakeProblem:
@@ -66,11 +71,18 @@ class FakeProblem:
         return "noise against brighter noise"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"fake": True, "counts": {"validation_normals": 60, "validation_anomalies": 50}}
+        return {
+            "request": ProblemRequest().to_dict(),
+            "image_shape": list(SHAPE),
+            "counts": {"validation_normals": 60, "validation_anomalies": 50},
+            "splits": {"train_normals": [{"source": "noise", "part": "train", "ids": [1, 2]}]},
+            "sources": {"noise": {}},
+            "warnings": [],
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], _data_dir: str | None = None) -> "FakeProblem":
-        assert values["fake"]
+        assert values == cls().to_dict()
         return cls()
 
 
@@ -82,13 +94,22 @@ def noise(count: int, mean: float, seed: int) -> np.ndarray:
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "fake" the one method, and FakeProblem the one problem, of this process."""
-    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
-    monkeypatch.setattr(registry, "trainable_class", lambda _method: FakeTrainable)
-    monkeypatch.setattr(registry, "search_space", lambda _method: space)
+    monkeypatch.setattr(registry, "find_method", lambda _name: FAKE)
     monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
-    monkeypatch.setattr(search, "Problem", FakeProblem)
-    monkeypatch.setattr(retrain, "Problem", FakeProblem)
+    monkeypatch.setattr(records, "Problem", FakeProblem)
     monkeypatch.setattr(FakeProblem, "may_test", False)
+
+
+def write_record(run: RunFolder, asked: SearchRequest) -> RunRecord:
+    """The `run.json` of a search that was asked for; in a folder that exists."""
+    record = RunRecord(
+        request=asked,
+        problem=ProblemRecord.from_dict(FakeProblem().to_dict()),
+        begun=Circumstances.now(),
+        first=({"quality": 0.5, "kind": "plain"},),
+    )
+    run.write(record)
+    return record
 
 
 @contextlib.contextmanager

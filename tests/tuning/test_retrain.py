@@ -1,5 +1,6 @@
 """From the shortlist to the leaderboard: fresh seeds, one choice, one look at the test images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fake_method import FakeConfig, FakeDetector, FakeTrainable
-from fake_search import FakeProblem, cluster, install, request
+from fake_search import FAKE, FakeProblem, cluster, install, request
 
 from amatune import metrics
 from amatune.errors import AmatuneError, RequestError
@@ -202,7 +203,8 @@ def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, 
                 raise ValueError("first line\nthe last line says why")
             return super().step()
 
-    monkeypatch.setattr(retrain.registry, "trainable_class", lambda _method: Unstable)
+    method = dataclasses.replace(FAKE, trainable=Unstable)
+    monkeypatch.setattr(retrain.registry, "find_method", lambda _name: method)
     again = run_best(run, top=2, seeds=3)
     row = next(r for r in again.rows if r.configuration == board.chosen.configuration)
     assert row.failures == ("seed 3: ValueError: the last line says why",)

@@ -1,0 +1,151 @@
+"""What a search is asked to do."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from amatune.data.protocol import ProblemRequest
+from amatune.errors import RequestError
+from amatune.runs import fields
+
+Sampler = Literal["tpe", "random", "gp", "qmc"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
+Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
+
+# Where and for how long, not what: these may change when a run is continued.
+CHANGEABLE = frozenset(
+    {
+        *("time_budget", "gpus_per_trial", "cpus_per_trial", "concurrent", "address"),
+        *("name", "runs_dir", "data_dir"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """Everything that decides a search, and where it runs.
+
+    Impossible values raise one `RequestError` that lists them all.
+    """
+
+    problem: ProblemRequest = field(default_factory=ProblemRequest)
+    method: str = "ama"
+    trials: int = 50  # in total, earlier sessions of the run included
+    epochs: int = 100  # full budget of a trial
+    time_budget: float | None = None  # seconds of this session; what still runs can be continued
+    gpus_per_trial: float | None = None  # None: the method's share where there are GPUs, else 0
+    cpus_per_trial: float = 1.0
+    concurrent: int | None = None  # trials at a time; None: as many as fit
+    seed: int = 0
+    sampler: Sampler = "tpe"  # how settings are proposed
+    scheduler: Scheduler = "asha"  # how poor trials are stopped
+    objective: Objective = "pooled"  # how several anomaly sets become one validation AUROC
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # configuration fields held fixed
+    space: Mapping[str, Any] | None = None  # as `spaces.read_space` gives it; None: the method's
+    stop_at: float | None = None  # validation AUROC of a full-budget trial that is enough
+    address: str | None = None  # of a running Ray cluster; None: start one on this machine
+    storage_path: str | None = None  # for checkpoints; on several machines: shared, or s3://...
+    name: str | None = None  # of the run; None: made from the time and the data set
+    runs_dir: str = "runs"
+    data_dir: str | None = None  # of the named sets; None: AMATUNE_DATA, or ~/.cache/amatune
+
+    def __post_init__(self) -> None:
+        found = self._problems()
+        if found:
+            raise RequestError("; ".join(found))
+
+    @property
+    def brings_a_program(self) -> bool:
+        """Whether the search space is a Python program, to be run only if its author is trusted."""
+        return self.space is not None and "python" in self.space
+
+    def _problems(self) -> list[str]:
+        mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        listed = ("sampler", "scheduler", "objective")  # with messages of their own
+        found = fields.wrong_types(type(self), {n: v for n, v in mine.items() if n not in listed})
+        if found:
+            return found
+        for name in ("trials", "epochs", "concurrent"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                found.append(f"{name} must be at least 1, got {value}")
+        if self.time_budget is not None and not 0 < self.time_budget < math.inf:
+            found.append(f"the time budget must be a positive time, got {self.time_budget} s")
+        if not 0 < self.cpus_per_trial < math.inf:
+            found.append(f"CPUs per trial must be more than 0, got {self.cpus_per_trial}")
+        share = self.gpus_per_trial
+        if share is not None and not (0 <= share <= 1 or share == int(share)):
+            found.append(
+                f"GPUs per trial must be 0, a share of one such as 0.25, or a whole number, got "
+                f"{share}"
+            )
+        if not 0 <= self.seed < 2**63:
+            found.append(f"the seed must be in [0, 2^63), got {self.seed}")
+        for name, allowed in (
+            ("sampler", Sampler),
+            ("scheduler", Scheduler),
+            ("objective", Objective),
+        ):
+            value, names = getattr(self, name), get_args(allowed)
+            if value not in names:
+                found.append(f"unknown {name} {value!r}; known: {', '.join(names)}")
+        if self.stop_at is not None and not 0.5 < self.stop_at <= 1:
+            found.append(f"the AUROC to stop at must be in (0.5, 1], got {self.stop_at}")
+        if self.space is not None and not _is_space(self.space):
+            found.append('a space is {"python": source} or {"json": settings by name}')
+        if "epochs" in self.fixed:
+            found.append(
+                "epochs cannot be held fixed: the number of epochs is a request of its own"
+            )
+        if self.address is not None and self.address.startswith("ray://"):
+            found.append(
+                f"a search cannot run through a Ray client address ({self.address}); run it on a "
+                "machine of the cluster with the address 'auto'"
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request as JSON values, for `run.json`."""
+        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**shallow, "problem": self.problem.to_dict(), "fixed": dict(self.fixed)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The request that `to_dict` wrote; what is not there has its default.
+
+        Raises `RequestError` for names that are not known and values that are not possible.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise RequestError(f"unknown: {', '.join(unknown)}")
+        problem = values.get("problem", {})
+        if not isinstance(problem, Mapping):
+            raise RequestError(f"problem must be an object, got {problem!r}")
+        return cls(**{**values, "problem": ProblemRequest.from_dict(problem)})
+
+    def differences(self, other: "SearchRequest") -> list[str]:
+        """What decides the search and is not the same in `other`, one phrase each.
+
+        `other` may ask for more trials; CHANGEABLE fields may differ.
+        """
+        mine, theirs = self.to_dict(), other.to_dict()
+        found = []
+        if other.trials < self.trials:
+            found.append(f"trials was {self.trials}, now fewer: {other.trials}")
+        for name in mine.keys() - CHANGEABLE - {"trials", "problem"}:
+            if mine[name] != theirs[name]:
+                found.append(f"{name} was {mine[name]!r}, now {theirs[name]!r}")
+        for name in mine["problem"].keys() | theirs["problem"].keys():
+            before, now = mine["problem"].get(name), theirs["problem"].get(name)
+            if before != now:
+                found.append(f"{name} was {before!r}, now {now!r}")
+        return sorted(found)
+
+
+def _is_space(space: Mapping[str, Any]) -> bool:
+    (kind, contents), *others = space.items() or [("", None)]
+    kinds = {"python": str, "json": Mapping}
+    return not others and kind in kinds and isinstance(contents, kinds[kind])
