@@ -17,6 +17,7 @@ from typing import Unpack
 
 from amatune.results.leaderboard import Leaderboard
 from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
 from amatune.tuning import retrain as retraining
 from amatune.tuning import search as searching
 from amatune.tuning.events import Listener
@@ -27,7 +28,6 @@ from amatune.tuning.options import (
     first_settings,
     with_options,
 )
-from amatune.tuning.request import SearchRequest
 from amatune.tuning.search import SearchOutcome
 
 AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
@@ -36,6 +36,7 @@ AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: th
 def search(
     *,
     resume: bool = False,
+    trust_space: bool = False,
     enqueue: Sequence[FirstSettings] | FirstSettings = (),
     warm_start: str | None = None,
     listener: Listener | None = None,
@@ -47,6 +48,9 @@ def search(
     What is left out has its default. With `resume` the run `name` goes on, by default the newest
     in `runs_dir`, and what is left out is as it was.
 
+    A run of somebody else whose space is a Python program is continued, and the program run, only
+    with `trust_space`.
+
     `enqueue` are settings by name, or JSON files with some, to try right after the defaults, and
     `warm_start` names an earlier run whose best settings are tried then.
 
@@ -55,7 +59,14 @@ def search(
     """
     request = continued(options) if resume else with_options(SearchRequest(), options)
     first = first_settings(enqueue, warm_start, request.runs_dir)
-    return searching.run_search(request, listener, resume, first=first)
+    return searching.run_search(
+        request,
+        listener=listener,
+        resume=resume,
+        first=first,
+        # A space that is given here is the caller's own.
+        trust_space=trust_space or options.get("space") is not None,
+    )
 
 
 def retrain(

@@ -20,10 +20,12 @@ import test_conformance
 from command_lines import check, command_lines
 
 import amatune.detectors
-from amatune.cli import _fixed_settings, _value
+from amatune.cli.config import assigned
+from amatune.cli.options import assignment
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.export import export_detector
 from amatune.registry import detector_class, search_space, trainable_class
+from amatune.wording import value_text
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -129,7 +131,7 @@ def problem_of(words: list[str]) -> str | None:
     found = check(words)
     fixed = [after for word, after in itertools.pairwise(words) if word == "--fix"]
     if found is None and fixed and "--method" not in words:
-        AMAConfig.from_dict(_fixed_settings([word for word in fixed if "..." not in word], None))
+        AMAConfig.from_dict(assigned([assignment(word) for word in fixed if "..." not in word]))
     return found
 
 
@@ -212,7 +214,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     written = {}
     for field in fields(AMAConfig):
         value = field.default
-        written[field.name] = f"{value:g}" if isinstance(value, float) else _value(value)
+        written[field.name] = f"{value:g}" if isinstance(value, float) else value_text(value)
     assert defaults == written
     searched: set[str] = set()
 

@@ -37,7 +37,7 @@ def best(
         str | None, plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
     ] = None,
     runs_dir: RunsDir = Path(RUNS_DIR),
-    config: Config = None,  # noqa: ARG001  # read by its callback
+    config: Config = None,
 ) -> int:
     """Retrain the best settings of a run over fresh seeds, and test them once.
 

@@ -137,12 +137,14 @@ def space(
 
     Defaults are the published values. `amatune search --fix NAME=VALUE` holds a setting at another.
     """
+    from amatune.registry import find_method
     from amatune.tuning.describe import describe_settings, describe_space
 
+    found = find_method(method)
     console = make_console()
     searched = set()
     table = make_table("setting", "range", "default", "only when")
-    for parameter in describe_space(method):
+    for parameter in describe_space(found):
         default = value_text(parameter.default)
         table.add_row(*map(cell, (parameter.name, parameter.range, default, parameter.condition)))
         searched.add(parameter.name)
@@ -151,7 +153,7 @@ def space(
     say(console, "All settings (* searched); change one with --fix NAME=VALUE:")
     say(console)
     table = make_table("", "setting", "default", "value", "meaning")
-    for one in describe_settings(method):
+    for one in describe_settings(found):
         if one.name != "epochs":  # an option of its own
             mark, kind = "*" if one.name in searched else "", one.kind.replace("'", "")
             cells = (mark, one.name, value_text(one.default), kind, one.meaning)

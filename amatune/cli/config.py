@@ -1,4 +1,4 @@
-"""`--config FILE`: options from a YAML or JSON file, or those of an earlier run from its `run.json`.
+"""`--config FILE`: options from a YAML or JSON file, such as the `run.json` of an earlier run.
 
 The file takes the place of the options' defaults: what is given on the command line wins. Its keys
 are the names of the options, with `-` or `_`.
@@ -106,16 +106,16 @@ def key_of(option: Any) -> str:
 # --- options in a file ----------------------------------------------------------------------------
 
 
-def _checked(
-    file: Path, contents: Mapping[Any, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _checked(file: Path, contents: Mapping[Any, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The values by the names of the options, each of the shape that its option reads."""
     known = [key for key in options if key != "config"]
     found: dict[str, Any] = {}
     for written, value in contents.items():
         key = str(written).replace("_", "-")
         if key not in known:
-            raise RequestError(f"{file}: there is no option {written!r}; {did_you_mean(key, known)}")
+            raise RequestError(
+                f"{file}: there is no option {written!r}; {did_you_mean(key, known)}"
+            )
         if key in found:
             raise RequestError(f"{file}: {key} is there twice; give it one value")
         found[key] = None if value is None else _shaped(file, key, value, options[key])
@@ -205,7 +205,9 @@ def _read(file: Path) -> str:
         with file.open("rb") as opened:
             content = opened.read(most + 1)
         if len(content) > most:
-            raise RequestError(f"cannot read the options in {file}: it is larger than {most:,} bytes")
+            raise RequestError(
+                f"cannot read the options in {file}: it is larger than {most:,} bytes"
+            )
         return content.decode("utf-8-sig")
     except OSError as error:
         raise RequestError(f"cannot read the options in {file}: {error.strerror}") from None

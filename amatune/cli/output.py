@@ -143,4 +143,4 @@ def tensorboard_of_all(runs: Sequence[RunFolder]) -> str:
 def _tensorboard_folder(run: RunFolder) -> Path:
     from amatune.tuning.search import tensorboard_place
 
-    return tensorboard_place(run, run.read()["request"].get("storage_path"))
+    return tensorboard_place(run, run.record().request.storage_path)

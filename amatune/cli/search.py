@@ -249,5 +249,3 @@ def _optimistic(outcome: "SearchOutcome", sides: tuple[int, int], ended: int) ->
     if (picked := outcome.selection) is not None and picked.of > 1:
         told += f"; about {figure(picked.corrected)} after correction for that"
     return told
-
-

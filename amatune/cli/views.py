@@ -59,8 +59,8 @@ class View:
     """Follows the events of a search or a retraining; the subclasses show them."""
 
     console: Console
-    held: Sequence[str] = ()  # settings not worth repeating for every trial: those held fixed
     time_budget: float | None = None  # seconds
+    held: Sequence[str] = ()  # settings not worth repeating for every trial: those held fixed
     run: Path | None = None
     trainings: dict[str, Training] = field(default_factory=dict)
     total: int = 0
@@ -87,12 +87,14 @@ class View:
         match event:
             case SearchStarted():
                 self.begin(event.run, event.trials)
+                self.held = tuple(event.fixed)
                 self.sides = event.validation_anomalies, event.validation_normals
                 self.say(f"run {near(event.run)}: {event.problem}")
                 gpus = f" and {event.gpus_per_trial:g} GPU" if event.gpus_per_trial else ""
                 self.say(
                     f"{event.method}: {counted(event.trials, 'trial')} of up to "
-                    f"{counted(event.epochs, 'epoch')}, {event.concurrent} at a time with {event.cpus_per_trial:g} CPU{gpus} each"
+                    f"{counted(event.epochs, 'epoch')}, {event.concurrent} at a time with "
+                    f"{event.cpus_per_trial:g} CPU{gpus} each"
                 )
                 self.recall(event.run, event.finished)
                 self.warn(event.warnings)
@@ -105,7 +107,9 @@ class View:
                     f"{counted(event.epochs, 'epoch')} each"
                 )
                 if event.finished:
-                    self.say(f"finished already: {event.finished} of {counted(all_of_them, 'training')}")
+                    self.say(
+                        f"finished already: {event.finished} of {counted(all_of_them, 'training')}"
+                    )
                 self.warn(event.warnings)
             case TrialUpdate():
                 self.update(self.trial(event))

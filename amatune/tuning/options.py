@@ -15,9 +15,8 @@ from amatune.data.protocol import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
 from amatune.registry import find_method
 from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
 from amatune.tuning import study
-from amatune.tuning.request import SearchRequest
-from amatune.tuning.search import saved_request
 from amatune.tuning.spaces import read_space
 
 WARM_STARTS = 5  # settings taken over from an earlier run
@@ -109,7 +108,7 @@ def continued(options: SearchOptions) -> SearchRequest:
     """
     run = RunFolder.open(options.get("name"), options.get("runs_dir", SearchRequest.runs_dir))
     # The earlier session's time says nothing about this one's.
-    earlier = dataclasses.replace(saved_request(run), time_budget=None)
+    earlier = dataclasses.replace(run.record().request, time_budget=None)
     request = with_options(earlier, options)
     return dataclasses.replace(request, name=run.name, runs_dir=str(run.path.parent))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from amatune.cli import app
+from amatune.cli.app import app
 
 # What raises for a wrong option, value or command, as in `amatune.cli`.
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
