@@ -7,13 +7,13 @@ command line does; `amatune.AnomalyDetector` is one detector as a scikit-learn e
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from amatune.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from amatune.api import retrain as retrain
     from amatune.api import search as search
     from amatune.estimator import AnomalyDetector as AnomalyDetector
     from amatune.export import load as load
-
-__version__ = "0.1.0"
 
 # Where each name is: looked up when it is used, so that `import amatune` (and with it
 # `amatune --help`) does not wait for torch.

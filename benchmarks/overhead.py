@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 import torch
-from amatune.trainables._base import CALIBRATION_IMAGES
 
 from amatune import metrics
 from amatune.data.protocol import Problem, ProblemRequest, make_problem
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.runs.request import SearchRequest
+from amatune.trainables._base import CALIBRATION_IMAGES
 from amatune.tuning.events import Event, TrialUpdate
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed

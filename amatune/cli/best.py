@@ -10,7 +10,6 @@ from amatune.cli.config import Config, given
 from amatune.cli.options import ItsDataDir, Run, RunsDir, command, plain, whole
 from amatune.cli.output import RUNS_DIR, Interrupted, make_console, near, say
 from amatune.cli.tables import print_leaderboard
-from amatune.cli.views import make_view
 from amatune.runs import RunFolder
 
 
@@ -45,6 +44,7 @@ def best(
     images read. The default settings, with the same values held fixed, take part as a control.
     """
     import amatune
+    from amatune.cli.views import make_view
     from amatune.export import require_replaceable
 
     folder = RunFolder.open(run, runs_dir)

@@ -1,21 +1,18 @@
 """`amatune score`."""
 
-import contextlib
 import csv
 import dataclasses
 import heapq
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.progress import Progress
 
 from amatune.cli.options import command, number, plain, whole
-from amatune.cli.output import Interrupted, complain, csv_cell, destination, say
-from amatune.cli.views import PROGRESS_SECONDS, pictures_bar
+from amatune.cli.output import Interrupted, complain, csv_cell, destination
+from amatune.cli.progress import scoring_progress
 from amatune.errors import RequestError
 from amatune.wording import counted
 
@@ -83,7 +80,7 @@ def score(
     inputs = find_inputs(paths)
     scored = failed = 0
     try:
-        with destination(output) as file, _progress(inputs.count) as progress:
+        with destination(output) as file, scoring_progress(inputs.count) as progress:
             write = _writer(file, exported.detector.score_names, threshold, as_json)
             for picture in exported.score_inputs(inputs):
                 if picture.problem is None:
@@ -184,34 +181,3 @@ def _writer(
             table.writerow(map(csv_cell, [*row.values(), flag]))
 
     return write
-
-
-class _Progress:
-    """How far the scoring is, on standard error: a bar, or without a terminal a line now and
-    then."""
-
-    def __init__(self, bar: Progress, total: int) -> None:
-        self._bar = bar
-        self._total = total
-        self._done = 0
-        self._task = bar.add_task("pictures", total=total)
-        self._spoke = time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Print a line that stays, above the bar."""
-        say(self._bar.console, line)
-
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
-        self._bar.advance(self._task)
-        now = time.monotonic()
-        if self._bar.disable and now - self._spoke > PROGRESS_SECONDS:
-            self.say(f"{self._done:,} of {counted(self._total, 'picture')} scored")
-            self._spoke = now
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[_Progress]:
-    with pictures_bar() as bar:
-        yield _Progress(bar, total)

@@ -31,7 +31,6 @@ from amatune.cli.output import (
     tensorboard,
 )
 from amatune.cli.tables import ENDED, print_trials
-from amatune.cli.views import JsonView, QuietView, make_view
 from amatune.errors import AmatuneError, RequestError
 from amatune.runs import RunFolder
 from amatune.wording import counted, figure
@@ -152,6 +151,7 @@ def search(
     empties it.
     """
     import amatune
+    from amatune.cli.views import JsonView, QuietView, make_view
 
     # What becomes of the parameters that are not named here is `given`'s part.
     options = given(context, but_for=("config", "quiet", "as_json"))

@@ -10,20 +10,20 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from amatune.cli.output import say
-from amatune.tuning.events import State, TrialUpdate
 from amatune.wording import counted, figure, interval, sentence, settings_text, visible
 
 if TYPE_CHECKING:
     from amatune.results.leaderboard import Leaderboard
+    from amatune.tuning.events import State, TrialUpdate
 
-STYLES: dict[State, str] = {
+STYLES: "dict[State, str]" = {
     "done": "green",
     "pruned": "yellow",
     "failed": "red",
     "running": "cyan",
     "waiting": "dim",
 }
-ENDED: tuple[State, ...] = ("done", "pruned", "failed")
+ENDED: "tuple[State, ...]" = ("done", "pruned", "failed")
 
 
 def make_table(*columns: str) -> Table:
@@ -46,7 +46,7 @@ def cell(text: str) -> str:
 
 
 def print_trials(
-    console: Console, trials: Sequence[TrialUpdate], held: Sequence[str], most: int | None = None
+    console: Console, trials: "Sequence[TrialUpdate]", held: Sequence[str], most: int | None = None
 ) -> None:
     """The trials, those with the full budget first, then by validation AUROC."""
     order: list[State] = ["done", "running", "pruned", "failed", "waiting"]

@@ -13,12 +13,13 @@ from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from amatune.cli.output import near, say
+from amatune.cli.progress import PROGRESS_SECONDS, pictures_bar
 from amatune.cli.tables import ENDED, STYLES, cell, make_table
 from amatune.runs import RunFolder
 from amatune.tuning.events import (
@@ -31,8 +32,6 @@ from amatune.tuning.events import (
     TrialUpdate,
 )
 from amatune.wording import clock, counted, figure, memory_size, settings_text
-
-PROGRESS_SECONDS = 30.0  # of silence in a pipe, before a line tells how far things are
 
 
 @dataclass(frozen=True)
@@ -355,11 +354,3 @@ def make_view(console: Console, kind: type[View] | None = None, **options: Any) 
     """A view of that kind; by default the live one on a terminal, else the one in lines."""
     live = console.is_terminal and not console.is_dumb_terminal
     return (kind or (LiveView if live else PlainView))(console, **options)
-
-
-def pictures_bar() -> Progress:
-    """A bar on standard error that goes when it is done; disabled when that is no terminal."""
-    console = Console(stderr=True)
-    described = TextColumn("{task.description}")
-    columns = (BarColumn(), MofNCompleteColumn(), described, TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

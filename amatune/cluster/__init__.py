@@ -6,6 +6,10 @@ here, before any module of this package can import it; one that is set already i
 
 import os
 
+from amatune.extras import require_extra
+
+require_extra("search")
+
 _RAY = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress table, which even verbose=0 does not silence
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files; we write our own

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from amatune.detector import Detector, to_unit_range
 from amatune.errors import AmatuneError
+from amatune.extras import require_extra
 
 INPUT = "images"
 BATCH = "batch"  # name of the free axis, of the input and of every output
@@ -38,8 +39,10 @@ def onnx_bytes(detector: Detector) -> bytes:
     """A calibrated detector as an ONNX model.
 
     Input `images`: uint8 (batch, C, H, W), any batch. Outputs by `score_names`: float32 (batch,).
-    Raises `AmatuneError` when the scorer uses what ONNX cannot express.
+    Raises `AmatuneError` when the scorer uses what ONNX cannot express, and `MissingExtraError`
+    where the packages for it are not installed.
     """
+    require_extra("onnx")
     module = _FromBytes(_plain_scorer(detector)).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
     axis = {0: torch.export.Dim(BATCH)}

@@ -10,7 +10,6 @@ runs/<name>/  run.json      what was asked, versions, command line, seed, split 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
 
 from amatune.errors import RequestError, did_you_mean
 from amatune.files import write_json
@@ -136,14 +137,17 @@ class RunFolder:
 
         Raises `RequestError` when another one does.
         """
-        with open(self.path / ".lock", "w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RequestError(
-                    f"another process is working on the run {self.name!r}; wait for it, or stop it"
-                ) from None
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise RequestError(
+                f"another process is working on the run {self.name!r}; wait for it, or stop it"
+            ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:

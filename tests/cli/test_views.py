@@ -102,7 +102,7 @@ def test_a_terminal_shows_how_far_the_reading_is(monkeypatch: pytest.MonkeyPatch
             original(file=bar, force_terminal=True, width=90) if options else original(file=piped)
         )
 
-    monkeypatch.setattr("amatune.cli.views.Console", on_terminal)
+    monkeypatch.setattr("amatune.cli.progress.Console", on_terminal)
     with PlainView(Console(file=piped)) as view:
         tell_progress("decoding pictures", 1200, 10_000)
         view.reading.refresh()

@@ -366,7 +366,7 @@ def test_a_silent_pipe_hears_how_far_the_scoring_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("amatune.cli.score.PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr("amatune.cli.progress.PROGRESS_SECONDS", -1.0)
     assert score(pictures, "--output", "s.csv") == 0
     assert capsys.readouterr().err.splitlines() == [
         f"{n} of 5 pictures scored" for n in range(1, 6)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import ray
 import torch
-from amatune.trainables._base import DetectorTrainable
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
+from amatune.trainables._base import DetectorTrainable
 
 
 @dataclass(frozen=True, kw_only=True)

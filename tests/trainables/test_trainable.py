@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from amatune.trainables._base import DetectorTrainable
 from fake_method import FakeConfig, FakeDetector, FakeTrainable
 from fake_search import FakeProblem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +15,7 @@ from amatune.cluster.job import Job
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DivergedError
 from amatune.registry import detector_class, method_names, trainable_class
+from amatune.trainables._base import DetectorTrainable
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,42 @@
+"""What needs more packages than scoring does, and what is said when they are missing.
+
+Scoring, loading and listing work with the base installation. Searching, reports, ONNX models and
+the downloaded data sets are extras of `pyproject.toml`; the part that needs one asks for it here
+before it imports anything of it.
+"""
+
+import importlib.util
+
+from amatune.errors import RequestError
+
+# By extra, the packages that amatune needs of it; a test holds them against `pyproject.toml`.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "search": ("ray", "optuna", "tensorboard", "pyarrow"),
+    "report": ("optuna", "plotly", "jinja2"),
+    "onnx": ("onnx", "onnxscript"),
+    "datasets": ("torchvision",),
+}
+
+
+class MissingExtraError(RequestError, ImportError):
+    """Packages that come with an extra are not installed."""
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Raise `MissingExtraError` with the command that helps, unless the packages are installed.
+
+    Without `packages`, all of the extra's. They are looked up, not imported.
+    """
+    missing = [package for package in packages or EXTRAS[extra] if not _installed(package)]
+    if missing:
+        raise MissingExtraError(
+            f"this needs {' and '.join(missing)}, not installed here; they come with "
+            f"pip install 'amatune[{extra}]'"
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # another program's import hook, or one without a spec
+        return False
