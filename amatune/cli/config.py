@@ -38,12 +38,13 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         values = _of_run(file, context.command.name or "")
     else:
         values = _checked(file, contents, options)
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
         try:
-            options[key].process_value(context, value)
+            defaults[str(options[key].name)] = options[key].process_value(context, value)
         except _UsageError as error:
             raise RequestError(f"{file}: {key}: {error.message}") from None
-    context.default_map = {str(options[key].name): value for key, value in values.items()}
+    context.default_map = defaults
     return file
 
 

@@ -1,6 +1,7 @@
 """Options that several commands share, what option texts are read as, and the words of commands.
 
-The parsers are our own, since a message must name the value that is wrong.
+The parsers are our own, since a message must name the value that is wrong. They leave alone what is
+parsed already: values of a file are parsed when it is read.
 """
 
 import contextlib
@@ -55,7 +56,7 @@ def number(text: str) -> float:
 
 
 def duration(text: str | float) -> float:
-    """A time in seconds; an earlier run's is read as it was written there."""
+    """A time in seconds."""
     if isinstance(text, int | float):
         return text
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
@@ -64,9 +65,9 @@ def duration(text: str | float) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def gpu_share(text: str) -> float:
+def gpu_share(text: str | float) -> float:
     """GPUs of a trial, or AUTO."""
-    if text == "auto":
+    if text in ("auto", AUTO):
         return AUTO
     try:
         share = float(text)
