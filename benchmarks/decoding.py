@@ -26,7 +26,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from amatune.data.sources import PARTS, open_source
+from amatune.data.catalogue import open_source
+from amatune.data.sources.base import PARTS
 
 SIDE = 256
 PER_FOLDER = 1000

@@ -25,7 +25,9 @@ from matplotlib import pyplot
 from torchvision.utils import save_image
 
 from amatune import metrics
-from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.detector import to_unit_range
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.results.leaderboard import figures

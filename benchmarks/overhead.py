@@ -18,7 +18,9 @@ from typing import Any
 import torch
 
 from amatune import metrics
-from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.runs.request import SearchRequest
 from amatune.trainables._base import CALIBRATION_IMAGES

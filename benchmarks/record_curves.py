@@ -16,7 +16,8 @@ import optuna
 import torch
 
 from amatune import metrics
-from amatune.data.protocol import ProblemRequest, make_problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import DivergedError
 from amatune.registry import find_method

@@ -27,7 +27,7 @@ from typing import Any
 
 from scipy import stats
 
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.results.comparison import ComparedRun, RunComparison, compare_runs
 from amatune.results.difference import holm
 from amatune.results.leaderboard import TestFigures

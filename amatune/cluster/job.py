@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.results.objective import Objective, set_bounds
 
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed

@@ -1,4 +1,4 @@
-"""The problem a detector is judged on: which images it learns from, which it is judged by.
+"""The splits of a problem: which images a detector learns from, which it is judged by.
 
 Disjoint lists of ids, decided by the request and its seed alone:
 
@@ -18,17 +18,6 @@ and, where asked for, from what is left of the training part of the anomaly sets
 
 Asking for these leaves the other lists as they are.
 
-What is normal and what is not:
-
-    normal_classes alone   those classes of the data set; its other classes are the anomalies
-    ood alone              the whole data set; the named sets are the anomalies
-    both                   those classes; the named sets alone are the anomalies (naming the data
-                           set itself among them adds its other classes)
-    neither                `digits`: 0 to 4 are normal, 5 to 9 are not; other sets are refused
-
-`test_ood` names the anomalies of the test, in the place of those above, which then serve for
-validation alone: the honest case when nobody knows what the next anomaly will look like.
-
 A folder without train/ and test/ lends half of its pictures to the test when it is an anomaly set,
 all of them when it is one for the test alone, and 30% when it is the normal set. Where there are
 fewer anomalies than asked for, what is there is used, and a warning says what that costs.
@@ -44,398 +33,23 @@ test images are decoded by `Problem.test_images`, never before.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from amatune.data.duplicates import Prints, find_copies
-from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels
+from amatune.data.pictures import ImageShape
 from amatune.data.places import DataDir
-from amatune.data.sources import PARTS, Id, Part, Source, open_source
-from amatune.errors import AmatuneError, DataError, did_you_mean
+from amatune.data.problem import Problem, open_for
+from amatune.data.request import ASKED_ANOMALIES, ProblemRequest
+from amatune.data.sources.base import PARTS, Id, Part, Source
+from amatune.data.splits import Selection, Split, Splits, spoken
+from amatune.errors import DataError
 from amatune.metrics import hanley_mcneil
 
-ASKED_ANOMALIES = 10  # fewer cannot be asked for
 MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .54 to .99
 MIN_TEST_NORMALS = 10
 MIN_NORMALS = 50  # in the training part; a fifth of them validate
 TEST_SHARE = 0.2  # test anomalies per test normal
-MAX_SHARE = 0.5  # of anomalies among the training images
-
-_DEFAULT_NORMAL = {"digits": ("0", "1", "2", "3", "4")}  # the problem of a first run
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProblemRequest:
-    """What a user asks for. Raises `DataError` that lists every impossible value."""
-
-    dataset: str = "digits"  # the normal set
-    ood: tuple[str, ...] = ()  # anomaly sets
-    test_ood: tuple[str, ...] = ()  # anomaly sets of the test alone, in the place of the others
-    normal_classes: tuple[str, ...] = ()  # classes of `dataset`
-    val_anomalies: int = 50  # images, at least 10
-    anomaly_fraction: float = 0.0  # labelled anomalies' share of the training images, at most .5
-    contamination: float = 0.0  # hidden anomalies' share of the supposed normals, at most .5
-    seed: int = 0  # of the draws
-    image_size: int | None = None  # pixels a side, at least 8; None: the normal set's
-    channels: int | None = None  # 1 or 3; None: the normal set's
-    # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
-    # 1%, whichever is more.
-    max_broken: float | None = None
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be {rule}, got {value!r}"
-            for name, rule, holds in _RULES
-            if not holds(value := getattr(self, name))
-        ]
-        if problems:
-            raise DataError("; ".join(problems))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        values = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises `DataError` for unknown names and bad values."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            listed = [f"unknown setting {name!r}, {did_you_mean(name, known)}" for name in unknown]
-            raise DataError("; ".join(listed))
-        fields: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
-        }
-        return cls(**fields)
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_share(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value <= MAX_SHARE  # type: ignore[operator]
-
-
-def _is_count_or_share(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return 0 <= value < 1 or (value >= 1 and float(value).is_integer())
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
-
-
-_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("dataset", "a name", lambda v: isinstance(v, str) and bool(v)),
-    ("ood", "a tuple of names", _is_names),
-    ("test_ood", "a tuple of names", _is_names),
-    ("normal_classes", "a tuple of class names (text, also for digits)", _is_names),
-    (
-        "val_anomalies",
-        f"a whole number of at least {ASKED_ANOMALIES}",
-        lambda v: _is_whole(v, ASKED_ANOMALIES),
-    ),
-    ("anomaly_fraction", f"a share in [0, {MAX_SHARE}]", _is_share),
-    ("contamination", f"a share in [0, {MAX_SHARE}]", _is_share),
-    ("seed", "a whole number of at least 0", lambda v: _is_whole(v, 0)),
-    (
-        "image_size",
-        f"a whole number of at least {MIN_SIDE} pixels",
-        lambda v: v is None or _is_whole(v, MIN_SIDE),
-    ),
-    (
-        "channels",
-        "1 (grey) or 3 (colour)",
-        lambda v: v is None or (_is_whole(v, 1) and v in (1, 3)),
-    ),
-    (
-        "max_broken",
-        "a whole number of pictures, or a share below 1",
-        lambda v: v is None or _is_count_or_share(v),
-    ),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Some images of one part of one source."""
-
-    source: str  # canonical name
-    part: Part
-    ids: tuple[Id, ...]
-
-    def identities(self) -> list[tuple[str, Part, Id]]:
-        """Each image's identity among all sources."""
-        return [(self.source, self.part, one) for one in self.ids]
-
-
-Split = tuple[Selection, ...]
-_OPTIONAL = ("train_anomalies", "hidden_anomalies")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Splits:
-    """The lists of ids, grouped by source. Raises `DataError` when they overlap."""
-
-    train_normals: Split
-    validation_normals: Split
-    validation_anomalies: Split
-    test_normals: Split
-    test_anomalies: Split
-    train_anomalies: Split = ()  # labelled
-    hidden_anomalies: Split = ()  # among the train normals
-
-    def __post_init__(self) -> None:
-        taken: dict[tuple[str, Part, Id], str] = {}
-        for name, split in self.by_name().items():
-            part = "test" if name.startswith("test") else "train"
-            for selection in split:
-                if selection.part != part:
-                    raise DataError(f"{_spoken(name)} come from the {selection.part} part")
-                for key in selection.identities():
-                    if key in taken:
-                        raise DataError(f"{_spoken(name)} and {_spoken(taken[key])} share {key}")
-                    taken[key] = name
-
-    def by_name(self) -> dict[str, Split]:
-        """The splits under their field names; without those that nobody asked for."""
-        splits = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {n: s for n, s in splits.items() if s or n not in _OPTIONAL}
-
-    def counts(self) -> dict[str, int]:
-        """Images per split."""
-        return {name: sum(len(s.ids) for s in split) for name, split in self.by_name().items()}
-
-
-class Problem:
-    """A request with its splits decided; made by `make_problem` or `Problem.from_dict`.
-
-    Images are uint8 (N, *image_shape). They are decoded once and kept; treat them as read-only.
-    """
-
-    request: ProblemRequest
-    image_shape: ImageShape
-    splits: Splits
-    warnings: list[str]  # what the user should know; grows when the test part is opened
-    test_opened: bool  # whether test images have been decoded
-
-    def __init__(
-        self,
-        request: ProblemRequest,
-        image_shape: ImageShape,
-        splits: Splits,
-        sources: Mapping[str, Source],
-        warnings: Iterable[str] = (),
-    ) -> None:
-        self.request = request
-        self.image_shape = image_shape
-        self.splits = splits
-        self.warnings = list(warnings)
-        self.test_opened = False
-        self._sources = sources
-        self._images: dict[str, Pixels] = {}
-        self._damage: dict[str, str] = {}  # source -> what `warnings` says of its damaged pictures
-
-    def train_images(self) -> Pixels:
-        """The images to learn from as normal ones: the train normals, then the hidden anomalies."""
-        parts = [self._read("train_normals"), self._read("hidden_anomalies")]
-        return np.concatenate(parts) if len(parts[1]) else parts[0]
-
-    def train_anomalies(self) -> Pixels:
-        """The labelled anomalies to learn from; none, (0, C, H, W), unless asked for."""
-        return self._read("train_anomalies")
-
-    def validation_images(self) -> tuple[Pixels, Pixels]:
-        """Normal images and anomalies to choose settings by."""
-        return self._read("validation_normals"), self._read("validation_anomalies")
-
-    def test_images(self) -> tuple[Pixels, Pixels]:
-        """Normal images and anomalies for the final figures. The only reader of the test part."""
-        self.test_opened = True
-        images = self._read("test_normals"), self._read("test_anomalies")
-        self._report()
-        return images
-
-    def validation_sets(self) -> dict[str, slice]:
-        """Where each anomaly set lies among the validation anomalies, by its name."""
-        self.validation_images()  # damaged pictures count no more
-        return _places(self.splits.validation_anomalies)
-
-    def test_sets(self) -> dict[str, slice]:
-        """Where each anomaly set lies among the test anomalies, by its name. Opens the test
-        part."""
-        self.test_images()
-        return _places(self.splits.test_anomalies)
-
-    def test_duplicates(self) -> list[str]:
-        """Copies between the test images and the others, or between normal and anomalous ones.
-
-        One sentence per pair of splits; empty when there are none. Opens the test part.
-        """
-        self.test_images()
-        tests = ("test_normals", "test_anomalies")
-        seen = [name for name in self.splits.by_name() if name not in tests]
-        pairs = [(old, new) for new in tests for old in seen]
-        return self._duplicates([*pairs, ("test_normals", "test_anomalies")])
-
-    def describe(self) -> str:
-        """One line: what is normal, what is not, how many."""
-        return describe(self.request, self.splits.counts())
-
-    def to_dict(self) -> dict[str, Any]:
-        """All that `from_dict` needs, as JSON values."""
-        return {
-            "request": self.request.to_dict(),
-            "image_shape": list(self.image_shape),
-            "counts": self.splits.counts(),
-            "splits": {
-                name: [{"source": s.source, "part": s.part, "ids": list(s.ids)} for s in split]
-                for name, split in self.splits.by_name().items()
-            },
-            "sources": {
-                name: source.record(_used(self.splits, name))
-                for name, source in self._sources.items()
-            },
-            "warnings": list(self.warnings),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], data_dir: DataDir = None) -> Self:
-        """The very same problem again, without drawing anew.
-
-        Named sets are read from `data_dir`; see `data_folder` for None.
-
-        Raises `DataError` that says what changed when the data is no longer what it was. Pictures
-        added to a folder do not matter, those that were used do. Test images are not decoded.
-        """
-        try:
-            request = ProblemRequest.from_dict(values["request"])
-            channels, height, width = values["image_shape"]
-            splits = Splits(
-                **{
-                    name: tuple(Selection(s["source"], s["part"], tuple(s["ids"])) for s in split)
-                    for name, split in values["splits"].items()
-                }
-            )
-            records = dict(values["sources"])
-            warnings = list(values["warnings"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"not a saved problem: {type(error).__name__} {error}") from error
-        sources = {name: _open_for(request, name, data_dir) for name in records}
-        for name, source in sources.items():
-            used = _used(splits, name)
-            gone = [str(one) for part in PARTS for one in source.missing(part, used[part])]
-            if gone:
-                more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-                raise DataError(
-                    f"{name} has changed since the problem was made, it no longer has "
-                    f"{', '.join(gone[:3])}{more}; restore it or search anew"
-                )
-            now = source.record(used)
-            changed = [
-                key for key in {**records[name], **now} if records[name].get(key) != now.get(key)
-            ]
-            if changed:
-                listed = "; ".join(
-                    "other images under the same names"
-                    if key == "content"
-                    else f"{key} were {records[name].get(key)}, are now {now.get(key)}"
-                    for key in changed
-                )
-                raise DataError(
-                    f"{name} has changed since the problem was made ({listed}); restore it or "
-                    "search anew"
-                )
-        return cls(request, (channels, height, width), splits, sources, warnings)
-
-    def _read(self, name: str) -> Pixels:
-        """The images of a split; ids that turn out to be damaged leave it."""
-        if name not in self._images:
-            parts, sound = [], []
-            for selection in getattr(self.splits, name):
-                source = self._sources[selection.source]
-                pixels, ids = source.read(selection.part, selection.ids, self.image_shape)
-                parts.append(pixels)
-                sound.append(dataclasses.replace(selection, ids=tuple(ids)))
-            self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
-            nothing = np.empty((0, *self.image_shape), np.uint8)
-            # One array is not copied: it may be most of the memory.
-            self._images[name] = parts[0] if len(parts) == 1 else np.concatenate([nothing, *parts])
-        return self._images[name]
-
-    def list_damaged(self, file: Path) -> list[str]:
-        """Add the damaged pictures met so far to a text file, one line each with the reason.
-
-        Those that it lists already stay; it is not made when there are none. The warnings about
-        damaged pictures then name it; they are returned. Raises `AmatuneError` when the file
-        cannot be written.
-        """
-        reasons = [
-            " ".join(reason.splitlines())  # a file's name may hold anything
-            for source in self._sources.values()
-            for reason in source.unreadable.values()
-        ]
-        if not reasons:
-            return []
-        try:
-            listed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-            lines = sorted({*listed, *reasons})
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        except OSError as error:
-            raise AmatuneError(f"cannot write {file}: {error.strerror}") from error
-        for name, told in self._damage.items():
-            if not told.endswith(where := f"; all are listed in {file}"):
-                self._damage[name] = told + where
-                self.warnings[self.warnings.index(told)] = told + where
-        return list(self._damage.values())
-
-    def _report(self) -> None:
-        """Bring the warnings up to date with what the sources met."""
-        for name, source in self._sources.items():
-            if source.unreadable:
-                reasons = list(source.unreadable.values())
-                more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-                told = f"{name}: damaged pictures passed over ({len(reasons)}): " + "; ".join(
-                    reasons[:5]
-                )
-                if not self._damage.get(name, "").startswith(told):
-                    self._damage[name] = told + more
-                    self.warnings.append(told + more)
-            for note in source.notes:
-                self._warn_once(note)
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-
-    def _duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        """A sentence for each pair of splits that have the same, or nearly the same, images."""
-        pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
-        names = {name for pair in pairs for name in pair}
-        prints = {name: Prints.of(self._read(name)) for name in names}
-        keys = {
-            name: [key for selection in split for key in selection.identities()]
-            for name, split in self.splits.by_name().items()
-        }
-        found = []
-        for first, second in pairs:
-            copies = find_copies(prints[first], prints[second])
-            for exact, word in ((True, "identical"), (False, "nearly identical")):
-                those = [copy for copy in copies if copy.exact is exact]
-                if those:
-                    original, copy = keys[first][those[0].original], keys[second][those[0].copy]
-                    found.append(
-                        f"{len(those)} of {len(keys[second])} {_spoken(second)} are {word} to "
-                        f"{_spoken(first)}, for example {copy[2]} to {original[2]}"
-                    )
-        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -485,7 +99,7 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
-    duplicates = problem._duplicates(
+    duplicates = problem.duplicates(
         [
             ("train_normals", "validation_normals"),
             ("train_normals", "validation_anomalies"),
@@ -494,14 +108,14 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
             ("hidden_anomalies", "validation_anomalies"),
         ]
     )
-    problem._report()
+    problem.update_warnings()
     # Once more: damaged ones have left.
     counts = problem.splits.counts()
     _require_normals(
         request, counts["train_normals"] + counts["validation_normals"], counts["test_normals"]
     )
     _require_anomalies(problem.splits, wanted)
-    train_normals = problem._read("train_normals")
+    train_normals = problem.images("train_normals")
     if all(np.array_equal(image, train_normals[0]) for image in train_normals):
         raise DataError(
             f"all {len(train_normals)} training images of {request.dataset} look the same at "
@@ -510,24 +124,6 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
         )
     problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
     return problem
-
-
-def describe(request: ProblemRequest, counts: Mapping[str, int]) -> str:
-    """A problem in one line, from its request and the images per split; opens no source."""
-    normal = _normal_classes(request)
-    what = request.dataset
-    if normal:
-        what += f": {'class' if len(normal) == 1 else 'classes'} {_ranges(normal)} normal"
-    if request.ood:
-        what += f"{',' if normal else ''} against {', '.join(request.ood)}"
-    of = f" of {', '.join(request.test_ood)}" if request.test_ood else ""
-    added = {"labelled": "train_anomalies", "hidden": "hidden_anomalies"}
-    extra = "".join(f" + {counts[n]} {k} anomalies" for k, n in added.items() if n in counts)
-    return (
-        f"{what}{',' if normal else ':'} {counts['train_normals']} train{extra}, "
-        f"{counts['validation_normals']}+{counts['validation_anomalies']} validation; "
-        f"test {counts['test_normals']} + {counts['test_anomalies']}{of}"
-    )
 
 
 def share_out(total: int, available: Sequence[int]) -> list[int]:
@@ -554,10 +150,10 @@ def _open(
 
     All opened anew: a source's parts depend on what it is for.
     """
-    source = _open_for(request, request.dataset, data_dir)
+    source = open_for(request, request.dataset, data_dir)
     if source.image_shape is None:
         raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
-    normal = _normal_classes(request)
+    normal = request.normal
     if not normal and not request.ood:
         classes = f" (its classes: {_listed(source.class_names)})" if source.class_names else ""
         raise DataError(
@@ -594,7 +190,7 @@ def _anomaly_sets(
     source = normal.source
     anomalies: list[_Group] = []
     for name in getattr(request, option):
-        ood = _open_for(request, name, data_dir)
+        ood = open_for(request, name, data_dir)
         ood.test_share = 0.5 if option == "ood" else 1.0
         flag = f"--{option.replace('_', '-')}"
         if ood.name in {other.source.name for other in anomalies}:
@@ -612,18 +208,6 @@ def _anomaly_sets(
                 _refuse_common_files(other, new)
         anomalies.append(new)
     return anomalies
-
-
-def _open_for(request: ProblemRequest, name: str, data_dir: DataDir) -> Source:
-    source = open_source(name, data_dir)
-    source.max_broken = request.max_broken
-    return source
-
-
-def _normal_classes(request: ProblemRequest) -> tuple[str, ...]:
-    """The classes that are normal, each once; empty when the whole set is."""
-    default = () if request.ood else _DEFAULT_NORMAL.get(request.dataset, ())
-    return tuple(dict.fromkeys(request.normal_classes)) or default
 
 
 def _other_classes(name: str, source: Source, normal: Collection[str]) -> tuple[str, ...]:
@@ -757,7 +341,7 @@ def _shortages(splits: Splits, wanted: Mapping[str, int]) -> list[str]:
         if counts[name] < asked:
             normals = counts[name.replace("anomalies", "normals")]
             messages.append(
-                f"only {counts[name]} of {asked} {_spoken(name)} could be found: an AUROC of .90 "
+                f"only {counts[name]} of {asked} {spoken(name)} could be found: an AUROC of .90 "
                 f"then has a 95% interval of {_interval(counts[name], normals)}, instead of "
                 f"{_interval(asked, normals)}"
             )
@@ -771,38 +355,6 @@ def _interval(anomalies: int, normals: int) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def _places(split: Split) -> dict[str, slice]:
-    """The positions of each source's images in a split."""
-    found, start = {}, 0
-    for selection in split:
-        found[selection.source] = slice(start, start + len(selection.ids))
-        start += len(selection.ids)
-    return found
-
-
-def _used(splits: Splits, source: str) -> dict[Part, list[Id]]:
-    """The ids of one source in all splits, by part."""
-    used: dict[Part, list[Id]] = {"train": [], "test": []}
-    for split in splits.by_name().values():
-        for selection in split:
-            if selection.source == source:
-                used[selection.part] += selection.ids
-    return used
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _listed(names: Sequence[str], most: int = 40) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _ranges(classes: Sequence[str]) -> str:
-    """ "0-4" for consecutive numbers, "cat, dog" for anything else."""
-    if all(c.isdecimal() for c in classes):
-        numbers = sorted(map(int, classes))
-        if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-            return f"{numbers[0]}-{numbers[-1]}"
-    return ", ".join(classes)

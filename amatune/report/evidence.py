@@ -19,13 +19,16 @@ import torch
 from numpy.typing import NDArray
 
 from amatune import metrics
+from amatune.data.catalogue import find_dataset
 from amatune.data.pictures import Pixels
 from amatune.data.places import DataDir
-from amatune.data.protocol import Problem, Selection
-from amatune.data.sources import Id, find_dataset
+from amatune.data.problem import Problem
+from amatune.data.sources.base import Id
+from amatune.data.splits import Selection
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DataError
 from amatune.report.figures import SearchFigure, search_figures
+from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
@@ -38,7 +41,6 @@ from amatune.stored import load_model
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
 from amatune.tuning.session import validation_file
-from amatune.tuning.study import Effort
 
 FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
 TRAINING_IMAGES = 1000  # at most, decoded and scored for the density

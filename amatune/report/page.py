@@ -21,7 +21,6 @@ import numpy as np
 import plotly.offline
 from PIL import Image
 
-import amatune
 from amatune.data.pictures import Pixels
 from amatune.data.places import DataDir
 from amatune.report.blocks import drawings
@@ -29,6 +28,7 @@ from amatune.report.evidence import Evidence, gather
 from amatune.report.paths import without_folders
 from amatune.report.sections import headline, make_sections
 from amatune.runs import RunFolder
+from amatune.version import __version__
 from amatune.wording import download_size, figure, interval
 
 PICTURE_SIDE = 160  # pixels; larger pictures are made smaller
@@ -74,7 +74,7 @@ def render(evidence: Evidence) -> str:
         "style": _file("style.css"),
         "library": library,
         "script": script,
-        "version": amatune.__version__,
+        "version": __version__,
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "library_size": download_size(len(library.encode("utf-8"))),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amatune import metrics
-from amatune.data.protocol import ProblemRequest, describe
+from amatune.data.request import ProblemRequest
 from amatune.report.blocks import (
     Beside,
     Block,
@@ -113,7 +113,7 @@ def _asked(contents: Mapping[str, Any]) -> list[Block]:
             protocol += f" {counts[name]:,} {words}."
     continued = len(contents.get("continued", ()))
     facts = {
-        "problem": describe(ProblemRequest.from_dict(problem["request"]), counts),
+        "problem": ProblemRequest.from_dict(problem["request"]).describe(counts),
         "method": request["method"],
         "trials": f"{request['trials']:,} of up to {counted(request['epochs'], 'epoch')}",
         "sampler, scheduler": f"{request['sampler']}, {request['scheduler']}",

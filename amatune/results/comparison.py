@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amatune.data.protocol import describe
-from amatune.data.sources import Id, Part
+from amatune.data.sources.base import Id, Part
 from amatune.errors import RequestError
 from amatune.results.difference import SIGNIFICANT, holm, paired_difference
 from amatune.results.leaderboard import (
@@ -159,7 +158,7 @@ def compare_runs(
         ComparedRun(
             name=name,
             run=run,
-            problem=describe(problem.request, problem.counts),
+            problem=problem.request.describe(problem.counts),
             board=board,
             group=group,
         )

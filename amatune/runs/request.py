@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError
 from amatune.runs import fields
 

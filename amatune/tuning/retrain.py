@@ -24,7 +24,7 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images, Job, Progress, Trained
 from amatune.cluster.scoring import score_models
 from amatune.config import DetectorConfig
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.leaderboard import (

@@ -21,7 +21,8 @@ from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.data.protocol import Problem, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
 from amatune.errors import DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.objective import set_bounds

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from fake_method import FakeConfig, FakeDetector
-from fake_search import FAKE, FakeProblem, request, write_record
+from fake_method import FAKE, FakeConfig, FakeDetector
+from fake_search import FakeProblem, request, write_record
 
 from amatune.cluster import capacity, connection, device
 from amatune.cluster.capacity import Measured, Probe, choose_share, find_room

@@ -19,7 +19,8 @@ from amatune.data import cache as caching
 from amatune.data import pictures
 from amatune.data.cache import PictureCache
 from amatune.data.pictures import find_pictures, read_picture, reporting_to, without_rows
-from amatune.data.protocol import ProblemRequest, make_problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.errors import DataError
 
 SHAPE = (1, 16, 16)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from amatune.data.duplicates import Copy, Prints, find_copies
-from amatune.data.protocol import ProblemRequest, make_problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(0)

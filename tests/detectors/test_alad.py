@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from amatune import metrics
-from amatune.data.protocol import ProblemRequest, make_problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.detectors.alad import (
     ALAD,
     ALADConfig,

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from amatune import metrics
-from amatune.data.protocol import ProblemRequest, make_problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.detectors.deep_svdd import (
     ContrastNormalization,
     DeepSVDD,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
+from amatune.registry import Method
 from amatune.trainables._base import DetectorTrainable
 
 
@@ -129,3 +130,6 @@ def space(trial: Any) -> dict[str, Any]:
 class FakeTrainable(DetectorTrainable):
     detector_class: ClassVar[type[Detector]] = FakeDetector
     gpu_share: ClassVar[float] = 0.25
+
+
+FAKE = Method("fake", FakeDetector, space, FakeTrainable)

@@ -14,7 +14,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from amatune import metrics
-from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
+from amatune.files import write_json
 from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
     Leaderboard,
@@ -25,7 +28,7 @@ from amatune.results.leaderboard import (
     spread,
 )
 from amatune.results.scores import TEST, VALIDATION, save_scores
-from amatune.runs import RunFolder, write_json
+from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.stored import save_model

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from fake_method import FakeDetector, FakeTrainable, space
+from fake_method import FAKE
 
 from amatune import registry
-from amatune.data.protocol import ProblemRequest
-from amatune.registry import Method
+from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 from amatune.runs import record as records
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
@@ -29,7 +28,6 @@ from amatune.tuning import search
 from amatune.tuning.events import Event
 
 SHAPE = (1, 8, 8)
-FAKE = Method("fake", FakeDetector, space, FakeTrainable)
 
 
 class FakeProblem:
@@ -126,9 +124,9 @@ def cluster() -> Iterator[None]:
 
 def request(runs_dir: Path | str, **changes: Any) -> SearchRequest:
     """A small search with the fakes, one trial at a time: starting a worker takes seconds."""
-    small = {"name": "run", "trials": 4, "epochs": 9, "concurrent": 1, "gpus_per_trial": 0.0}
-    values: dict[str, Any] = {**small, **changes}
-    return SearchRequest(problem=ProblemRequest(), method="fake", runs_dir=str(runs_dir), **values)
+    small = {"name": "run", "method": "fake", "trials": 4, "epochs": 9, "concurrent": 1}
+    values: dict[str, Any] = {**small, "gpus_per_trial": 0.0, **changes}
+    return SearchRequest(problem=ProblemRequest(), runs_dir=str(runs_dir), **values)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from amatune.data.sources import PARTS
+from amatune.data.sources.base import PARTS
 
 RNG = np.random.default_rng(0)
 

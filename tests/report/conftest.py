@@ -9,7 +9,7 @@ from fake_run import finished_run, small_problem
 from parsed_page import Parsed
 
 from amatune import registry, report
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.runs import RunFolder
 
 

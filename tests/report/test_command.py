@@ -7,7 +7,7 @@ import pytest
 from fake_run import write_run
 
 from amatune.cli import main
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.results.leaderboard import read_leaderboard
 from amatune.runs import RunFolder
 

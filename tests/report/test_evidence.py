@@ -14,7 +14,7 @@ from parsed_page import Parsed
 from PIL import Image
 
 from amatune import report
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.report.evidence import PICTURES, gather, threshold_of
 from amatune.results.leaderboard import read_leaderboard
 from amatune.results.scores import load_scores

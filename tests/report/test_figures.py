@@ -13,7 +13,7 @@ from parsed_page import Parsed
 from scipy import integrate, stats
 from sklearn.metrics import roc_curve
 
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.report.curves import density, roc_band
 from amatune.report.figures import rung_epochs, search_figures
 from amatune.results.leaderboard import read_leaderboard

@@ -16,7 +16,9 @@ from parsed_page import Parsed
 from PIL import Image
 
 from amatune import report
-from amatune.data.protocol import Problem, ProblemRequest, make_problem
+from amatune.data.problem import Problem
+from amatune.data.protocol import make_problem
+from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 
 CHROMIUM = next(

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from parsed_page import Parsed
 
 from amatune import report
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.report.evidence import PICTURES
 from amatune.report.figures import ENOUGH_TO_RANK, search_figures
 from amatune.runs import RunFolder

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from fake_method import FakeConfig, FakeDetector, FakeTrainable
-from fake_search import FAKE, FakeProblem, cluster, install, request
+from fake_method import FAKE, FakeConfig, FakeDetector, FakeTrainable
+from fake_search import FakeProblem, cluster, install, request
 
 from amatune import metrics
 from amatune.errors import AmatuneError, RequestError

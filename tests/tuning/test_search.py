@@ -15,7 +15,7 @@ from fake_search import FakeProblem, cluster, install, request
 from amatune.cluster import execution
 from amatune.cluster.connection import cluster as connect
 from amatune.cluster.connection import places
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.errors import ConfigError, DiskFullError, RequestError
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Failure, Progress
-from amatune.data.protocol import Problem
+from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import proposals, retrain, search

@@ -1,0 +1,102 @@
+"""Every data set there is, by the name that --dataset and --ood accept.
+
+Named sets are the modules of `amatune.data.sets`; beside them a user's own pictures and arrays have
+the names `folder:PATH` and `npz:PATH`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import amatune.data.sets
+from amatune.data.dataset import Dataset, DatasetInfo, Presence
+from amatune.data.places import DataDir
+from amatune.data.sources.base import Source
+from amatune.data.sources.folder import FolderSource
+from amatune.data.sources.npz import NpzSource
+from amatune.errors import DataError, did_you_mean
+
+
+class _Kind(NamedTuple):
+    """Sources that are named by their path."""
+
+    info: DatasetInfo
+    open: Callable[[str], Source]
+
+
+_BY_PATH: Mapping[str, _Kind] = {
+    "folder": _Kind(
+        DatasetInfo(
+            name="folder:PATH",
+            summary="your pictures, any sizes and modes; class folders, train/ and test/ optional",
+            image="their one size, or 32 x 32",
+        ),
+        FolderSource,
+    ),
+    "npz": _Kind(
+        DatasetInfo(
+            name="npz:PATH",
+            summary="train_images and test_images, uint8, NHW or NHWC; *_labels optional",
+            image="the arrays' own",
+        ),
+        NpzSource,
+    ),
+}
+
+
+def list_datasets() -> list[DatasetInfo]:
+    """Everything `open_source` accepts: what needs no files, what is downloaded, what is put there
+    by hand, then what is named by its path."""
+    named = sorted(map(_load, _set_names()), key=lambda one: (one.effort, one.info.name))
+    return [one.info for one in named] + [kind.info for kind in _BY_PATH.values()]
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The line of one data set, as `list_datasets` names it; raises `DataError` for another."""
+    infos = {info.name: info for info in list_datasets()}
+    if name not in infos:
+        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, infos)}")
+    return infos[name]
+
+
+def find_dataset(name: str, data_dir: DataDir = None) -> Presence:
+    """Where the files of a data set lie, for a name of `list_datasets`.
+
+    Named sets are looked for in `data_dir`; see `data_folder` for None.
+    """
+    return _load(name).find(data_dir) if name in _set_names() else Presence(state="at its path")
+
+
+def open_source(text: str, data_dir: DataDir = None) -> Source:
+    """The source that `text` names: a known name, `folder:PATH` or `npz:PATH`.
+
+    A named set that is not in `data_dir` yet (see `data_folder` for None) is downloaded. Raises
+    `DataError` when there is none, it cannot be had or its files are unusable. No image is decoded
+    yet.
+    """
+    if text in _set_names():
+        return _load(text).open(data_dir)
+    kind, colon, path = text.partition(":")
+    if colon and kind in _BY_PATH:
+        if not path:
+            raise DataError(f"{text!r} lacks its path: write {_BY_PATH[kind].info.name}")
+        return _BY_PATH[kind].open(path)
+    here = Path(text).expanduser()
+    if text and here.is_dir():
+        raise DataError(f"unknown data set {text!r}; for the folder, write folder:{text}")
+    if here.suffix == ".npz" and here.is_file():
+        raise DataError(f"unknown data set {text!r}; for the file, write npz:{text}")
+    known = [info.name for info in list_datasets()]
+    raise DataError(f"unknown data set {text!r}; {did_you_mean(text, known)}")
+
+
+def _set_names() -> list[str]:
+    modules = pkgutil.iter_modules(amatune.data.sets.__path__)
+    return [module.name.replace("_", "-") for module in modules]
+
+
+def _load(name: str) -> Dataset:
+    module = importlib.import_module(f"{amatune.data.sets.__name__}.{name.replace('-', '_')}")
+    return cast(Dataset, module.DATASET)

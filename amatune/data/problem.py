@@ -1,0 +1,251 @@
+"""The problem a detector is judged on: its images, and what was decided about them.
+
+The test images are decoded by `Problem.test_images`, never before.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from amatune.data.catalogue import open_source
+from amatune.data.duplicates import Prints, find_copies
+from amatune.data.pictures import ImageShape, Pixels
+from amatune.data.places import DataDir
+from amatune.data.request import ProblemRequest
+from amatune.data.sources.base import PARTS, Source
+from amatune.data.splits import Selection, Splits, places, spoken
+from amatune.errors import AmatuneError, DataError
+
+
+class Problem:
+    """A request with its splits decided; made by `make_problem` or `Problem.from_dict`.
+
+    Images are uint8 (N, *image_shape). They are decoded once and kept; treat them as read-only.
+    """
+
+    request: ProblemRequest
+    image_shape: ImageShape
+    splits: Splits
+    warnings: list[str]  # what the user should know; grows when the test part is opened
+    test_opened: bool  # whether test images have been decoded
+
+    def __init__(
+        self,
+        request: ProblemRequest,
+        image_shape: ImageShape,
+        splits: Splits,
+        sources: Mapping[str, Source],
+        warnings: Iterable[str] = (),
+    ) -> None:
+        self.request = request
+        self.image_shape = image_shape
+        self.splits = splits
+        self.warnings = list(warnings)
+        self.test_opened = False
+        self._sources = sources
+        self._images: dict[str, Pixels] = {}
+        self._damage: dict[str, str] = {}  # source -> what `warnings` says of its damaged pictures
+
+    def train_images(self) -> Pixels:
+        """The images to learn from as normal ones: the train normals, then the hidden anomalies."""
+        parts = [self.images("train_normals"), self.images("hidden_anomalies")]
+        return np.concatenate(parts) if len(parts[1]) else parts[0]
+
+    def train_anomalies(self) -> Pixels:
+        """The labelled anomalies to learn from; none, (0, C, H, W), unless asked for."""
+        return self.images("train_anomalies")
+
+    def validation_images(self) -> tuple[Pixels, Pixels]:
+        """Normal images and anomalies to choose settings by."""
+        return self.images("validation_normals"), self.images("validation_anomalies")
+
+    def test_images(self) -> tuple[Pixels, Pixels]:
+        """Normal images and anomalies for the final figures. The only reader of the test part."""
+        self.test_opened = True
+        images = self.images("test_normals"), self.images("test_anomalies")
+        self.update_warnings()
+        return images
+
+    def validation_sets(self) -> dict[str, slice]:
+        """Where each anomaly set lies among the validation anomalies, by its name."""
+        self.validation_images()  # damaged pictures count no more
+        return places(self.splits.validation_anomalies)
+
+    def test_sets(self) -> dict[str, slice]:
+        """Where each anomaly set lies among the test anomalies, by its name. Opens the test
+        part."""
+        self.test_images()
+        return places(self.splits.test_anomalies)
+
+    def test_duplicates(self) -> list[str]:
+        """Copies between the test images and the others, or between normal and anomalous ones.
+
+        One sentence per pair of splits; empty when there are none. Opens the test part.
+        """
+        self.test_images()
+        tests = ("test_normals", "test_anomalies")
+        seen = [name for name in self.splits.by_name() if name not in tests]
+        pairs = [(old, new) for new in tests for old in seen]
+        return self.duplicates([*pairs, ("test_normals", "test_anomalies")])
+
+    def describe(self) -> str:
+        """One line: what is normal, what is not, how many."""
+        return self.request.describe(self.splits.counts())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that `from_dict` needs, as JSON values."""
+        return {
+            "request": self.request.to_dict(),
+            "image_shape": list(self.image_shape),
+            "counts": self.splits.counts(),
+            "splits": {
+                name: [{"source": s.source, "part": s.part, "ids": list(s.ids)} for s in split]
+                for name, split in self.splits.by_name().items()
+            },
+            "sources": {
+                name: source.record(self.splits.used(name))
+                for name, source in self._sources.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], data_dir: DataDir = None) -> Self:
+        """The very same problem again, without drawing anew.
+
+        Named sets are read from `data_dir`; see `data_folder` for None.
+
+        Raises `DataError` that says what changed when the data is no longer what it was. Pictures
+        added to a folder do not matter, those that were used do. Test images are not decoded.
+        """
+        try:
+            request = ProblemRequest.from_dict(values["request"])
+            channels, height, width = values["image_shape"]
+            splits = Splits(
+                **{
+                    name: tuple(Selection(s["source"], s["part"], tuple(s["ids"])) for s in split)
+                    for name, split in values["splits"].items()
+                }
+            )
+            records = dict(values["sources"])
+            warnings = list(values["warnings"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"not a saved problem: {type(error).__name__} {error}") from error
+        sources = {name: open_for(request, name, data_dir) for name in records}
+        for name, source in sources.items():
+            used = splits.used(name)
+            gone = [str(one) for part in PARTS for one in source.missing(part, used[part])]
+            if gone:
+                more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+                raise DataError(
+                    f"{name} has changed since the problem was made, it no longer has "
+                    f"{', '.join(gone[:3])}{more}; restore it or search anew"
+                )
+            now = source.record(used)
+            changed = [
+                key for key in {**records[name], **now} if records[name].get(key) != now.get(key)
+            ]
+            if changed:
+                listed = "; ".join(
+                    "other images under the same names"
+                    if key == "content"
+                    else f"{key} were {records[name].get(key)}, are now {now.get(key)}"
+                    for key in changed
+                )
+                raise DataError(
+                    f"{name} has changed since the problem was made ({listed}); restore it or "
+                    "search anew"
+                )
+        return cls(request, (channels, height, width), splits, sources, warnings)
+
+    def images(self, name: str) -> Pixels:
+        """The images of a split; ids that turn out to be damaged leave it."""
+        if name not in self._images:
+            parts, sound = [], []
+            for selection in getattr(self.splits, name):
+                source = self._sources[selection.source]
+                pixels, ids = source.read(selection.part, selection.ids, self.image_shape)
+                parts.append(pixels)
+                sound.append(dataclasses.replace(selection, ids=tuple(ids)))
+            self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
+            nothing = np.empty((0, *self.image_shape), np.uint8)
+            # One array is not copied: it may be most of the memory.
+            self._images[name] = parts[0] if len(parts) == 1 else np.concatenate([nothing, *parts])
+        return self._images[name]
+
+    def list_damaged(self, file: Path) -> list[str]:
+        """Add the damaged pictures met so far to a text file, one line each with the reason.
+
+        Those that it lists already stay; it is not made when there are none. The warnings about
+        damaged pictures then name it; they are returned. Raises `AmatuneError` when the file
+        cannot be written.
+        """
+        reasons = [
+            " ".join(reason.splitlines())  # a file's name may hold anything
+            for source in self._sources.values()
+            for reason in source.unreadable.values()
+        ]
+        if not reasons:
+            return []
+        try:
+            listed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+            lines = sorted({*listed, *reasons})
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise AmatuneError(f"cannot write {file}: {error.strerror}") from error
+        for name, told in self._damage.items():
+            if not told.endswith(where := f"; all are listed in {file}"):
+                self._damage[name] = told + where
+                self.warnings[self.warnings.index(told)] = told + where
+        return list(self._damage.values())
+
+    def update_warnings(self) -> None:
+        """Bring the warnings up to date with what the sources met."""
+        for name, source in self._sources.items():
+            if source.unreadable:
+                reasons = list(source.unreadable.values())
+                more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+                told = f"{name}: damaged pictures passed over ({len(reasons)}): " + "; ".join(
+                    reasons[:5]
+                )
+                if not self._damage.get(name, "").startswith(told):
+                    self._damage[name] = told + more
+                    self.warnings.append(told + more)
+            for note in source.notes:
+                self._warn_once(note)
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def duplicates(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """A sentence for each pair of splits that have the same, or nearly the same, images."""
+        pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
+        names = {name for pair in pairs for name in pair}
+        prints = {name: Prints.of(self.images(name)) for name in names}
+        keys = {
+            name: [key for selection in split for key in selection.identities()]
+            for name, split in self.splits.by_name().items()
+        }
+        found = []
+        for first, second in pairs:
+            copies = find_copies(prints[first], prints[second])
+            for exact, word in ((True, "identical"), (False, "nearly identical")):
+                those = [copy for copy in copies if copy.exact is exact]
+                if those:
+                    original, copy = keys[first][those[0].original], keys[second][those[0].copy]
+                    found.append(
+                        f"{len(those)} of {len(keys[second])} {spoken(second)} are {word} to "
+                        f"{spoken(first)}, for example {copy[2]} to {original[2]}"
+                    )
+        return found
+
+
+def open_for(request: ProblemRequest, name: str, data_dir: DataDir) -> Source:
+    """A source of a request, with what the request allows of damaged pictures."""
+    source = open_source(name, data_dir)
+    source.max_broken = request.max_broken
+    return source

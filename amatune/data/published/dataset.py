@@ -1,0 +1,106 @@
+"""A published set that lies in the data folder in one of torchvision's layouts, or is downloaded.
+
+Addresses and MD5 sums are read from torchvision's classes. The classes are not used beyond that:
+they read everything into memory, the test part too, unpickle CIFAR's files without restriction, and
+wait for a silent server for ever.
+
+The data folder says where files lie and nothing else: names and ids do not depend on it, so it may
+be moved, and a saved problem found in its new place.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from amatune.data.dataset import Dataset, Presence
+from amatune.data.places import DATA, DataDir, data_folder
+from amatune.data.published.downloads import alone, at_hand, fetch
+from amatune.data.published.files import Download, checksum, is_sound, is_there, usable
+from amatune.data.published.unpacking import install
+from amatune.data.sources.base import Source
+from amatune.errors import DataError
+from amatune.wording import download_size
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedDataset(Dataset):
+    """A set whose files are known, each with its MD5 sum."""
+
+    effort: ClassVar[int] = 1
+
+    homes: tuple[str, ...]  # where it may lie in the data folder; it is downloaded into the first
+    downloads: Callable[[], Sequence[Download]]  # late, since torchvision is slow to import
+    read: Callable[[Path, str], Source]  # its home, and a digest of its files
+
+    @property
+    def name(self) -> str:
+        """As written in --dataset or --ood."""
+        return self.info.name
+
+    def find(self, data_dir: DataDir = None) -> Presence:
+        """Where it is, or would be put. Raises `DataError` when the data folder cannot be read."""
+        root = data_folder(data_dir)
+        downloads = self.downloads()
+        homes = [root / home for home in self.homes]
+        with usable(root, self.name):
+            states = {home: [is_there(d, home) for d in downloads] for home in homes}
+        for home, there in states.items():
+            if all(there):
+                return Presence(state="complete", place=home)
+        lacking = [d for d, there in zip(downloads, states[homes[0]], strict=True) if not there]
+        return Presence(
+            state="missing" if len(lacking) == len(downloads) else "incomplete",
+            place=homes[0],
+            files=tuple(f"{d.name} ({download_size(d.size)})" for d in lacking),
+        )
+
+    def open(self, data_dir: DataDir = None) -> Source:
+        """The set, downloaded when it is not there. Raises `DataError` when it cannot be had."""
+        root = data_folder(data_dir)
+        with usable(root, self.name):
+            home, digest = self._sound(root) or self._fetched(root)
+            return self.read(home, digest)
+
+    def _sound(self, root: Path) -> tuple[Path, str] | None:
+        """Where the whole set lies, every file verified, and a digest of the files."""
+        for home in (root / home for home in self.homes):
+            if all(is_there(d, home) for d in self.downloads()):
+                sums = [(m.path, checksum(m, home)) for d in self.downloads() for m in d.parts]
+                if all(found is not None for _, found in sums):
+                    return home, hashlib.sha256(repr(sums).encode()).hexdigest()
+        return None
+
+    def _fetched(self, root: Path) -> tuple[Path, str]:
+        home = root / self.homes[0]
+        root.mkdir(parents=True, exist_ok=True)
+        with alone(root, self.name) as scratch:
+            home.mkdir(parents=True, exist_ok=True)
+            # Perhaps none any more: another process may have fetched them while this one waited.
+            lacking = [d for d in self.downloads() if not is_sound(d, home)]
+            for number, download in enumerate(lacking):
+                archive, reasons = at_hand(download, (home, root))
+                if archive is None:
+                    archive, refusals = fetch(download, scratch, self.name)
+                    reasons += refusals
+                if archive is None:
+                    raise self._unavailable(home, lacking[number:], reasons)
+                install(download, archive, home, scratch)
+        sound = self._sound(root)
+        if sound is None:
+            raise DataError(
+                f"{self.name} in {home} is not what it should be, although its archives are; "
+                "remove it and try again"
+            )
+        return sound
+
+    def _unavailable(
+        self, home: Path, lacking: Sequence[Download], reasons: Sequence[str]
+    ) -> DataError:
+        files = ", ".join(f"{d.name} ({download_size(d.size)}, MD5 {d.md5})" for d in lacking)
+        return DataError(
+            f"{self.name} is not in the data folder and cannot be downloaded "
+            f"({'; '.join(reasons)}); put into {home}: {files}; they come from {self.info.url}; "
+            f"the data folder is chosen with --data-dir or {DATA}"
+        )

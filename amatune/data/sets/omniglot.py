@@ -1,0 +1,50 @@
+"""Omniglot: handwritten characters of fifty alphabets."""
+
+from pathlib import Path
+
+from amatune.data.dataset import DatasetInfo
+from amatune.data.published.dataset import PublishedDataset
+from amatune.data.published.files import Download, Made
+from amatune.data.sources.base import Part, Source
+from amatune.data.sources.listed import ListedPictures, ids_below
+
+_INFO = DatasetInfo(
+    name="omniglot",
+    summary="handwritten characters, black on white; a class is an alphabet; train is the "
+    "background set, test the evaluation set, with other alphabets",
+    image="1 x 32 x 32",
+    train=19_280,
+    test=13_180,
+    download=15_927_098,
+    licence="MIT",
+    url="https://github.com/brendenlake/omniglot",
+)
+
+
+def _downloads() -> list[Download]:
+    from torchvision.datasets import Omniglot
+
+    parts = (("images_background", 9_464_212, 19_280), ("images_evaluation", 6_462_886, 13_180))
+    return [
+        Download(
+            f"{name}.zip",
+            size,
+            Omniglot.zips_md5[name],
+            (f"{Omniglot.download_url_prefix}/{name}.zip",),
+            (Made(name, pictures=pictures),),
+        )
+        for name, size, pictures in parts
+    ]
+
+
+def _read(home: Path, _: str) -> Source:
+    """A class is an alphabet. The background set is the training part, evaluation the test part."""
+    folders: dict[Part, str] = {"train": "images_background", "test": "images_evaluation"}
+    labels = {
+        part: {one: one.split("/")[1] for one in ids_below(home, folder)}
+        for part, folder in folders.items()
+    }
+    return ListedPictures(_INFO.name, home, (1, 32, 32), labels)
+
+
+DATASET = PublishedDataset(_INFO, ("omniglot-py", "omniglot/omniglot-py"), _downloads, _read)

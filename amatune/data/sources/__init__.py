@@ -1,0 +1,1 @@
+"""Kinds of sources: where images come from, one kind per file."""

@@ -1,0 +1,94 @@
+"""What every source of images offers.
+
+A source has two parts, "train" and "test", fixed once and for all whatever the seed. It tells the
+ids and classes of both without decoding a test image, and decodes the images of given ids on
+demand.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from amatune.data.pictures import ImageShape, Pixels
+
+Part = Literal["train", "test"]
+Id = int | str  # a position in an array, or a path relative to the folder, with forward slashes
+
+PARTS: tuple[Part, Part] = ("train", "test")
+
+
+class Source(ABC):
+    """A set of images in two fixed parts."""
+
+    name: str  # canonical: paths are absolute
+    location: Path | None = None  # the file or folder behind it
+    # Damaged pictures to pass over: a number, or below 1 a share of all; None: the source's own.
+    max_broken: float | None = None
+    # Share of the test part of pictures that lie in no train/ and test/; set before they are used.
+    test_share: float = 0.3
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> ImageShape | None:
+        """The (C, H, W) that this set decides as the normal set; None when it cannot be one."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """All classes, numbers in numerical order; empty when the images have none."""
+
+    @abstractmethod
+    def ids(self, part: Part) -> Sequence[Id]:
+        """The ids of a part, sorted."""
+
+    @property
+    def why_no_classes(self) -> str:
+        """What is missing for `class_names` to have any."""
+        return "its images have no classes"
+
+    @abstractmethod
+    def labels(self, part: Part) -> Sequence[str]:
+        """The class of every id of a part, in the order of `ids`; empty without classes."""
+
+    @abstractmethod
+    def read(
+        self, part: Part, ids: Sequence[Id], image_shape: ImageShape
+    ) -> tuple[Pixels, list[Id]]:
+        """Decode images by the geometry rule: uint8 (N, *image_shape), and the N ids read.
+
+        Ids of damaged pictures are left out and noted in `unreadable`. Raises `DataError` when
+        there are more of them than can be passed over, or nothing can be read.
+        """
+
+    @abstractmethod
+    def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
+        """JSON values that change when the images do, without decoding a test image.
+
+        `used` are the ids that matter; a source may vouch for more.
+        """
+
+    @property
+    def unreadable(self) -> Mapping[Id, str]:
+        """Damaged pictures met so far, with the reason."""
+        return {}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What else the user should know."""
+        return []
+
+    def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
+        """Those of `ids` that the part does not have."""
+        present = set(self.ids(part))
+        return [one for one in ids if one not in present]
+
+
+def sorted_classes(labels: Iterable[str]) -> tuple[str, ...]:
+    """Each class once; whole numbers in numerical order, before the rest."""
+
+    def key(name: str) -> tuple[bool, int, str]:
+        is_number = name.removeprefix("-").isdecimal()
+        return not is_number, int(name) if is_number else 0, name
+
+    return tuple(sorted(set(labels), key=key))

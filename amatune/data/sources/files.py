@@ -1,0 +1,108 @@
+"""Pictures, each in a file of its own."""
+
+# ruff: noqa: ARG002, D102 - as `Source` says; not every source needs every argument
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amatune.data.cache import PictureCache
+from amatune.data.pictures import ImageShape, Inspected, Pixels
+from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
+from amatune.errors import DataError
+
+
+class PictureFiles(Source):
+    """Pictures of any sizes and modes below one folder; ids are their paths relative to it.
+
+    Damaged pictures are passed over while they are at most `max_broken`, by default 5 or 1% of all,
+    whichever is more; beyond that the source is refused.
+
+    Decoded pictures are kept in the user's `PictureCache`.
+    """
+
+    TOLERATED = 5  # damaged pictures, or ...
+    TOLERATED_SHARE = 0.01  # ... this share of all, whichever is more
+
+    def __init__(self, name: str, root: Path, ids: Iterable[str]) -> None:
+        self.name = name
+        self.location: Path = root
+        self._files = {one: root / one for one in ids}
+        self._cache = PictureCache.default()
+        self._inspected: dict[str, Inspected] = {}
+        self._unreadable: dict[Id, str] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return sorted_classes([*self.labels("train"), *self.labels("test")])
+
+    def read(
+        self, part: Part, ids: Sequence[Id], image_shape: ImageShape
+    ) -> tuple[Pixels, list[Id]]:
+        files = [self._files[str(one)] for one in ids]
+        self._inspect(map(str, ids))
+        digests = [
+            self._inspected[name].digest if (name := str(one)) in self._inspected else ""
+            for one in ids
+        ]
+        pixels, unreadable = self._cache.read_pictures(files, digests, image_shape)
+        for one, file in zip(ids, files, strict=True):
+            if file in unreadable:
+                self._unreadable[one] = unreadable[file]
+        self._refuse_if_many_unreadable()
+        return pixels, [one for one, file in zip(ids, files, strict=True) if file not in unreadable]
+
+    def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
+        self._inspect(str(one) for ids in used.values() for one in ids)
+        lines = [
+            f"{part} {one} {found.digest if (found := self._inspected.get(str(one))) else 'broken'}"
+            for part in PARTS
+            for one in used[part]
+        ]
+        return {"content": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
+
+    @property
+    def unreadable(self) -> Mapping[Id, str]:
+        return self._unreadable
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [self._cache.problem] if self._cache.problem else []
+
+    def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
+        # Only files count: pictures added since a run change neither its ids nor its parts.
+        return [one for one in ids if one not in self._files]
+
+    def _inspect(self, ids: Iterable[str]) -> None:
+        """Fill `_inspected`; those without a sound header are noted as unreadable."""
+        new = [one for one in ids if one not in self._inspected and one not in self._unreadable]
+        found, unreadable = self._cache.inspect([self._files[one] for one in new])
+        for one in new:
+            file = self._files[one]
+            if file in unreadable:
+                self._unreadable[one] = unreadable[file]
+            else:
+                self._inspected[one] = found[file]
+
+    def _refuse_if_many_unreadable(self) -> None:
+        count, total = len(self._unreadable), len(self._files)
+        if count == total:
+            raise DataError(f"{self.name} has no readable picture: {_first(self._unreadable)}")
+        if self.max_broken is None:
+            allowed = max(self.TOLERATED, self.TOLERATED_SHARE * total)
+            rule = f"up to {self.TOLERATED} or {self.TOLERATED_SHARE:.0%}"
+        else:
+            is_share = 0 < self.max_broken < 1
+            allowed = self.max_broken * (total if is_share else 1)
+            rule = f"up to {self.max_broken:g}{' of all' if is_share else ''}"
+        if count > allowed:
+            raise DataError(
+                f"{self.name} has too many damaged pictures, {count} of {total} ({rule} are passed "
+                "over); repair or remove them, or pass over more with --max-broken; the first is: "
+                f"{_first(self._unreadable)}"
+            )
+
+
+def _first(unreadable: Mapping[Id, str]) -> str:
+    return next(iter(unreadable.values()))

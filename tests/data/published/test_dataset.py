@@ -1,0 +1,125 @@
+"""Published sets: every layout is found, every file verified, what lacks is fetched or told."""
+
+from collections import Counter
+
+import pytest
+from fake_sets import FAKES, REAL, check, install, lay, md5
+
+from amatune.data.catalogue import find_dataset, open_source
+from amatune.data.dataset import Presence
+from amatune.data.published import dataset
+from amatune.errors import DataError
+from amatune.wording import download_size
+
+
+@pytest.mark.parametrize(
+    ("name", "home"), [(one.name, home) for one in REAL.values() for home in one.homes]
+)
+def test_a_set_is_found_where_it_lies(name, home, root, monkeypatch):
+    fake = FAKES[name]()
+    install(monkeypatch, name, fake)
+    lay(root / home, fake.home)
+    assert find_dataset(name) == Presence(state="complete", place=root / home)
+    check(open_source(name), name, fake)
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_a_missing_set_is_told_file_by_file(name, root, monkeypatch):
+    fake = FAKES[name]()
+    install(monkeypatch, name, fake)
+    found = find_dataset(name)
+    assert (found.state, found.place) == ("missing", root / REAL[name].homes[0])
+    with pytest.raises(DataError) as raised:
+        open_source(name)
+    message = str(raised.value)
+    assert f"{name} is not in the data folder and cannot be downloaded" in message
+    assert f"put into {root / REAL[name].homes[0]}: " in message
+    assert "refused" in message
+    assert "--data-dir" in message
+    assert "\n" not in message
+    for file, (content, _) in fake.archives.items():
+        assert f"{file} ({download_size(len(content))}, MD5 {md5(content)})" in message
+    assert not list(root.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_a_set_is_downloaded_verified_and_then_simply_there(name, root, serve, capsys):
+    fake = FAKES[name]()
+    server = serve(name, fake)
+    check(open_source(name), name, fake)
+    assert server.asked == Counter(dict.fromkeys(fake.archives, 1))
+    told = capsys.readouterr().err
+    assert all(f"{name}: downloading {file}, " in told for file in fake.archives)
+    check(open_source(name), name, fake)
+    assert server.asked.total() == len(fake.archives)
+    assert find_dataset(name).state == "complete"
+    hidden = [path.name for path in root.iterdir() if path.name.startswith(".")]
+    assert hidden == [f".{name}.lock"]
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_archives_put_there_by_hand_are_used(name, root, monkeypatch):
+    fake = FAKES[name]()
+    install(monkeypatch, name, fake)
+    archives = {file: content for file, (content, _) in fake.archives.items()}
+    lay(root, archives)
+    check(open_source(name), name, fake)
+    assert all((root / file).read_bytes() == content for file, content in archives.items())
+
+
+@pytest.mark.parametrize("fake", ["mnist"], indirect=True)
+def test_a_damaged_archive_put_there_is_named(fake, root):
+    file, (content, _) = next(iter(fake.archives.items()))
+    lay(root / "MNIST/raw", {file: content[:-5]})
+    with pytest.raises(
+        DataError, match=f"{file} is there but damaged, .* of {len(content):,} byte"
+    ):
+        open_source("mnist")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mnist", "train-images-idx3-ubyte"),
+        ("cifar10", "cifar-10-batches-py/data_batch_2"),
+        ("cifar100", "cifar-100-python/test"),
+        ("svhn", "test_32x32.mat"),
+        ("celeba", "list_eval_partition.txt"),
+    ],
+)
+def test_a_truncated_file_is_fetched_again(name, file, root, serve):
+    fake = FAKES[name]()
+    home = root / REAL[name].homes[0]
+    lay(home, {**fake.home, file: fake.home[file][:-9]})
+    server = serve(name, fake)
+    check(open_source(name), name, fake)
+    assert server.asked.total() == 1
+    assert (home / file).read_bytes() == fake.home[file]
+
+
+@pytest.mark.parametrize("fake", ["omniglot"], indirect=True)
+def test_a_folder_that_lacks_pictures_is_left_alone_and_told(fake, root):
+    home = root / "omniglot-py"
+    lay(home, fake.home)
+    gone = sorted(home.rglob("*.png"))[:2]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(DataError, match=r"images_background has 58 of 60 pictures; remove"):
+        open_source("omniglot")
+    assert len(list(home.rglob("*.png"))) == 88
+
+
+def test_a_data_folder_that_is_none_is_told(root):
+    root.write_text("a file")
+    with pytest.raises(DataError, match=f"cannot use mnist in the data folder {root}: .*exists"):
+        open_source("mnist")
+
+
+def test_an_unreadable_data_folder_is_told(root, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(dataset, "is_there", refuse)
+    for attempt in (find_dataset, open_source):
+        with pytest.raises(DataError, match=r"cannot use mnist in the data folder .* denied"):
+            attempt("mnist")
