@@ -11,7 +11,7 @@ from amatune.cli.tables import cell, make_table
 from amatune.wording import count, download_size, memory_size, settings_text, value_text
 
 if TYPE_CHECKING:
-    from amatune.data.sources import Presence
+    from amatune.data.dataset import Presence
 
 
 @command("amatune datasets", "amatune datasets cifar10", "amatune datasets --clear-cache")
@@ -47,7 +47,7 @@ def _clear_cache() -> None:
 
 def _describe(name: str, data_dir: Path | None) -> None:
     """All that is known of one data set."""
-    from amatune.data.sources import dataset_info, find_dataset
+    from amatune.data.catalogue import dataset_info, find_dataset
 
     info, found = dataset_info(name), find_dataset(name, data_dir)
     rows = {
@@ -70,8 +70,8 @@ def _describe(name: str, data_dir: Path | None) -> None:
 
 def _list(data_dir: Path | None) -> None:
     """A line for every data set."""
+    from amatune.data.catalogue import find_dataset, list_datasets
     from amatune.data.places import data_folder
-    from amatune.data.sources import find_dataset, list_datasets
 
     folder = data_folder(data_dir)
     table = make_table("name", "images", "train", "test", "download", "licence", "where")

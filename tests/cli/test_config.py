@@ -18,7 +18,7 @@ from amatune.cli import main
 from amatune.cli.app import app
 from amatune.cli.config import MOST_BYTES, key_of
 from amatune.cli.views import JsonView, QuietView
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from calls import call
+from fake_run import searched_run, small_problem
 from some_events import started
 
 import amatune.tuning.search
 from amatune.cli import main
 from amatune.cli.views import QuietView
-from amatune.data.protocol import ProblemRequest
+from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
+from amatune.tuning.search import SearchOutcome
 
 
 def test_without_options_the_request_has_its_defaults(asked: list[Any]) -> None:
@@ -136,3 +138,68 @@ def test_an_interruption_tells_how_to_go_on(
     assert main(["search"]) == 130
     line = capsys.readouterr().err
     assert line.endswith("amatune search --resume --name a --runs-dir 'my runs'\n")
+
+
+# --- what is printed at the end -------------------------------------------------------------------
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SearchOutcome]:
+    """Takes the place of the search: it ends as told, in a run with four trials."""
+    run = searched_run(Path("runs/mine"), small_problem(), stop_at=0.9, fixed={"batch_size": 16})
+
+    def end(**changes: Any) -> SearchOutcome:
+        facts: dict[str, Any] = {"ending": "finished", "done": 2, "pruned": 1, "failed": 1}
+        best: dict[str, Any] = {"best_number": 1, "best_auroc": 0.84, "best_settings": {}}
+        outcome = SearchOutcome(run=run, selection=None, **{**facts, **best, **changes})
+        monkeypatch.setattr(amatune.tuning.search, "run_search", lambda *_, **__: outcome)
+        return outcome
+
+    return end
+
+
+def test_the_end_of_a_search(
+    ends: Callable[..., SearchOutcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends()
+    assert main(["search"]) == 0
+    text = capsys.readouterr().out
+    assert "trial  state   epochs  validation AUROC  settings" in text
+    assert "batch_size" not in text  # held fixed: the same for all
+    assert "Best: trial 1, validation AUROC 0.840 (standard error 0.0" in text
+    assert "with 50 anomalies), an optimistic figure: the best of 4.\n" in text
+    assert "amatune best mine --export" in text
+    assert main(["search", "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith("Best: trial 1")
+    assert main(["search", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_perfect_figure_has_no_standard_error_of_zero(
+    ends: Callable[..., SearchOutcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends(best_auroc=1.0)
+    assert main(["search", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "validation AUROC 1.000 (nothing was misranked among 50 anomalies, too few" in text
+    assert "0.000" not in text
+
+
+def test_endings_before_the_last_trial(
+    ends: Callable[..., SearchOutcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends(ending="good enough")
+    assert main(["search", "--quiet"]) == 0
+    assert "Stopped: a trial has reached 0.9 on validation images." in capsys.readouterr().out
+    ends(ending="out of time")
+    assert main(["search", "--quiet"]) == 0
+    told = "The time is used up; continue with: amatune search --resume --name mine"
+    assert told in capsys.readouterr().out
+    ends(ending="interrupted")
+    assert main(["search", "--quiet"]) == 130
+    captured = capsys.readouterr()
+    assert captured.err.startswith("amatune: interrupted; continue with: amatune search --resume")
+    ends(best_number=None, best_auroc=None)
+    assert main(["search", "--json"]) == 1
+    told = "amatune: no trial reached the full budget of 9 epochs: 1 were stopped, 1 failed\n"
+    assert capsys.readouterr().err == told

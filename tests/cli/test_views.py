@@ -13,7 +13,7 @@ from some_events import started, trial
 
 from amatune.cli.views import JsonView, LiveView, PlainView, QuietView
 from amatune.data import pictures as reading
-from amatune.tuning.events import RetrainStarted, RetrainUpdate, State
+from amatune.tuning.events import RetrainStarted, RetrainUpdate, State, TestStarted
 
 
 def test_a_pipe_gets_a_line_per_ended_training() -> None:
@@ -165,3 +165,36 @@ def test_a_retraining_that_goes_on_counts_what_is_left() -> None:
     assert view.total == 2
     assert "finished already: 4 of 6 trainings" in file.getvalue()
     assert "default seed 2 done, epoch 30/30, validation AUROC 0.900" in file.getvalue()
+
+
+def test_one_of_something_is_no_plural() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False))
+    view(started(trials=1, epochs=1))
+    facts: dict[str, Any] = {"run": Path("runs/mine"), "configurations": ("default",)}
+    view(RetrainStarted(seeds=(1,), epochs=1, finished=1, **facts))
+    view(TestStarted(chosen="default", models=1))
+    text = file.getvalue()
+    assert "ama: 1 trial of up to 1 epoch, 8 at a time" in text
+    assert "retraining default: 1 seed of 1 epoch each" in text
+    assert "finished already: 1 of 1 training\n" in text
+    assert "with 1 model\n" in text
+
+
+def test_a_perfect_figure_is_shown_without_an_error() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    view = LiveView(console)
+    view(started())
+    view(trial(0, "running", auroc=1.0))
+    view(trial(1, "running", auroc=0.9))
+    text = drawn(console, view)
+    assert "1.000 ±" not in text
+    assert "0.900 ± 0.030" in text
+
+
+def test_the_live_table_holds_no_commands_to_the_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    view = LiveView(console)
+    view(started())
+    view(trial(0, "running", settings={"kind": "a\x07\x1b[2J[bold]"}))
+    assert "kind=a\\x07\\x1b[2J[bold]" in drawn(console, view)

@@ -42,8 +42,12 @@ def is_known(words: list[str]) -> bool:
 def check(words: list[str]) -> str | None:
     """What the option parser says against the words after `amatune`; None when it takes them.
 
-    Nothing is executed: values are parsed, the command is not called.
+    Nothing is executed: values are parsed, the command is not called. The file of `--config` is not
+    there to be read, and is left out.
     """
+    if "--config" in words[:-1]:
+        place = words.index("--config")
+        words = [*words[:place], *words[place + 2 :]]
     command: Any = typer.main.get_command(app)
     try:
         with command.make_context("amatune", list(words)) as context:
