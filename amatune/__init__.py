@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from amatune.api import search as search
     from amatune.estimator import AnomalyDetector as AnomalyDetector
     from amatune.export import load as load
+    from amatune.export.winner import export as export
 
 # Where each name is: looked up when it is used, so that `import amatune` (and with it
-# `amatune --help`) does not wait for torch.
+# `amatune --help`) does not wait for torch. The package `amatune.export` is also a function.
 _PLACES = {
     "AnomalyDetector": "amatune.estimator",
+    "export": "amatune.export",
     "load": "amatune.export",
     "retrain": "amatune.api",
     "search": "amatune.api",
@@ -28,7 +30,8 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    module = importlib.import_module(_PLACES[name])
+    return module if name == "export" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

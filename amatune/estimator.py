@@ -7,20 +7,8 @@
     detector.score_samples(images)      # scikit-learn's direction: higher = more normal
 
 Images are uint8: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; where both readings fit, C
-comes last. They are used in the size they have.
-
-Rows (N, features) of numbers are taken too, as scikit-learn's tools pass them on: grey images
-flattened row by row. They become images as follows.
-
-- Values: uint8 is used as it is. Anything else is scaled as a whole, from the smallest and largest
-  value of the training rows to 0 and 255, cut off beyond, and rounded: 256 levels, one scale for
-  all features.
-- Shape: the smallest square that holds the features, what is left of it filled with 0; then every
-  pixel is repeated until a side has 8 pixels, the least a detector works on. 784 features are
-  28 x 28 pixels; 10 features are 4 x 4 with six pixels of filling, enlarged to 8 x 8.
-
-A detector looks for what lies next to each other in an image. For rows that are no images, other
-estimators are the better choice.
+comes last. They are used in the size they have. Rows (N, features) are refused: a detector looks
+for what lies next to each other, and rows do not say what does.
 
 Neither Ray nor Optuna is imported.
 """
@@ -34,14 +22,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin  # type: ignore[import-untyped]
 from sklearn.utils import check_random_state  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
+from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 
 from amatune.config import ImageShape
 from amatune.detector import Detector
 from amatune.errors import RequestError
-from amatune.registry import detector_class
+from amatune.registry import find_method
+from amatune.stored import StoredDetector
 
-_LEAST_SIDE = 8  # pixels
 _SEEDS = 2**31 - 1
 
 
@@ -65,10 +53,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     detector_ : the trained `Detector`.
     offset_ : `decision_function` is `score_samples` less this.
     image_shape_ : (C, H, W) of the images it was trained on.
-    n_features_in_ : values per image, C x H x W, or features of a row.
-    feature_names_in_ : names of the columns, where `X` was a data frame.
-    range_ : smallest and largest value of the training rows, for rows that are not uint8; else
-        None.
+    n_features_in_ : values per image, C x H x W.
 
     Every impossible parameter and unusable `X` raises `ValueError`; a training that comes to
     nothing, as on copies of one image, raises `amatune.errors.DivergedError`.
@@ -78,7 +63,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     offset_: float
     image_shape_: ImageShape
     n_features_in_: int
-    range_: tuple[float, float] | None
 
     def __init__(
         self,
@@ -97,13 +81,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.device = device
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # so that scikit-learn's tools hand it no rows
+        tags.input_tags.three_d_array = True
+        return tags
+
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Train on normal images `X`, at least 2; `y` is ignored."""
         if not 0 < self.contamination <= 0.5:
             raise ValueError(f"contamination must be in (0, 0.5], got {self.contamination}")
         images = self._to_images(X, training=True)
         try:
-            cls = detector_class(self.method)
+            cls = find_method(self.method).detector
             settings = dict(self.config or {})
             if self.epochs is not None:
                 settings["epochs"] = self.epochs
@@ -161,98 +151,65 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     # --- what images are ------------------------------------------------------------------------
 
     def _to_images(self, X: ArrayLike, *, training: bool) -> NDArray[np.uint8]:
-        """`X` as uint8 (N, C, H, W); while training, what it decides is kept."""
+        """`X` as uint8 (N, C, H, W); while training, its shape is kept."""
+        images = _as_images(X)
         least = 2 if training else 1
-        dimensions = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        if dimensions in (3, 4):
-            return self._from_images(X, least, training)
-        rows = validate_data(
-            self, X, reset=training, dtype="numeric", ensure_min_samples=least, estimator=self
-        )
-        return self._from_rows(rows, training)
-
-    def _from_images(
-        self,
-        X: ArrayLike,
-        least: int,
-        training: bool,
-    ) -> NDArray[np.uint8]:
-        images = np.asarray(X)
-        if images.dtype != np.uint8:
-            raise ValueError(f"images must be uint8, 0 to 255, got {images.dtype}")
         if len(images) < least:
             raise ValueError(f"at least {least} images are needed, got {len(images)}")
-        shape = images.shape
-        if images.ndim == 3:
-            images = images[:, None]
-        elif shape[3] in (1, 3):
-            images = images.transpose(0, 3, 1, 2)
-        elif shape[1] not in (1, 3):
-            raise ValueError(
-                f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, got {shape}"
-            )
         found: ImageShape = (images.shape[1], images.shape[2], images.shape[3])
         if training:
             self.image_shape_ = found
             self.n_features_in_ = math.prod(found)
-            self.range_ = None
-            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         elif found != self.image_shape_:
             raise ValueError(
                 f"{type(self).__name__} was fitted on images of (channels, height, width) "
                 f"{self.image_shape_}, got {found}"
             )
-        return np.ascontiguousarray(images)
-
-    def _from_rows(self, rows: NDArray[Any], training: bool) -> NDArray[np.uint8]:
-        side = math.isqrt(rows.shape[1] - 1) + 1  # of the smallest square that holds a row
-        factor = math.ceil(_LEAST_SIDE / side)
-        if training:
-            self.image_shape_ = (1, side * factor, side * factor)
-            is_bytes = rows.dtype == np.uint8
-            self.range_ = None if is_bytes else (float(rows.min()), float(rows.max()))
-        if self.range_ is not None:
-            low, high = self.range_
-            # Halves, since the distance between two floats may itself be infinite.
-            span = max(high / 2 - low / 2, np.finfo(np.float64).tiny)
-            share = (rows.astype(np.float64) / 2 - low / 2) / span
-            rows = np.round(255 * share.clip(0, 1)).astype(np.uint8)
-        elif rows.dtype != np.uint8:
-            raise ValueError(
-                f"{type(self).__name__} was fitted on uint8 values, 0 to 255, got {rows.dtype}"
-            )
-        square = np.zeros((len(rows), side * side), np.uint8)
-        square[:, : rows.shape[1]] = rows
-        images = square.reshape(-1, 1, side, side)
-        return images.repeat(factor, axis=2).repeat(factor, axis=3)
+        return images
 
     # --- pickling -------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        # Arrays for the detector: its networks may be of classes made at run time, which cannot be
+        # As stored: a detector's networks may be of classes made at run time, which cannot be
         # pickled, and on a device that is not there where they are read.
         state = dict(super().__getstate__())
         detector = state.pop("detector_", None)
         if detector is not None:
-            state["_detector"] = {
-                "config": detector.config.to_dict(),
-                "seed": detector.seed,
-                "tensors": {n: t.cpu().numpy() for n, t in detector.inference_state().items()},
-            }
+            state["_stored"] = StoredDetector.of(detector)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        saved = state.pop("_detector", None)
+        stored: StoredDetector | None = state.pop("_stored", None)
         super().__setstate__(state)
-        if saved is not None:
-            cls = detector_class(self.method)
-            config = cls.Config.from_dict(saved["config"])
+        if stored is not None:
             try:
                 device = self._device()
             except ValueError:  # fitted on a GPU that this machine lacks
                 device = torch.device("cpu")
-            detector = cls(config, self.image_shape_, device, saved["seed"])
-            tensors = {name: torch.from_numpy(a.copy()) for name, a in saved["tensors"].items()}
-            detector.load_inference_state(tensors)
-            self.detector_ = detector
+            self.detector_ = stored.build(device)
+
+
+_LAYOUTS = "images must be uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3"
+
+
+def _as_images(X: ArrayLike) -> NDArray[np.uint8]:
+    """`X` as (N, C, H, W). Raises `ValueError` that says what images must look like."""
+    images = np.asarray(X)
+    if images.ndim == 2:
+        raise ValueError(
+            f"{_LAYOUTS}, got rows {images.shape}; flattened images become ones again by "
+            "X.reshape(-1, height, width)"
+        )
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{_LAYOUTS}, got {images.shape}")
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, 0 to 255, got {images.dtype}")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[3] in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    elif images.shape[1] not in (1, 3):
+        raise ValueError(f"{_LAYOUTS}, got {images.shape}")
+    # Writable, since torch has no other tensors: a memory map, say, is copied.
+    return np.require(images, requirements=["C", "W"])

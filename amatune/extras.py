@@ -1,8 +1,8 @@
 """What needs more packages than scoring does, and what is said when they are missing.
 
 Scoring, loading and listing work with the base installation. Searching, reports, ONNX models and
-the downloaded data sets are extras of `pyproject.toml`; the part that needs one asks for it here
-before it imports anything of it.
+data sets that lie on Google Drive are extras of `pyproject.toml`; the part that needs one asks for
+it here before it imports anything of it.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "search": ("ray", "optuna", "tensorboard", "pyarrow"),
     "report": ("optuna", "plotly", "jinja2"),
     "onnx": ("onnx", "onnxscript"),
-    "datasets": ("torchvision",),
+    "datasets": ("gdown",),
 }
 
 

@@ -55,16 +55,14 @@ def onnx_model(detector: AMA) -> bytes:
 @pytest.fixture
 def convert_once(onnx_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile every export of the detector gets that model."""
-    monkeypatch.setattr("amatune.export.onnx.onnx_bytes", lambda _detector: onnx_model)
+    monkeypatch.setattr("amatune.export.folder.onnx_bytes", lambda _detector: onnx_model)
 
 
 @pytest.fixture
 def exported(detector: AMA, tmp_path: Path, convert_once: None) -> Path:  # noqa: ARG001
     """The detector in a folder of its own, with the scores of 30 normal images."""
     scores = detector.score(torch.from_numpy(_images(30)))
-    export_detector(
-        detector, tmp_path / "model", method="ama", figures={}, data={}, normal_scores=scores
-    )
+    export_detector(detector, tmp_path / "model", figures={}, data={}, normal_scores=scores)
     return tmp_path / "model"
 
 

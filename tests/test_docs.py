@@ -67,7 +67,7 @@ def in_a_folder_with_an_export(
 ) -> None:
     """What the examples read: exports and pictures, under the names they have there."""
     monkeypatch.chdir(tmp_path)
-    export_detector(detector, "export", method="ama", figures={}, data={})
+    export_detector(detector, "export", figures={}, data={})
     for place in ("runs/parts-full/best/export", "demo/runs/digits/best/export"):
         shutil.copytree("export", place)
     for place in ("photos/new", "photos/new-good", "demo/pictures"):

@@ -26,6 +26,7 @@ from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
 from amatune.results.objective import validation_auroc
+from amatune.stored import StoredDetector
 
 CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
 OWNER = "training"  # key in a checkpoint: which training it belongs to
@@ -123,7 +124,7 @@ class DetectorTrainable(tune.Trainable):
             SHOULD_CHECKPOINT: due and not done,
         }
         if done:
-            model = detector.inference_state() if self._job.keep_model else None
+            model = StoredDetector.of(detector) if self._job.keep_model else None
             trained = Trained(scores=scores, primary=detector.primary_score, model=model)
             result["trained"] = {
                 f.name: getattr(trained, f.name) for f in dataclasses.fields(trained)

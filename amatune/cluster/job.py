@@ -11,6 +11,7 @@ import numpy as np
 
 from amatune.data.problem import Problem
 from amatune.results.objective import Objective, set_bounds
+from amatune.stored import StoredDetector
 
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed
 
@@ -74,7 +75,7 @@ class Trained:
 
     scores: dict[str, dict[str, np.ndarray]]  # score name -> {"normal", "anomaly"} -> (N,)
     primary: str  # name of the score that ranks the images
-    model: dict[str, Any] | None  # the detector's `inference_state`, when the job wants it
+    model: StoredDetector | None  # the detector, when the job wants it
 
 
 @dataclass(frozen=True, kw_only=True)

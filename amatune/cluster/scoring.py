@@ -9,15 +9,13 @@ import ray
 import torch
 
 from amatune.cluster.device import claim_device
-from amatune.config import ImageShape
 from amatune.detector import Detector
-from amatune.stored import load_model
-
-_Parts = tuple[type[Detector], Any, ImageShape, int, dict[str, torch.Tensor]]
+from amatune.stored import StoredDetector
 
 
 def score_models(
     folders: Sequence[Path],
+    detector_class: type[Detector],
     normal: np.ndarray,
     anomaly: np.ndarray,
     *,
@@ -33,15 +31,8 @@ def score_models(
     sides = ray.put(normal), ray.put(anomaly)
     pending: dict[Any, Path] = {}
     for folder in folders:
-        detector = load_model(folder)
-        parts = (
-            type(detector),
-            detector.config,
-            detector.image_shape,
-            detector.seed,
-            detector.inference_state(),
-        )
-        pending[score.remote(parts, sides[0], sides[1], cpus, gpus)] = folder
+        stored = StoredDetector.load(folder)
+        pending[score.remote(stored, detector_class, *sides, cpus, gpus)] = folder
     while pending:
         task = ray.wait(list(pending))[0][0]
         scores: Any = ray.get(task)
@@ -49,12 +40,15 @@ def score_models(
 
 
 def _score(
-    parts: _Parts, normal: np.ndarray, anomaly: np.ndarray, cpus: float, gpus: float
+    stored: StoredDetector,
+    detector_class: type[Detector],
+    normal: np.ndarray,
+    anomaly: np.ndarray,
+    cpus: float,
+    gpus: float,
 ) -> dict[str, dict[str, np.ndarray]]:
     """In a worker: every score of the images."""
-    detector_class, config, image_shape, seed, state = parts
-    detector = detector_class(config, image_shape, claim_device(cpus, gpus), seed)
-    detector.load_inference_state(state)
+    detector = stored.build(claim_device(cpus, gpus), detector_class)
     # Copies: arrays in the object store are read-only.
     by_side = {
         "normal": detector.scores(torch.tensor(normal)),

@@ -4,7 +4,7 @@
              calibration.safetensors  scores of held-out normal images, for p-values and thresholds;
                                       left out where the detector was exported without any
              model.onnx               the same detector for other programs: uint8 images in, every
-                                      score out
+                                      score out; left out where the method has no such form
              config.json              schema version, method, settings, preprocessing, calibration,
                                       thresholds, figures, data, SHA-256 of every other file
              README.md                model card: data, settings, figures, limits, how to use it
@@ -15,24 +15,21 @@
         print(picture.path, picture.score, picture.p_value)    # higher score = more anomalous
 
 Loading reads no pickle, and imports neither Ray nor Optuna nor ONNX. A file that is not the one
-that was exported is refused.
+that was exported is refused. Called, `amatune.export(run, folder)` makes an export of a run.
 """
+
+import sys
+import types
+from typing import Any
 
 from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
 from amatune.export.explain import explain, require_explainable
-from amatune.export.folder import (
-    SCHEMA_VERSION,
-    export_detector,
-    fingerprint,
-    load,
-    require_replaceable,
-)
-from amatune.export.onnx import TOLERANCE, onnx_bytes
+from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
+from amatune.export.onnx import TOLERANCE, no_onnx, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
 
 __all__ = [
     "DEFAULT_RATE",
-    "SCHEMA_VERSION",
     "STATED_RATES",
     "TOLERANCE",
     "Calibration",
@@ -44,8 +41,22 @@ __all__ = [
     "find_inputs",
     "fingerprint",
     "load",
+    "no_onnx",
     "onnx_bytes",
     "printable",
     "require_explainable",
     "require_replaceable",
 ]
+
+
+class _Package(types.ModuleType):
+    """This package. The function of the same name, `amatune.export`, is calling it."""
+
+    def __call__(self, *run_and_folder: Any, **options: Any) -> Exported:
+        """As `amatune.export.winner.export`."""
+        from amatune.export.winner import export
+
+        return export(*run_and_folder, **options)
+
+
+sys.modules[__name__].__class__ = _Package

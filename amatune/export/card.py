@@ -23,7 +23,7 @@ def model_card(config: Mapping[str, Any], detector: Detector) -> str:
     """README.md of an export, from the contents of its config.json."""
     channels, height, width = detector.image_shape
     colour = "grey" if channels == 1 else "RGB"
-    data, tolerance = config["data"], config["onnx"]["tolerance"]
+    data = config["data"]
     figures = "\n".join(
         f"| {name} | {_value(f)} | {_interval(f)} | {f.get('note', '')} |"
         for name, f in config["figures"].items()
@@ -70,17 +70,7 @@ for picture in exported.score_files(["pictures/"]):
     print(picture.path, picture.score, picture.p_value)
 ```
 
-Without amatune, with numpy, pillow and onnxruntime:
-
-```python
-{_onnx_example(config, detector)}
-```
-
-`model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
-scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
-above. Pillow resizes slightly differently than amatune does: pictures that are not
-{width} x {height} already may score a little differently.
-
+{_without_amatune(config, detector)}
 Every file here is checked when amatune loads the model, this one too: keep notes of your own in
 another file.
 
@@ -132,6 +122,27 @@ higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%})
 The rates are approximate: the same images also helped to choose the settings, and {normals} are a
 sample. They hold for pictures like the validation images; from another camera, crop or lighting,
 more may be flagged.
+"""
+
+
+def _without_amatune(config: Mapping[str, Any], detector: Detector) -> str:
+    if not detector.exports_to_onnx:
+        return f"""\
+There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
+"""
+    _, height, width = detector.image_shape
+    tolerance = config["onnx"]["tolerance"]
+    return f"""\
+Without amatune, with numpy, pillow and onnxruntime:
+
+```python
+{_onnx_example(config, detector)}
+```
+
+`model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
+scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
+above. Pillow resizes slightly differently than amatune does: pictures that are not
+{width} x {height} already may score a little differently.
 """
 
 

@@ -24,7 +24,7 @@ _TITLES = ("original", "reconstruction", "difference")
 
 def require_explainable(detector: Detector, folder: Path) -> None:
     """Raise `RequestError` unless the detector reconstructs, and `folder` is new or empty."""
-    if detector.reconstruct(torch.zeros(1, *detector.image_shape, dtype=torch.uint8)) is None:
+    if not detector.reconstructs:
         raise RequestError(
             f"{detector.name} makes no reconstructions, so that it cannot explain its scores; "
             "leave --explain out"

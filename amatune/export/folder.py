@@ -5,44 +5,34 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import ArrayLike
 
-import amatune
-from amatune.config import ImageShape
 from amatune.data.pictures import Pixels
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
-from amatune.export import onnx as onnx_model
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
+from amatune.export.onnx import BATCH, INPUT, TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported
-from amatune.registry import detector_class
+from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
+from amatune.version import __version__
 
-SCHEMA_VERSION = 2
-
-WEIGHTS = "model.safetensors"
 CALIBRATION = "calibration.safetensors"
 ONNX = "model.onnx"
-CONFIG = "config.json"
 CARD = "README.md"
 FILES = frozenset({WEIGHTS, CALIBRATION, ONNX, CONFIG, CARD})
-
-_KIND = "amatune-export"  # marks config.json as ours, so that only exports are ever replaced
 
 
 def export_detector(
     detector: Detector,
     folder: str | os.PathLike[str],
     *,
-    method: str,
     figures: Mapping[str, Any],
     data: Mapping[str, Any],
     normal_scores: ArrayLike | None = None,
@@ -54,8 +44,8 @@ def export_detector(
     detector was trained and tested on: "summary" is one line, "warnings" a list of more,
     "training_images" their `fingerprint`; other keys are kept as they are. Both hold JSON values.
     `normal_scores` (n,) are primary scores that this very detector gives normal images it did not
-    learn from; without them the export states neither p-values nor thresholds. The folder appears
-    complete or not at all.
+    learn from; without them the export states neither p-values nor thresholds. Of a method that
+    does not export to ONNX, there is no model.onnx. The folder appears complete or not at all.
 
     Raises `RequestError` when `folder` holds anything that is not an export, the detector is not
     calibrated or a score is not finite, `AmatuneError` when the disk refuses or the detector cannot
@@ -63,44 +53,28 @@ def export_detector(
     """
     target = Path(folder).resolve()
     require_replaceable(target)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in detector.inference_state().items()}
     calibration = None if normal_scores is None else Calibration.of(normal_scores)
-    contents = {WEIGHTS: safetensors.torch.save(tensors), ONNX: onnx_model.onnx_bytes(detector)}
-    if calibration is not None:
-        contents[CALIBRATION] = calibration.to_bytes()
-    config = {
-        "kind": _KIND,
-        "schema_version": SCHEMA_VERSION,
-        "amatune_version": amatune.__version__,
-        "method": method,
-        "config": detector.config.to_dict(),
-        "image_shape": list(detector.image_shape),
-        "preprocessing": _preprocessing(detector.image_shape),
-        "scores": {
-            "primary": detector.primary_score,
-            "names": list(detector.score_names),
-            "direction": "higher is more anomalous",
-        },
-        "calibration": _describe(calibration, detector.primary_score),
-        "onnx": {
-            "input": {
-                "name": onnx_model.INPUT,
-                "type": "uint8",
-                "shape": [onnx_model.BATCH, *detector.image_shape],
+    stored = StoredDetector.of(detector).with_facts(
+        {
+            "preprocessing": _preprocessing(detector),
+            "scores": {
+                "primary": detector.primary_score,
+                "names": list(detector.score_names),
+                "direction": "higher is more anomalous",
             },
-            "outputs": list(detector.score_names),
-            "tolerance": onnx_model.TOLERANCE,
-        },
-        "figures": dict(figures),
-        "data": dict(data),
-    }
-    contents[CARD] = model_card(config, detector).encode()
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    config["sha256"] = dict(sorted(hashes.items()))
-    config["config_sha256"] = _own_hash(config)
-    contents[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+            "calibration": _describe(calibration, detector.primary_score),
+            "onnx": _describe_onnx(detector),
+            "figures": dict(figures),
+            "data": dict(data),
+        }
+    )
+    others = {CARD: model_card(stored.to_dict(), detector).encode()}
+    if calibration is not None:
+        others[CALIBRATION] = calibration.to_bytes()
+    if detector.exports_to_onnx:
+        others[ONNX] = onnx_bytes(detector)
     try:
-        _replace_folder(target, contents)
+        _replace_folder(target, stored.to_files(EXPORT, others))
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
 
@@ -142,7 +116,7 @@ def _is_export(folder: Path) -> bool:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(config, dict) and config.get("kind") == _KIND
+    return isinstance(config, dict) and config.get("kind") == EXPORT
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Exported:
@@ -152,112 +126,61 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     version, or is not what was exported; files beside those of the export are left alone.
     """
     path = Path(folder)
-    config = _read_config(path)
-    contents = {name: _read_bytes(path / name) for name in config["sha256"]}
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != config["sha256"][name]:
-            raise RequestError(
-                f"{path / name} is not the file that was exported (its SHA-256 differs from the "
-                f"one in {CONFIG}): it was changed or cut short; copy or export the model again"
-            )
+    if not path.is_dir():
+        raise RequestError(
+            f"there is no exported model at {path}; `amatune best --export` makes one"
+        )
+    stored, files = StoredDetector.with_files(path, EXPORT)
+    _require_whole(path / CONFIG, stored.facts, files.keys())
     try:
-        cls = detector_class(config["method"])
-        settings = cls.Config.from_dict(config["config"])
-        detector = cls(settings, tuple(config["image_shape"]), device)
-        detector.load_inference_state(safetensors.torch.load(contents[WEIGHTS]))
-        data = contents.get(CALIBRATION)
+        detector = stored.build(device)
+        data = files.get(CALIBRATION)
         calibration = None if data is None else Calibration.from_bytes(data)
-    except (RequestError, safetensors.SafetensorError) as error:
+    except RequestError as error:
         raise RequestError(
-            f"the export {path} does not fit amatune {amatune.__version__} (it was written by "
-            f"{config['amatune_version']}), or it was edited: {error}"
+            f"the export {path} does not fit amatune {__version__} (it was written by "
+            f"{stored.version}), or it was edited: {error}"
         ) from error
-    return Exported(
-        path, config["method"], detector, config["figures"], config["data"], calibration
-    )
+    figures, about = stored.facts["figures"], stored.facts["data"]
+    return Exported(path, stored.method, detector, figures, about, calibration)
 
 
-# What config.json must hold for a model to be loaded, beside the schema version.
-_FIELDS: dict[str, type] = {
-    "amatune_version": str,
-    "method": str,
-    "config": dict,
-    "image_shape": list,
-    "figures": dict,
-    "data": dict,
-    "sha256": dict,
-}
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise RequestError(
-            f"there is no exported model at {folder}; `amatune best --export` makes one"
-        )
-    path = folder / CONFIG
-    try:
-        config = json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise RequestError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("kind") != _KIND:
-        raise RequestError(f"{path} does not describe an exported model")
-    version = config.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise RequestError(
-            f"{path} has schema version {version!r}, this amatune reads {SCHEMA_VERSION}; "
-            "load it with the amatune that wrote it, or export the model again"
-        )
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(config.get(name), kind)]
-    if "image_shape" not in wrong and not _is_image_shape(config["image_shape"]):
-        wrong.append("image_shape")
-    if "sha256" not in wrong and not _is_hashes(config["sha256"]):
+def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str]) -> None:
+    """Raise `RequestError` when the config.json at `path` does not tell all that an export's does,
+    or lists other files than an export has."""
+    wrong = [name for name in ("figures", "data") if not isinstance(facts.get(name), dict)]
+    if (
+        CARD not in files
+        or not FILES.issuperset(files)
+        or (ONNX in files) != bool(facts.get("onnx"))
+    ):
         wrong.append("sha256")
     if wrong:
         raise RequestError(f"{path} was edited: missing or unusable {', '.join(wrong)}")
-    if config.get("config_sha256") != _own_hash(config):
-        raise RequestError(
-            f"{path} is not the file that was exported (its SHA-256 differs from config_sha256): "
-            "it was changed or cut short; copy or export the model again"
-        )
-    return config
 
 
-def _own_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else in config.json, so that an edit is noticed."""
-    rest = {name: value for name, value in config.items() if name != "config_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _is_image_shape(values: list[Any]) -> bool:
-    return len(values) == 3 and all(type(v) is int and v > 0 for v in values)
-
-
-def _is_hashes(values: dict[str, Any]) -> bool:
-    # Names are known ones: what config.json says must not lead to files elsewhere.
-    known = FILES - {CONFIG}
-    return known - {CALIBRATION} <= values.keys() <= known and all(
-        isinstance(value, str) for value in values.values()
-    )
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise RequestError(
-            f"{path.parent} is not a complete export: it holds no {path.name}"
-        ) from None
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
-
-
-def _preprocessing(shape: ImageShape) -> dict[str, Any]:
-    channels, height, width = shape
+def _preprocessing(detector: Detector) -> dict[str, Any]:
+    channels, height, width = detector.image_shape
+    itself = f"; {ONNX} does this step by itself" if detector.exports_to_onnx else ""
     return {
         "decoding": "8 bits, first frame, upright, transparent parts on white",
         "channels": "grey by ITU-R 601 luma" if channels == 1 else "RGB",
         "size": f"{width} x {height} pixels, bilinear with antialiasing, aspect ratio not kept",
-        "range": "0..255 becomes -1..1 (value / 127.5 - 1); model.onnx does this step by itself",
+        "range": f"0..255 becomes -1..1 (value / 127.5 - 1){itself}",
+    }
+
+
+def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
+    if not detector.exports_to_onnx:
+        return None
+    return {
+        "input": {
+            "name": INPUT,
+            "type": "uint8",
+            "shape": [BATCH, *detector.image_shape],
+        },
+        "outputs": list(detector.score_names),
+        "tolerance": TOLERANCE,
     }
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from amatune.detector import Detector, to_unit_range
-from amatune.errors import AmatuneError
+from amatune.errors import AmatuneError, RequestError
 from amatune.extras import require_extra
+from amatune.stored import StoredDetector
 
 INPUT = "images"
 BATCH = "batch"  # name of the free axis, of the input and of every output
@@ -35,13 +36,21 @@ class _FromBytes(nn.Module):
         return tuple(scores.float() for scores in self.scorer(to_unit_range(images)))
 
 
+def no_onnx(method: type[Detector]) -> str:
+    """A sentence on why a method has no ONNX form."""
+    return f"{method.name} cannot be exported to ONNX: {method.why_no_onnx}"
+
+
 def onnx_bytes(detector: Detector) -> bytes:
     """A calibrated detector as an ONNX model.
 
     Input `images`: uint8 (batch, C, H, W), any batch. Outputs by `score_names`: float32 (batch,).
-    Raises `AmatuneError` when the scorer uses what ONNX cannot express, and `MissingExtraError`
-    where the packages for it are not installed.
+    Raises `RequestError` for a method that declares that it has no such form, `AmatuneError` when
+    the scorer uses what ONNX cannot express, and `MissingExtraError` where the packages for it are
+    not installed.
     """
+    if not detector.exports_to_onnx:
+        raise RequestError(no_onnx(type(detector)))
     require_extra("onnx")
     module = _FromBytes(_plain_scorer(detector)).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
@@ -79,9 +88,7 @@ def _plain_scorer(detector: Detector) -> nn.Module:
     Not a deep copy: parametrisations live in the class of a module, which a copy shares, so that
     removing them from the copy would break the original.
     """
-    own = type(detector)(detector.config, detector.image_shape, "cpu")
-    own.load_inference_state(detector.inference_state())
-    scorer = own.scorer()
+    scorer = StoredDetector.of(detector).build("cpu", type(detector)).scorer()
     for module in scorer.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
@@ -114,11 +114,6 @@ class RunFolder:
     def write(self, record: "RunRecord") -> None:
         """Replace `run.json`; a reader sees the old or the new contents, never a part."""
         write_json(self.run_json, record.to_dict())
-
-    def read(self) -> dict[str, Any]:
-        """Use `record`."""
-        contents: dict[str, Any] = json.loads(self._text())
-        return contents
 
     def _text(self) -> str:
         try:

@@ -25,7 +25,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import amatune
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem
@@ -35,6 +34,7 @@ from amatune.errors import AmatuneError, RequestError
 from amatune.registry import Method
 from amatune.runs import fields
 from amatune.runs.request import SearchRequest
+from amatune.version import __version__
 
 SCHEMA = 1
 
@@ -58,7 +58,7 @@ class Circumstances:
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             versions={
-                "amatune": amatune.__version__,
+                "amatune": __version__,
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in others},
             },

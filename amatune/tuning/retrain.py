@@ -43,7 +43,7 @@ from amatune.results.objective import set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.stored import read_facts, save_model
+from amatune.stored import read_facts
 from amatune.tuning import study as studies
 from amatune.tuning.events import (
     Event,
@@ -288,8 +288,6 @@ class _Retrainings(Trainings[Retraining]):
             checkpoint_seconds,
             request.objective,
         )
-        self._method = request.method
-        self._image_shape = record.image_shape
         self._emit = emit
         self.left = [training for training in trainings if training.facts is None]
         self.failures: dict[str, list[str]] = {}  # by candidate
@@ -312,14 +310,8 @@ class _Retrainings(Trainings[Retraining]):
         training = self._running[key]
         (training.folder / TEST).unlink(missing_ok=True)  # of an earlier detector
         save_scores(training.folder / VALIDATION, trained.scores)
-        facts = {
-            "method": self._method,
-            "config": training.config.to_dict(),
-            "image_shape": list(self._image_shape),
-            "seed": training.seed,
-            "primary": trained.primary,
-        }
-        save_model(training.folder, trained.model or {}, facts)
+        if trained.model is not None:  # every job asks for it
+            trained.model.save(training.folder)
 
     def finish(self, key: str, progress: Progress) -> None:
         training = self._running.pop(key)
@@ -401,7 +393,7 @@ def _test(
         cpus, gpus = record.request.cpus_per_trial, find_room(record, method).gpus_per_trial
         folders = [training.folder for training in trainings]
         images = problem.test_images()
-        for folder, scores in score_models(folders, *images, cpus=cpus, gpus=gpus):
+        for folder, scores in score_models(folders, method.detector, *images, cpus=cpus, gpus=gpus):
             save_scores(folder / TEST, scores)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from fake_method import FAKE, FakeConfig, FakeDetector
+from fake_method import METHOD, FakeConfig, FakeDetector
 from fake_search import FakeProblem, request, write_record
 
 from amatune.cluster import capacity, connection, device
@@ -128,13 +128,13 @@ def test_the_measured_share_is_kept_in_the_run(machines, tmp_path, monkeypatch):
     monkeypatch.setattr(capacity, "measure_share", lambda *_: found.pop())
     images = FakeProblem().train_images()
     for _ in range(2):  # the second time it is known
-        record = search._measured(run, run.record(), FAKE, images)
-        assert search.gpu_share(record, FAKE) == (0.25, [capacity.NO_MPS])
+        record = search._measured(run, run.record(), METHOD, images)
+        assert search.gpu_share(record, METHOD) == (0.25, [capacity.NO_MPS])
         assert run.record() == record
     told = dataclasses.replace(asked, gpus_per_trial=0.5)
-    assert search.gpu_share(dataclasses.replace(record, request=told), FAKE) == (0.5, [])
+    assert search.gpu_share(dataclasses.replace(record, request=told), METHOD) == (0.5, [])
     machines((8, 0))
-    assert search.gpu_share(record, FAKE) == (0.0, [])
+    assert search.gpu_share(record, METHOD) == (0.0, [])
 
 
 def test_without_a_measurement_the_methods_own_share_is_taken(machines, tmp_path, monkeypatch):
@@ -142,9 +142,9 @@ def test_without_a_measurement_the_methods_own_share_is_taken(machines, tmp_path
     run = RunFolder(tmp_path)
     write_record(run, request(tmp_path, gpus_per_trial=None))
     monkeypatch.setattr(capacity, "measure_share", lambda *_: None)
-    record = search._measured(run, run.record(), FAKE, FakeProblem().train_images())
+    record = search._measured(run, run.record(), METHOD, FakeProblem().train_images())
     assert record.share_is_known
-    gpus, (note,) = search.gpu_share(record, FAKE)
+    gpus, (note,) = search.gpu_share(record, METHOD)
     assert gpus == 0.25
     assert "could not be measured" in note
 

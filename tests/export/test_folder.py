@@ -17,8 +17,8 @@ from PIL import Image
 import amatune
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DataError, RequestError
-from amatune.export import Calibration, export_detector, fingerprint, load
-from amatune.export.folder import _own_hash
+from amatune.export import Calibration, export_detector, fingerprint, load, onnx_bytes
+from amatune.stored import StoredDetector, own_hash
 
 FIGURES = {
     "test AUROC of A": {
@@ -60,7 +60,6 @@ def folder(detector: AMA, tmp_path: Path, normal_scores: np.ndarray) -> Path:
     export_detector(
         detector,
         tmp_path / "model",
-        method="ama",
         figures=FIGURES,
         data=DATA,
         normal_scores=normal_scores,
@@ -72,7 +71,7 @@ def edit(folder: Path, **changes: Any) -> None:
     """Change config.json and its own hash, as a forger or another version would."""
     path = folder / "config.json"
     config = {**json.loads(path.read_text()), **changes}
-    config["config_sha256"] = _own_hash(config)
+    config["config_sha256"] = own_hash(config)
     path.write_text(json.dumps(config))
 
 
@@ -175,7 +174,7 @@ def test_loading_imports_neither_search_tools_nor_pickles(folder: Path, pictures
 
 def test_an_earlier_export_is_replaced_whole(detector: AMA, folder: Path) -> None:
     before = (folder / "config.json").read_text()
-    export_detector(detector, folder, method="ama", figures={}, data={})
+    export_detector(detector, folder, figures={}, data={})
     assert (folder / "config.json").read_text() != before
     assert sorted(p.name for p in folder.iterdir()) == [
         name for name in FILES if name != "calibration.safetensors"
@@ -199,15 +198,15 @@ def test_a_folder_that_is_no_export_is_left_alone(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text(content)
     with pytest.raises(RequestError, match=told):
-        export_detector(detector, tmp_path / "mine", method="ama", figures={}, data={})
+        export_detector(detector, tmp_path / "mine", figures={}, data={})
     assert (tmp_path / "mine" / name).read_text() == content
     with pytest.raises(RequestError, match="it is a file"):
-        export_detector(detector, tmp_path / "mine" / name, method="ama", figures={}, data={})
+        export_detector(detector, tmp_path / "mine" / name, figures={}, data={})
 
 
 def test_an_empty_folder_may_be_used(detector: AMA, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    export_detector(detector, tmp_path / "new", method="ama", figures={}, data={})
+    export_detector(detector, tmp_path / "new", figures={}, data={})
     load(tmp_path / "new")
 
 
@@ -224,7 +223,7 @@ def test_a_failing_export_keeps_the_earlier_one(
 
     monkeypatch.setattr(Path, "rename", full_disk)
     with pytest.raises(AmatuneError, match="No space left"):
-        export_detector(detector, folder, method="ama", figures={}, data={})
+        export_detector(detector, folder, figures={}, data={})
     assert load(folder).figures == FIGURES
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
@@ -232,7 +231,7 @@ def test_a_failing_export_keeps_the_earlier_one(
 def test_an_uncalibrated_detector_is_refused(tmp_path: Path) -> None:
     fresh = AMA(AMAConfig(width=0.05), (1, 12, 12))
     with pytest.raises(RequestError, match="calibrate"):
-        export_detector(fresh, tmp_path / "model", method="ama", figures={}, data={})
+        export_detector(fresh, tmp_path / "model", figures={}, data={})
     assert not (tmp_path / "model").exists()
 
 
@@ -273,7 +272,7 @@ def test_an_edit_of_the_configuration_is_refused(folder: Path) -> None:
     text = path.read_text()
     assert '"value": 0.9134' in text
     path.write_text(text.replace('"value": 0.9134', '"value": 0.9834'))
-    with pytest.raises(RequestError, match=r"config\.json is not the file that was exported"):
+    with pytest.raises(RequestError, match=r"config\.json is not what was saved there"):
         load(folder)
     path.write_text(json.dumps(json.loads(text)))  # laid out in another way
     assert load(folder).figures == FIGURES
@@ -336,7 +335,7 @@ def test_the_calibration_is_kept_and_gives_conformal_p_values(
         assert row.score is not None
         assert row.p_value == (1 + sum(s >= row.score for s in normal_scores.tolist())) / 31
     config = json.loads((folder / "config.json").read_text())
-    assert config["schema_version"] == 2
+    assert config["schema_version"] == 3
     told = config["calibration"]
     assert told["normal_images"] == 30
     assert told["smallest_false_positive_rate"] == 1 / 31
@@ -362,16 +361,14 @@ def test_impossible_rates_are_refused() -> None:
 @pytest.mark.parametrize("scores", [[], [1.0, float("nan")], [float("inf")], [[1.0], [2.0]]])
 def test_useless_normal_scores_are_refused(detector: AMA, tmp_path: Path, scores: Any) -> None:
     with pytest.raises(RequestError, match="one or more finite scores"):
-        export_detector(
-            detector, tmp_path / "m", method="ama", figures={}, data={}, normal_scores=scores
-        )
+        export_detector(detector, tmp_path / "m", figures={}, data={}, normal_scores=scores)
     assert not (tmp_path / "m").exists()
 
 
 def test_without_normal_scores_there_are_no_p_values(
     detector: AMA, tmp_path: Path, pictures: Path
 ) -> None:
-    export_detector(detector, tmp_path / "m", method="ama", figures={}, data={})
+    export_detector(detector, tmp_path / "m", figures={}, data={})
     loaded = load(tmp_path / "m")
     assert loaded.calibration is None
     assert {row.p_value for row in loaded.score_files([pictures])} == {None}
@@ -392,11 +389,11 @@ def test_a_fingerprint_is_of_shape_and_bytes() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"schema_version": 1}, "schema version 1, this amatune reads 2"),
-        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": 1}, "schema version 1, this amatune reads 3"),
+        ({"schema_version": 4}, "schema version 4"),
         ({"schema_version": True}, "schema version True"),
         ({"schema_version": None}, "schema version None"),
-        ({"kind": "other"}, "does not describe an exported model"),
+        ({"kind": "other"}, "does not describe a detector"),
         ({"method": "amma"}, "did you mean 'ama'"),
         ({"method": 3}, "unusable method"),
         ({"config": {"widht": 1.0}}, "did you mean 'width'"),
@@ -417,6 +414,51 @@ def test_a_configuration_that_was_edited_is_refused(
     edit(folder, **changes)
     with pytest.raises(RequestError, match=told):
         load(folder)
+
+
+def test_a_model_of_a_run_is_no_export(detector: AMA, tmp_path: Path) -> None:
+    StoredDetector.of(detector).save(tmp_path)
+    with pytest.raises(RequestError, match="describes an amatune-model, not an amatune-export"):
+        load(tmp_path)
+
+
+def test_an_export_of_amatune_0_1_is_read(detector: AMA, folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("seed", "primary", "config_sha256"):
+        del config[name]
+    config["schema_version"] = 2
+    config["config_sha256"] = own_hash(config)
+    path.write_text(json.dumps(config))
+    images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (9, 1, 12, 12), np.uint8))
+    assert torch.equal(load(folder).detector.score(images), detector.score(images))
+
+
+# --- a method without an ONNX form ----------------------------------------------------------------
+
+
+def test_a_method_without_onnx_is_exported_without(
+    detector: AMA, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AMA, "exports_to_onnx", False)
+    monkeypatch.setattr(AMA, "why_no_onnx", "each score is an optimisation of its own")
+    export_detector(detector, tmp_path / "model", figures=FIGURES, data=DATA)
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "There is no model.onnx, the form for other programs: each score is an" in card
+    assert "onnxruntime" not in card
+    config = (tmp_path / "model" / "config.json").read_text()
+    assert json.loads(config)["onnx"] is None
+    assert "model.onnx" not in config
+    loaded = load(tmp_path / "model")
+    assert all(row.score is not None for row in loaded.score_files([pictures]))
+    with pytest.raises(RequestError, match="cannot be exported to ONNX: each score is an"):
+        onnx_bytes(detector)
+    # What was exported without cannot be given one afterwards, nor lose one.
+    edit(tmp_path / "model", onnx={"input": {}})
+    with pytest.raises(RequestError, match="unusable sha256"):
+        load(tmp_path / "model")
 
 
 def test_hashes_lead_to_no_other_file(folder: Path) -> None:

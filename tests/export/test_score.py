@@ -195,7 +195,7 @@ def test_pictures_are_flagged_at_the_asked_rate(
     detector: AMA, capsys: pytest.CaptureFixture[str]
 ) -> None:
     normal = detector.score(torch.from_numpy(pixels(60, 1, 12, 12, seed=4)))
-    export_detector(detector, "model", method="ama", figures={}, data={}, normal_scores=normal)
+    export_detector(detector, "model", figures={}, data={}, normal_scores=normal)
     np.savez("parts.npz", images=pixels(200))
     for arguments, rate in (([], 0.05), (["--fpr", "0.3"], 0.3)):
         assert score("parts.npz", *arguments) == 0
@@ -225,7 +225,7 @@ def test_few_normal_images_leave_the_flag_empty(
     detector: AMA, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = np.arange(10.0)
-    export_detector(detector, "model", method="ama", figures={}, data={}, normal_scores=few)
+    export_detector(detector, "model", figures={}, data={}, normal_scores=few)
     assert score(pictures) == 0
     captured = capsys.readouterr()
     assert {row["flag"] for row in rows(captured.out)} == {""}
@@ -238,7 +238,7 @@ def test_few_normal_images_leave_the_flag_empty(
 def test_without_a_calibration_both_stay_empty(
     detector: AMA, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export_detector(detector, "model", method="ama", figures={}, data={})
+    export_detector(detector, "model", figures={}, data={})
     assert score(pictures, "--json") == 0
     line = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (line["p_value"], line["flag"]) == (None, None)
@@ -305,7 +305,7 @@ def test_a_method_without_reconstructions_cannot_explain(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(AMA, "reconstruct", lambda *_: None)
+    monkeypatch.setattr(AMA, "reconstructs", False)
     assert score(pictures, "--explain", "why") == 2
     assert "ama makes no reconstructions" in capsys.readouterr().err
 

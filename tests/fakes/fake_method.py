@@ -5,13 +5,16 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import ray
 import torch
 from torch import Tensor, nn
 
+from amatune import registry
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
 from amatune.registry import Method
@@ -132,4 +135,10 @@ class FakeTrainable(DetectorTrainable):
     gpu_share: ClassVar[float] = 0.25
 
 
-FAKE = Method("fake", FakeDetector, space, FakeTrainable)
+METHOD = Method("fake", FakeDetector, space, FakeTrainable)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it a method of this process, as an installed package would."""
+    point = EntryPoint("fake", "fake_method:METHOD", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group else [])

@@ -31,7 +31,7 @@ from amatune.results.scores import TEST, VALIDATION, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
-from amatune.stored import save_model
+from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.session import validation_file
 
@@ -141,14 +141,7 @@ def finished_run(folder: Path, problem: Problem, seeds: int = 2) -> RunFolder:
         for seed in range(1, seeds + 1):
             detector = trained(quality, seed, problem.train_images())
             place = model_folder(run, name, seed)
-            facts = {
-                "method": "fake",
-                "config": detector.config.to_dict(),
-                "image_shape": list(SHAPE),
-                "seed": seed,
-                "primary": "bright",
-            }
-            save_model(place, detector.inference_state(), facts)
+            StoredDetector.of(detector).save(place)
             save_scores(place / VALIDATION, scores_of(detector, *problem.validation_images()))
             scores = scores_of(detector, *problem.test_images())
             save_scores(place / TEST, scores)

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_method
 import numpy as np
 import pytest
 import ray
-from fake_method import FAKE
 
-from amatune import registry
 from amatune.data.request import ProblemRequest
 from amatune.runs import RunFolder
 from amatune.runs import record as records
@@ -91,8 +90,8 @@ def noise(count: int, mean: float, seed: int) -> np.ndarray:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make "fake" the one method, and FakeProblem the one problem, of this process."""
-    monkeypatch.setattr(registry, "find_method", lambda _name: FAKE)
+    """Make "fake" a method, and FakeProblem the one problem, of this process."""
+    fake_method.install(monkeypatch)
     monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
     monkeypatch.setattr(records, "Problem", FakeProblem)
     monkeypatch.setattr(FakeProblem, "may_test", False)

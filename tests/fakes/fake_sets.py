@@ -204,11 +204,11 @@ REAL = {name: set_module(name).DATASET for name in FAKES}
 
 def install(monkeypatch, name, fake, url="http://127.0.0.1:9/"):
     """Let a set consist of the fake's files, to be had from a server (by default a dead one)."""
-    downloads = [
+    downloads = tuple(
         Download(file, len(content), md5(content), (url + file,), makes)
         for file, (content, makes) in fake.archives.items()
-    ]
-    one = dataclasses.replace(REAL[name], downloads=lambda: downloads)
+    )
+    one = dataclasses.replace(REAL[name], downloads=downloads)
     monkeypatch.setattr(set_module(name), "DATASET", one)
 
 

@@ -3,19 +3,19 @@
 import shutil
 from pathlib import Path
 
+import fake_method
 import pytest
-from fake_method import FakeDetector
 from fake_run import finished_run, small_problem
 from parsed_page import Parsed
 
-from amatune import registry, report
+from amatune import report
 from amatune.data.problem import Problem
 from amatune.runs import RunFolder
 
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+    fake_method.install(monkeypatch)
     monkeypatch.setattr("amatune.report.curves.BOOTSTRAP", 20)
     monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* the library */")
 
@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> RunF
 def page(finished: RunFolder) -> Parsed:
     """Its report, as it is in every respect."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "detector_class", lambda _method: FakeDetector)
+        fake_method.install(patch)
         made = report.make_report(finished)
     assert made.notes == ()
     return Parsed(made.page)

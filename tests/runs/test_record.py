@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_method import FAKE, FakeConfig
+from fake_method import METHOD, FakeConfig
 from fake_run import change, small_problem, write_run
 
 from amatune.data.problem import Problem
@@ -61,10 +61,10 @@ def test_a_session_notes_its_circumstances(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_settings_become_a_configuration_in_one_place(run: RunFolder) -> None:
     record = run.record()
-    assert record.configuration(FAKE, {"quality": 0.7}) == FakeConfig(quality=0.7, epochs=9)
-    assert record.configuration(FAKE, {"epochs": 3}, epochs=4).epochs == 4
+    assert record.configuration(METHOD, {"quality": 0.7}) == FakeConfig(quality=0.7, epochs=9)
+    assert record.configuration(METHOD, {"epochs": 3}, epochs=4).epochs == 4
     with pytest.raises(ConfigError, match="'qualty', did you mean"):
-        record.configuration(FAKE, {"qualty": 0.7})
+        record.configuration(METHOD, {"qualty": 0.7})
 
 
 def test_what_the_search_draws_by_default_is_known_without_its_space(run: RunFolder) -> None:

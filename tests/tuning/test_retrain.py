@@ -4,10 +4,11 @@ import dataclasses
 import json
 import shutil
 
+import fake_method
 import numpy as np
 import pytest
 import torch
-from fake_method import FAKE, FakeConfig, FakeDetector, FakeTrainable
+from fake_method import METHOD, FakeConfig, FakeDetector, FakeTrainable
 from fake_search import FakeProblem, cluster, install, request
 
 from amatune import metrics
@@ -15,7 +16,7 @@ from amatune.errors import AmatuneError, RequestError
 from amatune.results.leaderboard import compare, figures, read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
-from amatune.stored import load_model
+from amatune.stored import StoredDetector
 from amatune.tuning import retrain
 from amatune.tuning.events import RetrainStarted, RetrainUpdate, TestStarted
 from amatune.tuning.retrain import run_best
@@ -142,7 +143,7 @@ def test_the_leaderboard_is_written_and_read_back(searched):
 
 def test_the_chosen_model_scores_what_was_tested(searched):
     board = searched[1]
-    detector = load_model(board.chosen_model)
+    detector = StoredDetector.load(board.chosen_model).build()
     normal, _ = FakeProblem().test_images()
     kept = load_scores(board.chosen_model / "test.npz")
     assert np.array_equal(
@@ -185,10 +186,10 @@ def test_a_model_that_was_changed_is_refused(searched, tmp_path):
     weights = run.best / "models" / "default" / "seed1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(AmatuneError, match="not what was saved there"):
-        load_model(weights.parent)
+        StoredDetector.load(weights.parent)
     (weights.parent / "config.json").unlink()
     with pytest.raises(AmatuneError, match="holds no complete model"):
-        load_model(weights.parent)
+        StoredDetector.load(weights.parent)
 
 
 def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, monkeypatch):
@@ -203,8 +204,8 @@ def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, 
                 raise ValueError("first line\nthe last line says why")
             return super().step()
 
-    method = dataclasses.replace(FAKE, trainable=Unstable)
-    monkeypatch.setattr(retrain.registry, "find_method", lambda _name: method)
+    method = dataclasses.replace(METHOD, trainable=Unstable)
+    monkeypatch.setattr(fake_method, "METHOD", method)
     again = run_best(run, top=2, seeds=3)
     row = next(r for r in again.rows if r.configuration == board.chosen.configuration)
     assert row.failures == ("seed 3: ValueError: the last line says why",)

@@ -19,28 +19,25 @@ from amatune.errors import DataError
 
 
 def cifar_like(
-    info: DatasetInfo, class_name: str, size: int, files: Mapping[Part, Sequence[str]], labels: str
+    info: DatasetInfo,
+    url: str,
+    size: int,
+    md5: str,
+    files: Mapping[Part, Mapping[str, str]],
+    labels: str,
 ) -> PublishedDataset:
     """A set in CIFAR's format.
 
-    `class_name` is torchvision's, `size` that of the archive in bytes. `files` hold the images of a
-    part and, under the key `labels`, numbers that count the classes of `info`.
+    `url`, `size` (bytes) and `md5` are the archive's. `files` of it, with their MD5 sums, hold the
+    images of a part and, under the key `labels`, numbers that count the classes of `info`.
     """
+    makes = tuple(Made(path, sum_) for part in PARTS for path, sum_ in files[part].items())
     return PublishedDataset(
         info,
         homes=("", info.name),
-        downloads=partial(_downloads, class_name, size),
-        read=partial(_read, info, files, labels),
+        downloads=(Download(url.rsplit("/", 1)[-1], size, md5, (url,), makes),),
+        read=partial(_read, info, {part: list(files[part]) for part in PARTS}, labels),
     )
-
-
-def _downloads(class_name: str, size: int) -> list[Download]:
-    from torchvision import datasets
-
-    cls = getattr(datasets, class_name)
-    files = [*cls.train_list, *cls.test_list]
-    makes = tuple(Made(f"{cls.base_folder}/{name}", md5) for name, md5 in files)
-    return [Download(cls.filename, size, cls.tgz_md5, (cls.url,), makes)]
 
 
 def _read(

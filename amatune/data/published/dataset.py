@@ -1,6 +1,6 @@
 """A published set that lies in the data folder in one of torchvision's layouts, or is downloaded.
 
-Addresses and MD5 sums are read from torchvision's classes. The classes are not used beyond that:
+Layouts, addresses and MD5 sums are torchvision's, which a test compares. Its classes are not used:
 they read everything into memory, the test part too, unpickle CIFAR's files without restriction, and
 wait for a silent server for ever.
 
@@ -31,7 +31,7 @@ class PublishedDataset(Dataset):
     effort: ClassVar[int] = 1
 
     homes: tuple[str, ...]  # where it may lie in the data folder; it is downloaded into the first
-    downloads: Callable[[], Sequence[Download]]  # late, since torchvision is slow to import
+    downloads: tuple[Download, ...]
     read: Callable[[Path, str], Source]  # its home, and a digest of its files
 
     @property
@@ -42,16 +42,16 @@ class PublishedDataset(Dataset):
     def find(self, data_dir: DataDir = None) -> Presence:
         """Where it is, or would be put. Raises `DataError` when the data folder cannot be read."""
         root = data_folder(data_dir)
-        downloads = self.downloads()
         homes = [root / home for home in self.homes]
         with usable(root, self.name):
-            states = {home: [is_there(d, home) for d in downloads] for home in homes}
+            states = {home: [is_there(d, home) for d in self.downloads] for home in homes}
         for home, there in states.items():
             if all(there):
                 return Presence(state="complete", place=home)
-        lacking = [d for d, there in zip(downloads, states[homes[0]], strict=True) if not there]
+        first = zip(self.downloads, states[homes[0]], strict=True)
+        lacking = [download for download, there in first if not there]
         return Presence(
-            state="missing" if len(lacking) == len(downloads) else "incomplete",
+            state="missing" if len(lacking) == len(self.downloads) else "incomplete",
             place=homes[0],
             files=tuple(f"{d.name} ({download_size(d.size)})" for d in lacking),
         )
@@ -66,8 +66,8 @@ class PublishedDataset(Dataset):
     def _sound(self, root: Path) -> tuple[Path, str] | None:
         """Where the whole set lies, every file verified, and a digest of the files."""
         for home in (root / home for home in self.homes):
-            if all(is_there(d, home) for d in self.downloads()):
-                sums = [(m.path, checksum(m, home)) for d in self.downloads() for m in d.parts]
+            if all(is_there(d, home) for d in self.downloads):
+                sums = [(m.path, checksum(m, home)) for d in self.downloads for m in d.parts]
                 if all(found is not None for _, found in sums):
                     return home, hashlib.sha256(repr(sums).encode()).hexdigest()
         return None
@@ -78,7 +78,7 @@ class PublishedDataset(Dataset):
         with alone(root, self.name) as scratch:
             home.mkdir(parents=True, exist_ok=True)
             # Perhaps none any more: another process may have fetched them while this one waited.
-            lacking = [d for d in self.downloads() if not is_sound(d, home)]
+            lacking = [d for d in self.downloads if not is_sound(d, home)]
             for number, download in enumerate(lacking):
                 archive, reasons = at_hand(download, (home, root))
                 if archive is None:

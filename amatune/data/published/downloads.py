@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from filelock import FileLock, Timeout
 
 from amatune.data.published.files import Download, md5
+from amatune.extras import require_extra
 from amatune.wording import download_size
 
 TIMEOUT = 30.0  # seconds that a server may be silent
@@ -105,10 +106,11 @@ def _retrieve(url: str, target: Path, download: Download, name: str) -> None:
 
 def _retrieve_from_google(file_id: str, target: Path) -> None:
     """Raises `RuntimeError` when gdown is not installed, or whatever it says itself."""
-    from torchvision.datasets.utils import download_file_from_google_drive
-
     try:
-        download_file_from_google_drive(file_id, target.parent, target.name)
+        require_extra("datasets")
+        import gdown
+
+        gdown.download(id=file_id, output=str(target))
     except Exception as error:  # gdown's own kinds derive from nothing else
         raise RuntimeError(error) from error
 

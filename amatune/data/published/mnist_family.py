@@ -1,6 +1,6 @@
 """MNIST and the sets in its format: IDX files, packed by gzip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,39 +14,41 @@ from amatune.data.sources.arrays import ArraySource
 from amatune.data.sources.base import PARTS, Part, Source
 from amatune.errors import DataError
 
-_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)  # bytes, unpacked
+_SIZES = {  # bytes, unpacked
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
 
 
 def mnist_like(
-    info: DatasetInfo, class_name: str, sizes: Sequence[int], classes: Sequence[str]
+    info: DatasetInfo,
+    folder: str,
+    mirrors: Sequence[str],
+    files: Mapping[str, tuple[int, str]],
+    classes: Sequence[str],
 ) -> PublishedDataset:
     """A set in MNIST's format.
 
-    `class_name` is torchvision's, `sizes` are those of its files in bytes, in its order, and
-    `classes` the names of the labels 0, 1, ...
+    `folder` is where torchvision puts it; `files` are the packed files of `mirrors` with their
+    bytes and MD5 sums, and `classes` the names of the labels 0, 1, ...
     """
     return PublishedDataset(
         info,
-        homes=(f"{class_name}/raw", f"{info.name}/{class_name}/raw", info.name),
-        downloads=partial(_downloads, class_name, sizes),
+        homes=(f"{folder}/raw", f"{info.name}/{folder}/raw", info.name),
+        downloads=tuple(
+            Download(
+                name,
+                size,
+                md5,
+                tuple(mirror + name for mirror in mirrors),
+                (Made(unpacked := name.removesuffix(".gz"), size=_SIZES[unpacked]),),
+            )
+            for name, (size, md5) in files.items()
+        ),
         read=partial(_read, info, classes),
     )
-
-
-def _downloads(class_name: str, sizes: Sequence[int]) -> list[Download]:
-    from torchvision import datasets
-
-    cls = getattr(datasets, class_name)
-    return [
-        Download(
-            name,
-            size,
-            md5,
-            tuple(mirror + name for mirror in cls.mirrors),
-            (Made(name.removesuffix(".gz"), size=unpacked),),
-        )
-        for (name, md5), size, unpacked in zip(cls.resources, sizes, _SIZES, strict=True)
-    ]
 
 
 def _read(info: DatasetInfo, classes: Sequence[str], home: Path, digest: str) -> Source:

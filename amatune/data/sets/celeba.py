@@ -21,21 +21,22 @@ _INFO = DatasetInfo(
 
 _PARTITION = "list_eval_partition.txt"
 
-
-def _downloads() -> list[Download]:
-    from torchvision.datasets import CelebA
-
-    known = {name: (file_id, md5) for file_id, md5, name in CelebA.file_list}
-
-    def download(name: str, size: int, *makes: Made) -> Download:
-        file_id, md5 = known[name]
-        url = f"https://drive.google.com/uc?id={file_id}"
-        return Download(name, size, md5, (url,), makes)
-
-    return [
-        download("img_align_celeba.zip", 1_443_490_838, Made("img_align_celeba", pictures=202_599)),
-        download(_PARTITION, 2_836_386),
-    ]
+_DRIVE = "https://drive.google.com/uc?id="
+_DOWNLOADS = (
+    Download(
+        "img_align_celeba.zip",
+        1_443_490_838,
+        "00d2c5bc6d35e252742224ab0c1e8fcb",
+        (_DRIVE + "0B7EVK8r0v71pZjFTYXZWM3FlRnM",),
+        (Made("img_align_celeba", pictures=202_599),),
+    ),
+    Download(
+        _PARTITION,
+        2_836_386,
+        "d32c9cbf5e040fd4025c592c306e6668",
+        (_DRIVE + "0B7EVK8r0v71pY0NSMzRuSXJEVkk",),
+    ),
+)
 
 
 def _read(home: Path, _: str) -> Source:
@@ -48,4 +49,4 @@ def _read(home: Path, _: str) -> Source:
     return ListedPictures(_INFO.name, home, (3, 32, 32), labels)
 
 
-DATASET = PublishedDataset(_INFO, ("celeba", "celeba/celeba"), _downloads, _read)
+DATASET = PublishedDataset(_INFO, ("celeba", "celeba/celeba"), _DOWNLOADS, _read)

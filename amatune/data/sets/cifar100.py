@@ -1,14 +1,14 @@
 """CIFAR-100: photographs of a hundred kinds of things."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from amatune.data.dataset import DatasetInfo
 from amatune.data.published.cifar_family import cifar_like
 from amatune.data.sources.base import Part
 
-FILES: Mapping[Part, Sequence[str]] = {
-    "train": ["cifar-100-python/train"],
-    "test": ["cifar-100-python/test"],
+FILES: Mapping[Part, Mapping[str, str]] = {
+    "train": {"cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d"},
+    "test": {"cifar-100-python/test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 }
 _CLASSES = tuple(
     """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
@@ -33,8 +33,9 @@ DATASET = cifar_like(
         licence="see source",
         url="https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
-    class_name="CIFAR100",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     size=169_001_437,
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
     files=FILES,
     labels="fine_labels",
 )

@@ -25,12 +25,11 @@ _INFO = DatasetInfo(
 _TRAIN = "GTSRB/Training"
 _TEST = "GTSRB/Final_Test/Images"
 _LABELS = "GT-final_test.csv"
-URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
+_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
 
-
-def _downloads() -> list[Download]:
-    # torchvision has these sums inside a function; a test compares them.
-    files = (
+_DOWNLOADS = tuple(
+    Download(name, size, md5, (_URL + name,), (made,))
+    for name, size, md5, made in (
         (
             "GTSRB-Training_fixed.zip",
             187_490_228,
@@ -50,7 +49,7 @@ def _downloads() -> list[Download]:
             Made(_LABELS),
         ),
     )
-    return [Download(name, size, md5, (URL + name,), (made,)) for name, size, md5, made in files]
+)
 
 
 def _read(home: Path, _: str) -> Source:
@@ -64,4 +63,4 @@ def _read(home: Path, _: str) -> Source:
     return ListedPictures(_INFO.name, home, (3, 32, 32), {"train": train, "test": test})
 
 
-DATASET = PublishedDataset(_INFO, ("gtsrb", "gtsrb/gtsrb"), _downloads, _read)
+DATASET = PublishedDataset(_INFO, ("gtsrb", "gtsrb/gtsrb"), _DOWNLOADS, _read)

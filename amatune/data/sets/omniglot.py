@@ -20,21 +20,14 @@ _INFO = DatasetInfo(
     url="https://github.com/brendenlake/omniglot",
 )
 
-
-def _downloads() -> list[Download]:
-    from torchvision.datasets import Omniglot
-
-    parts = (("images_background", 9_464_212, 19_280), ("images_evaluation", 6_462_886, 13_180))
-    return [
-        Download(
-            f"{name}.zip",
-            size,
-            Omniglot.zips_md5[name],
-            (f"{Omniglot.download_url_prefix}/{name}.zip",),
-            (Made(name, pictures=pictures),),
-        )
-        for name, size, pictures in parts
-    ]
+_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+_DOWNLOADS = tuple(
+    Download(f"{name}.zip", size, md5, (f"{_URL}{name}.zip",), (Made(name, pictures=pictures),))
+    for name, size, md5, pictures in (
+        ("images_background", 9_464_212, "68d2efa1b9178cc56df9314c21c6e718", 19_280),
+        ("images_evaluation", 6_462_886, "6b91aef0f799c5bb55b94e3f2daec811", 13_180),
+    )
+)
 
 
 def _read(home: Path, _: str) -> Source:
@@ -47,4 +40,4 @@ def _read(home: Path, _: str) -> Source:
     return ListedPictures(_INFO.name, home, (1, 32, 32), labels)
 
 
-DATASET = PublishedDataset(_INFO, ("omniglot-py", "omniglot/omniglot-py"), _downloads, _read)
+DATASET = PublishedDataset(_INFO, ("omniglot-py", "omniglot/omniglot-py"), _DOWNLOADS, _read)

@@ -21,16 +21,14 @@ _INFO = DatasetInfo(
     url="http://ufldl.stanford.edu/housenumbers/",
 )
 
-
-def _downloads() -> list[Download]:
-    from torchvision.datasets import SVHN
-
-    sizes: dict[Part, int] = {"train": 182_040_794, "test": 64_275_384}
-    return [
-        Download(name, sizes[part], md5, (url,))
-        for part in PARTS
-        for url, name, md5 in [SVHN.split_list[part]]
-    ]
+_URL = "http://ufldl.stanford.edu/housenumbers/"
+_DOWNLOADS = tuple(
+    Download(name, size, md5, (_URL + name,))
+    for name, size, md5 in (
+        ("train_32x32.mat", 182_040_794, "e26dedcc434d2e4c54c9b2d4a06d8373"),
+        ("test_32x32.mat", 64_275_384, "eb5a983be6a315427106f1b164d9cef3"),
+    )
+)
 
 
 def _read(home: Path, digest: str) -> Source:
@@ -54,4 +52,4 @@ def _read(home: Path, digest: str) -> Source:
     )
 
 
-DATASET = PublishedDataset(_INFO, ("svhn", ""), _downloads, _read)
+DATASET = PublishedDataset(_INFO, ("svhn", ""), _DOWNLOADS, _read)

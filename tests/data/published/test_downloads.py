@@ -1,15 +1,20 @@
 """Downloads: cut, wrong, interrupted, shared, silent."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
 from collections import Counter
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_sets import FAKES, REAL, check, lay, md5
 
 from amatune.data.catalogue import find_dataset, open_source
 from amatune.data.published import downloads
+from amatune.data.sets import celeba
 from amatune.errors import DataError
 
 
@@ -58,7 +63,7 @@ downloads = [
     Download(name, int(size), md5, (url + name,))
     for url, name, size, md5 in [line.split("|") for line in sys.argv[2:]]
 ]
-svhn.DATASET = dataclasses.replace(svhn.DATASET, downloads=lambda: downloads)
+svhn.DATASET = dataclasses.replace(svhn.DATASET, downloads=tuple(downloads))
 print(len(open_source("svhn", sys.argv[1]).labels("train")))
 """
 
@@ -105,9 +110,33 @@ def test_a_silent_server_is_given_up(serve, monkeypatch):
 
 def test_google_needs_gdown(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gdown", None)
-    (url,) = REAL["celeba"].downloads()[1].urls
-    with pytest.raises(RuntimeError, match="pip install gdown"):
-        downloads._retrieve(url, tmp_path / "x", REAL["celeba"].downloads()[1], "celeba")
+    (url,) = REAL["celeba"].downloads[1].urls
+    with pytest.raises(RuntimeError, match=r"needs gdown, .* pip install 'amatune\[datasets\]'"):
+        downloads._retrieve(url, tmp_path / "x", REAL["celeba"].downloads[1], "celeba")
+
+
+def test_google_is_asked_by_gdown(monkeypatch, serve):
+    fake = FAKES["celeba"]()
+    serve("celeba", fake)
+    files = {d.name: f"https://drive.google.com/uc?id={d.name}!" for d in REAL["celeba"].downloads}
+    made = [dataclasses.replace(d, urls=(files[d.name],)) for d in celeba.DATASET.downloads]
+    monkeypatch.setattr(
+        celeba, "DATASET", dataclasses.replace(celeba.DATASET, downloads=tuple(made))
+    )
+
+    def download(*, id, output):
+        Path(output).write_bytes(fake.archives[id.removesuffix("!")][0])
+
+    gdown = SimpleNamespace(download=download, __spec__=ModuleSpec("gdown", None))
+    monkeypatch.setitem(sys.modules, "gdown", gdown)
+    check(open_source("celeba"), "celeba", fake)
+
+    def refuse(**_):
+        raise Exception("Too many users have viewed this file")
+
+    gdown.download = refuse
+    with pytest.raises(RuntimeError, match="Too many users"):
+        downloads._retrieve(made[1].urls[0], Path("x"), made[1], "celeba")
 
 
 def test_no_module_of_the_data_needs_a_system_of_its_own():

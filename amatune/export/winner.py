@@ -1,0 +1,103 @@
+"""From a retrained run to an export: the chosen detector, and what is known about it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from amatune.data.problem import Problem
+from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
+from amatune.export.scoring import Exported
+from amatune.results.leaderboard import Leaderboard, read_leaderboard
+from amatune.results.scores import VALIDATION, load_scores
+from amatune.runs import RunFolder
+from amatune.stored import StoredDetector
+
+FilePath = str | os.PathLike[str]
+
+
+def export(
+    run: RunFolder | FilePath | None = None,
+    folder: FilePath | None = None,
+    *,
+    data_dir: FilePath | None = None,
+    runs_dir: FilePath = "runs",
+) -> Exported:
+    """Write the chosen detector of a retrained run to a folder, and read it back from there.
+
+    `run` is a name in `runs_dir`, a folder, or the `run` of what a search returned; for None the
+    newest. `folder` is by default `best/export` in the run's; an earlier export there is replaced.
+    The training images are looked for in `data_dir`, by default the search's.
+
+    Raises `RequestError` when there is no such run, it was not retrained yet, or the folder holds
+    anything else.
+    """
+    if not isinstance(run, RunFolder):
+        run = RunFolder.open(None if run is None else os.fspath(run), runs_dir)
+    return load(export_winner(read_leaderboard(run), folder, data_dir))
+
+
+def export_winner(
+    board: Leaderboard, folder: FilePath | None = None, data_dir: FilePath | None = None
+) -> Path:
+    """Write the detector that a leaderboard names as chosen to `folder`, which is returned.
+
+    By default that is `best/export` in the run's folder. The export is calibrated by the scores of
+    the validation images. Those of the training are read for their fingerprint, named sets from
+    `data_dir`, by default that of the run.
+
+    Raises `RequestError` as `export_detector` and `StoredDetector.load` do, and `DataError` when
+    the images have changed since.
+    """
+    run, model = board.run, board.chosen_model
+    target = Path(folder) if folder is not None else run.best / "export"
+    require_replaceable(target)
+    problem = run.record().open_problem(data_dir)
+    export_detector(
+        StoredDetector.load(model).build(),
+        target,
+        figures=_figures(board),
+        data=_data(board, problem),
+        normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
+    )
+    return target
+
+
+def _figures(board: Leaderboard) -> dict[str, Any]:
+    """What a model card says about the chosen configuration."""
+    row, primary = board.chosen, board.chosen.test[board.primary_score]
+    over = "one seed" if len(board.seeds) == 1 else f"mean of {len(board.seeds)} seeds"
+    figures: dict[str, Any] = {
+        f"test AUROC of {name}": {
+            "value": test.auroc,
+            "spread": test.auroc_spread,
+            "low": test.auroc_low,
+            "high": test.auroc_high,
+            "note": over if name == board.primary_score else f"{over}; not the score in use",
+        }
+        for name, test in row.test.items()
+    }
+    figures["test AUPR"] = {"value": primary.aupr, "spread": primary.aupr_spread, "note": over}
+    figures["test FPR at 95% TPR"] = {
+        "value": primary.fpr95,
+        "spread": primary.fpr95_spread,
+        "note": over,
+    }
+    figures["validation AUROC"] = {
+        "value": row.validation_auroc,
+        "spread": row.validation_spread,
+        "note": f"{over}; the settings were chosen by it, so it is optimistic",
+    }
+    return figures
+
+
+def _data(board: Leaderboard, problem: Problem) -> dict[str, Any]:
+    """What a model card says about the images behind the figures."""
+    labelled = problem.train_anomalies()
+    return {
+        "summary": problem.describe(),
+        "request": problem.request.to_dict(),
+        "counts": problem.splits.counts(),
+        "training_images": fingerprint(problem.train_images()),
+        **({"training_anomalies": fingerprint(labelled)} if len(labelled) else {}),
+        "warnings": [*problem.warnings, *board.warnings],
+    }
