@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from amatune import fields
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem
@@ -32,7 +33,6 @@ from amatune.data.request import ProblemRequest
 from amatune.data.splits import Selection
 from amatune.errors import AmatuneError, RequestError
 from amatune.registry import Method
-from amatune.runs import fields
 from amatune.runs.request import SearchRequest
 from amatune.version import __version__
 
