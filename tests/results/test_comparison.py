@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from fake_run import ANOMALIES, NORMALS, change, scores, write_leaderboard, write_run
 
-from amatune.cli.app import _console, _print_leaderboard, main
+from amatune.cli import main
+from amatune.cli.output import make_console
+from amatune.cli.tables import print_leaderboard
 from amatune.errors import RequestError
 from amatune.results.comparison import compare_runs
 from amatune.results.difference import holm
@@ -27,6 +29,8 @@ def problem(**changes: Any) -> dict[str, Any]:
     request = {"dataset": "digits", "normal_classes": ["0"], "seed": 0}
     splits = {
         "train_normals": [{"source": "digits", "part": "train", "ids": [0, 1]}],
+        "validation_normals": [],
+        "validation_anomalies": [],
         "test_normals": [{"source": "digits", "part": "test", "ids": list(range(NORMALS))}],
         "test_anomalies": [{"source": "digits", "part": "test", "ids": list(range(200, 240))}],
     }
@@ -319,7 +323,7 @@ def test_figures_are_whole_on_a_narrow_terminal(
         for seed in (1, 2)
     ]
     write_leaderboard(run, {"trial-3": by_seed, "default": by_seed})
-    _print_leaderboard(_console(), read_leaderboard(run))
+    print_leaderboard(make_console(), read_leaderboard(run))
     words = capsys.readouterr().out.split()
     test = read_leaderboard(run).chosen.test
     for one in test.values():
