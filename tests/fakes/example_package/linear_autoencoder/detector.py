@@ -82,7 +82,11 @@ class LinearAutoencoder(Detector):
         """Adam of all weights."""
         return Optimisation({"adam": adam(self.device, self.network.parameters(), self.config.lr)})
 
-    def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+    def train_step(
+        self,
+        batch: Tensor,
+        anomalies: Tensor | None = None,  # noqa: ARG002 - it cannot learn from them
+    ) -> dict[str, Tensor]:
         """A step down the mean squared error, `error`."""
         error = (self.network(batch) - batch).square().mean()
         self.descend(error, "adam")
