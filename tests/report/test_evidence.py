@@ -73,7 +73,7 @@ def test_pictures_are_the_worst_and_the_clearest(
 def test_without_the_images_the_report_says_why(
     tested: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = tested.read()["problem"]
+    saved = tested.record().problem.to_dict()
     changed = {"digits": {**saved["sources"]["digits"], "content": "other"}}
     change(tested, problem={**saved, "sources": changed})
     made = report.make_report(tested)
@@ -91,7 +91,7 @@ def test_without_the_images_the_report_says_why(
 
 
 def test_other_images_than_those_scored_are_not_shown(tested: RunFolder) -> None:
-    saved = tested.read()["problem"]
+    saved = tested.record().problem.to_dict()
     splits = saved["splits"]
     splits["test_normals"][0]["ids"] = splits["test_normals"][0]["ids"][1:]
     change(tested, problem={**saved, "splits": splits})
