@@ -34,16 +34,16 @@ from amatune.results.leaderboard import (
     model_folder,
     read_leaderboard,
 )
-from amatune.results.scores import TEST, VALIDATION, load_scores
+from amatune.results.scores import TEST, VALIDATION, load_scores, validation_file
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
-from amatune.tuning.session import validation_file
 
 FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
 TRAINING_IMAGES = 1000  # at most, decoded and scored for the density
+SLOW_IMAGES = 100  # likewise, where each needs an optimisation of its own
 PICTURES = 8  # in each of the four groups
 
 Sides = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
@@ -256,11 +256,9 @@ def _look(record: RunRecord, judged: Judged, data_dir: DataDir) -> Images:
     training: Mapping[str, NDArray[np.float32]] = {}
     if detector is not None:
         try:
-            images = torch.from_numpy(problem.train_images())
+            training = _score_training(problem, detector)
         except AmatuneError as error:
             notes.append(f"no scores of training images: {error}")
-        else:
-            training = {name: own.numpy() for name, own in detector.scores(images).items()}
     extremes, why_none = None, ""
     try:
         extremes = _extremes(problem, judged, detector)
@@ -287,6 +285,14 @@ def _open_problem(record: RunRecord, data_dir: DataDir) -> Problem:
         problem.splits, train_normals=(sample,), hidden_anomalies=()
     )
     return problem
+
+
+def _score_training(problem: Problem, detector: Detector) -> dict[str, NDArray[np.float32]]:
+    """Scores of the training images that were opened, or of some: name -> (N,)."""
+    images = problem.train_images()
+    if detector.needs_gradient_to_score:
+        images = images[:: math.ceil(len(images) / SLOW_IMAGES)]
+    return {n: scores.numpy() for n, scores in detector.scores(torch.from_numpy(images)).items()}
 
 
 def _extremes(problem: Problem, judged: Judged, detector: Detector | None) -> Extremes:
@@ -336,10 +342,7 @@ def _names(split: Sequence[Selection]) -> list[tuple[str, Id]]:
 
 def _reconstructions(detector: Detector | None, images: Pixels) -> Pixels | None:
     """Like `images`, (N, C, H, W); None without a detector, or when it makes none."""
-    if detector is None:
-        return None
-    with torch.no_grad():
-        rebuilt = detector.reconstruct(torch.from_numpy(images).to(detector.device))
+    rebuilt = None if detector is None else detector.reconstruct(torch.from_numpy(images))
     if rebuilt is None:
         return None
-    return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()
+    return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()

@@ -26,7 +26,7 @@ from amatune.data.protocol import make_problem
 from amatune.errors import DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.objective import set_bounds
-from amatune.results.scores import load_scores
+from amatune.results.scores import load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
@@ -34,7 +34,7 @@ from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
 from amatune.tuning.proposals import make_pruner
-from amatune.tuning.session import FINISHED, Session, validation_file
+from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]

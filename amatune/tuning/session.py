@@ -18,7 +18,7 @@ from amatune.cluster.job import CHECKPOINT_SECONDS, Failure, Progress, Trained
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError
 from amatune.registry import SearchSpace
-from amatune.results.scores import save_scores
+from amatune.results.scores import save_scores, validation_file
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
@@ -30,11 +30,6 @@ from amatune.tuning.trainings import Training, Trainings
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 NOTE_SECONDS = 10.0  # between two notes of what a running trial has cost
-
-
-def validation_file(run: RunFolder, number: int) -> Path:
-    """Where the validation scores of a trial that reached the full budget are kept."""
-    return run.trials / f"{number:04d}" / "validation.npz"
 
 
 @dataclass(kw_only=True)

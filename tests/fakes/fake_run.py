@@ -27,13 +27,12 @@ from amatune.results.leaderboard import (
     model_folder,
     spread,
 )
-from amatune.results.scores import TEST, VALIDATION, save_scores
+from amatune.results.scores import TEST, VALIDATION, save_scores, validation_file
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
-from amatune.tuning.session import validation_file
 
 EPOCHS = 9
 SHAPE = (1, 8, 8)
