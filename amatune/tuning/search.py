@@ -234,6 +234,7 @@ def _run_session(
                     validation_anomalies=len(images.anomaly),
                     warnings=(
                         *problem.warnings,
+                        *method.detector.limits(),
                         *found.notes,
                         *_too_few_steps(record, method, images.train),
                     ),
