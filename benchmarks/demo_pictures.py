@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from amatune.data.problem import Problem
 from amatune.runs import RunFolder
 
 
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=4, help="pictures of each kind (default 4)")
     arguments = parser.parse_args()
 
-    problem = Problem.from_dict(RunFolder(arguments.run).read()["problem"])
+    problem = RunFolder(arguments.run).record().open_problem()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for kind, images in zip(("normal", "anomaly"), problem.test_images(), strict=True):
         for number, image in enumerate(images[: arguments.each]):

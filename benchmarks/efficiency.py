@@ -37,11 +37,12 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Progress
 from amatune.config import DetectorConfig
 from amatune.detectors.ama import AMAConfig
-from amatune.registry import search_space
+from amatune.registry import find_method
 from amatune.runs import RunFolder
-from amatune.tuning import study as studies
-from amatune.tuning.request import SearchRequest
+from amatune.runs.request import SearchRequest
+from amatune.tuning import proposals
 from amatune.tuning.session import Session
+from amatune.tuning.spaces import settings_to_try
 
 AT_A_TIME = 4
 SHAPE = (1, 16, 16)
@@ -110,17 +111,17 @@ def replay(
             return AMAConfig.from_dict({**settings, **HELD, "epochs": EPOCHS}).resolve(SHAPE)
 
         default = complete({})
-        space = search_space("ama")
+        space = find_method("ama").space
         run = RunFolder(Path(folder) / "run")
         run.path.mkdir()
-        usual, studies.rungs = studies.rungs, rungs
+        usual, proposals.rungs = proposals.rungs, rungs
         try:
-            pruner = studies.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
+            pruner = proposals.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
         finally:
-            studies.rungs = usual
+            proposals.rungs = usual
         # In memory: what is measured is epochs, not time.
         study = optuna.create_study(direction="maximize", pruner=pruner)
-        study.enqueue_trial(studies.default_settings(space, default, {}))
+        study.enqueue_trial(settings_to_try(space, {}, default, {}))
         place = Checkpoints(str(run.trials))
         session = Session(study, request, run, place, space, complete, lambda _event: None)
         return _advance(session, curves)
@@ -171,7 +172,7 @@ def ray_replay(curves: Curves, seed: int, trials: int) -> Spent:
             tune.report({"epoch": epoch, "auroc": auroc})
 
     sampler = optuna.samplers.TPESampler(seed=seed)
-    space = search_space("ama")
+    space = find_method("ama").space
     order: list[tuple[str, int, float]] = []
 
     class Watch(tune.Callback):
@@ -239,7 +240,7 @@ def main() -> None:
         f"{final[-1]:.3f}, median {statistics.median(final):.3f}"
     )
     seeds, trials = range(arguments.seeds), arguments.trials
-    usual = studies.rungs
+    usual = proposals.rungs
     at_random = {s: replay(curves, s, trials, "random", "none", usual) for s in seeds}
     targets = {s: max(auroc for _, auroc in at_random[s]) for s in seeds}
     arms: dict[str, dict[int, Spent]] = {"random": at_random}

@@ -22,9 +22,9 @@ from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.runs.request import SearchRequest
 from amatune.trainables._base import CALIBRATION_IMAGES
 from amatune.tuning.events import Event, TrialUpdate
-from amatune.tuning.request import SearchRequest
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
 

@@ -20,7 +20,7 @@ from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import DivergedError
-from amatune.registry import search_space
+from amatune.registry import find_method
 
 CURVES = Path(__file__).parent / "curves.json"
 EPOCHS = 27
@@ -40,7 +40,7 @@ def main() -> None:
     problem = make_problem(ProblemRequest(dataset="digits", image_size=16))
     train = torch.from_numpy(problem.train_images())
     normal, anomaly = map(torch.from_numpy, problem.validation_images())
-    space = search_space("ama")
+    space = find_method("ama").space
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     known = json.loads(arguments.file.read_text()) if arguments.file.exists() else []
     for number in range(arguments.trials):

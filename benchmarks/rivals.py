@@ -32,7 +32,7 @@ from amatune.results.comparison import ComparedRun, RunComparison, compare_runs
 from amatune.results.difference import holm
 from amatune.results.leaderboard import TestFigures
 from amatune.runs import RunFolder
-from amatune.tuning.request import SearchRequest
+from amatune.runs.request import SearchRequest
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
 

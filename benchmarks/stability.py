@@ -18,7 +18,7 @@ from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import DivergedError
-from amatune.registry import search_space
+from amatune.registry import find_method
 
 HELD: dict[str, Any] = {"width": 0.25, "batch_size": 64, "critic_steps": 2, "lr_decay": 1.0}
 WATCHED = ("wasserstein", "penalty", "code_norm", "critic")
@@ -37,7 +37,7 @@ def main() -> None:
     problem = make_problem(ProblemRequest(dataset="digits"))
     train = torch.from_numpy(problem.train_images())
     normal, anomaly = map(torch.from_numpy, problem.validation_images())
-    space = search_space("ama")
+    space = find_method("ama").space
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     reached: dict[str, list[float]] = {name: [] for name in (*WATCHED, "auroc")}
     failed = []

@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from amatune import metrics
-from amatune.cluster.checkpoints import CHECKPOINT_FILE, read_state, write_state
+from amatune.cluster.checkpoints import CHECKPOINT_FILE
 from amatune.cluster.device import claim_device
 from amatune.cluster.job import Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
@@ -112,8 +112,6 @@ class DetectorTrainable(tune.Trainable):
         primary = scores[detector.primary_score]
         auroc = validation_auroc(**primary, bounds=self._bounds, kind=self._job.objective)
         self._write_log(detector, losses, aurocs, auroc, scores)
-        if self._job.warm_up and epoch == detector.config.warmup_epochs and not done:
-            write_state(self._job.warm_up, detector.state_dict())
 
         due = time.monotonic() - self._saved_at >= self._job.checkpoint_seconds
         result: dict[str, Any] = {
@@ -166,10 +164,6 @@ class DetectorTrainable(tune.Trainable):
                 continue  # of another training that had this number: a study was put back
             detector.load_state_dict(state)
             break
-        else:
-            shared = self._job.warm_up and read_state(self._job.warm_up, self._device)
-            if shared:
-                detector.load_state_dict(shared)
         self._detector = detector
         return detector
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from amatune.export import Exported, ScoredPicture
     from amatune.results.comparison import ComparedRun, RunComparison
     from amatune.results.leaderboard import Leaderboard
-    from amatune.tuning.request import SearchRequest
+    from amatune.runs.request import SearchRequest
     from amatune.tuning.search import SearchOutcome
 
 RUNS_DIR = "runs"
@@ -195,11 +195,11 @@ def _fixed_settings(assignments: Sequence[str], width: float | None) -> dict[str
 
 def _preset_settings(method: str, preset: str | None) -> dict[str, Any]:
     """The settings that --preset holds fixed. Raises `RequestError` for an unknown name."""
-    from amatune.registry import detector_class
+    from amatune.registry import find_method
 
     if preset is None:
         return {}
-    presets = detector_class(method).presets
+    presets = find_method(method).detector.presets
     if preset not in presets:
         known = did_you_mean(preset, presets) if presets else "it has none"
         raise RequestError(f"{method} has no preset {preset!r}; {known}")
@@ -247,6 +247,7 @@ _WIDTH = "Hold the networks' width at this multiple of the published one."
 _FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
 _PRESET = "Hold the settings of a named variant fixed; `amatune methods` lists them."
 _SPACE = "Search this space, a .py or .json file, instead of the method's own."
+_TRUST = "With --resume: run the Python program that is the search space of the run."
 _ENQUEUE = "JSON file with settings, or a list of them, to try right after the defaults."
 _WARM_START = "Earlier run whose best settings are tried right after the defaults."
 _SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc spreads evenly."
@@ -304,6 +305,9 @@ def search(
     fix: Annotated[list[str] | None, _tune("NAME=VALUE", _FIX)] = None,
     preset: Annotated[str | None, _tune("NAME", _PRESET)] = None,
     space: Annotated[Path | None, _tune("FILE", _SPACE)] = None,
+    trust_space: Annotated[
+        bool, typer.Option("--trust-space", help=_TRUST, rich_help_panel="The search")
+    ] = False,
     enqueue: Annotated[list[Path] | None, _tune("FILE", _ENQUEUE)] = None,
     warm_start: Annotated[str | None, _tune("RUN", _WARM_START)] = None,
     sampler: Annotated[str, _tune("tpe|random|gp|qmc", _SAMPLER)] = "tpe",
@@ -384,7 +388,14 @@ def search(
     )
     try:
         with view:
-            outcome = run_search(request, listener=view, resume=resume, first=first)
+            outcome = run_search(
+                request,
+                listener=view,
+                resume=resume,
+                first=first,
+                # A file that is named here is the user's own.
+                trust_space=trust_space or space is not None,
+            )
     except KeyboardInterrupt:
         # Before the first trial, or a second Ctrl-C during the orderly end of the first.
         how = "" if view.run is None else f"; {_how_to_resume(RunFolder(view.run))}"
@@ -629,19 +640,19 @@ def status(run: _Run = None, runs_dir: _RunsDir = Path(RUNS_DIR)) -> None:
     from amatune.tuning.study import read_trials
 
     folder = RunFolder.open(run, runs_dir)
-    request = folder.read()["request"]
+    request = folder.record().request
     trials = read_trials(folder)
     numbers = {state: sum(trial.state == state for trial in trials) for state in _STYLES}
     counts = [f"{number} {state}" for state, number in numbers.items() if number]
     console = _console()
     _say(
         console,
-        f"Run {folder.name}: {', '.join(counts) or 'no trials yet'}, of {request['trials']}",
+        f"Run {folder.name}: {', '.join(counts) or 'no trials yet'}, of {request.trials}",
     )
-    if request["fixed"]:
-        _say(console, f"Held fixed: {_settings(request['fixed'])}")
+    if request.fixed:
+        _say(console, f"Held fixed: {_settings(request.fixed)}")
     _say(console)
-    _print_trials(console, trials, held=tuple(request["fixed"]))
+    _print_trials(console, trials, held=tuple(request.fixed))
     _say(console)
     if (folder.best / "leaderboard.json").exists():
         _print_leaderboard(console, read_leaderboard(folder))
@@ -925,13 +936,13 @@ def datasets(
 @_command("amatune methods")
 def methods() -> None:
     """List the detectors that --method accepts, and the presets of each."""
-    from amatune.registry import detector_class, method_names
+    from amatune.registry import find_method, method_names
 
     console = _console()
     table = _table("name", "scores", "what it is")
     variants = _table("method", "preset", "holds fixed")
     for name in method_names():
-        cls = detector_class(name)
+        cls = find_method(name).detector
         table.add_row(*map(escape, (name, ", ".join(cls.score_names), cls.summary)))
         for preset, settings in cls.presets.items():
             held = _settings(settings) or "nothing: the defaults are the published values"
@@ -950,19 +961,21 @@ def space(
 
     Defaults are the published values. `amatune search --fix NAME=VALUE` holds a setting at another.
     """
+    from amatune.registry import find_method
     from amatune.tuning.describe import describe_settings, describe_space
 
     console = _console()
+    found = find_method(method)
     searched = set()
     table = _table("setting", "range", "default", "only when")
-    for parameter in describe_space(method):
+    for parameter in describe_space(found):
         default = _value(parameter.default)
         table.add_row(*map(escape, (parameter.name, parameter.range, default, parameter.condition)))
         searched.add(parameter.name)
     console.print(table)
     _say(console, "\nAll settings (* searched); change one with --fix NAME=VALUE:\n")
     table = _table("", "setting", "default", "value", "meaning")
-    for one in describe_settings(method):
+    for one in describe_settings(found):
         if one.name != "epochs":  # an option of its own
             mark, kind = "*" if one.name in searched else "", one.kind.replace("'", "")
             table.add_row(*map(escape, (mark, one.name, _value(one.default), kind, one.meaning)))
@@ -995,7 +1008,7 @@ def _data_dir(folder: Path | None) -> str | None:
 
 def _request(problem: Mapping[str, Any], settings: Mapping[str, Any]) -> "SearchRequest":
     from amatune.data.request import ProblemRequest
-    from amatune.tuning.request import SearchRequest
+    from amatune.runs.request import SearchRequest
 
     return SearchRequest(problem=ProblemRequest(**problem), **settings)
 
@@ -1007,10 +1020,8 @@ def _continued(
 
     Whether such a change is possible is for the search to decide.
     """
-    from amatune.tuning.search import saved_request
-
     folder = RunFolder.open(settings["name"], settings["runs_dir"])
-    earlier = saved_request(folder)
+    earlier = folder.record().request
     renamed = {"normal_class": "normal_classes", **dict.fromkeys(_FIXING, "fixed")}
     given = {
         renamed.get(option, option)
@@ -1061,7 +1072,7 @@ def _print_outcome(
         return code
     if outcome.ending == "good enough":
         _say(console, f"Stopped: a trial has reached {request.stop_at:g} on validation images.")
-    counts = run.read()["problem"]["counts"]
+    counts = run.record().problem.counts
     sides = counts["validation_anomalies"], counts["validation_normals"]
     error = hanley_mcneil(outcome.best_auroc or 0.0, *sides)
     ended = sum(trial.state in _ENDED for trial in trials)
@@ -1074,8 +1085,6 @@ def _print_outcome(
         f"(standard error {error:.3f} with {sides[0]} anomalies), an optimistic figure: the best "
         f"of {ended}{corrected}.",
     )
-    if outcome.shared_epochs:
-        _say(console, f"Saved by shared warm-ups: {outcome.shared_epochs} epochs.")
     _say(console, f"Retrain and test the best: {_about(run, 'best', run.name, '--export')}")
     _say(console, f"Compare the trials: {_tensorboard(run)}")
     return 0
@@ -1680,7 +1689,7 @@ def _how_to_resume(run: RunFolder) -> str:
 def _tensorboard_folder(run: RunFolder) -> Path:
     from amatune.tuning.search import tensorboard_place
 
-    return tensorboard_place(run, run.read()["request"].get("storage_path"))
+    return tensorboard_place(run, run.record().request.storage_path)
 
 
 def _tensorboard(run: RunFolder) -> str:

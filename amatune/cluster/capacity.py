@@ -8,7 +8,7 @@ allows and the card trains more images per second than before.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from amatune.cluster.device import CUDA_CONTEXT, claim_device, mps_is_running
 from amatune.config import DetectorConfig
 from amatune.detector import Detector
 from amatune.errors import RequestError
-from amatune.tuning.request import SearchRequest
+from amatune.runs.record import GpuShare
 
 TRIALS_ON_A_CARD = (1, 2, 4, 8, 16)  # tried in this order
 WORTHWHILE = 1.05  # times the images per second, for which more trials share a card
@@ -55,22 +55,6 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of a GPU, and how it was found."""
-
-    gpus: float
-    images_per_second: Mapping[int, float]  # of a whole card, by the number of trials on it
-    bytes_per_trial: int  # with what a process takes beside PyTorch's own memory
-    mps: bool  # whether CUDA's multi-process service was running
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Share":
-        """From JSON, where numbers cannot be keys."""
-        rates = {int(n): rate for n, rate in values["images_per_second"].items()}
-        return cls(**{**values, "images_per_second": rates})
-
-
-@dataclass(frozen=True)
 class Measured:
     """What some trainings on one card did."""
 
@@ -80,32 +64,40 @@ class Measured:
     mps: bool
 
 
-def find_room(request: SearchRequest, share: float, notes: Sequence[str] = ()) -> Room:
-    """How many trials run at a time when each gets `share` of a GPU.
+def find_room(
+    *,
+    cpus_per_trial: float,
+    gpus_per_trial: float,
+    concurrent: int | None,
+    may_grow: bool = False,
+    notes: Sequence[str] = (),
+) -> Room:
+    """How many trials run at a time with these shares of the machine: at most `concurrent`, or as
+    many as fit for None.
 
-    Raises `RequestError` when not even one fits; a cluster at an address may grow, so there an
-    explicit number of trials is believed.
+    Raises `RequestError` when not even one fits. A cluster that is not this machine's own
+    `may_grow`: there an explicit number of trials is believed.
     """
-    fit = connection.places(request.cpus_per_trial, share)
-    if request.address is not None and request.concurrent is not None:
-        return Room(request.concurrent, share, connection.most_cpus(), tuple(notes))
+    fit = connection.places(cpus_per_trial, gpus_per_trial)
+    if may_grow and concurrent is not None:
+        return Room(concurrent, gpus_per_trial, connection.most_cpus(), tuple(notes))
     if fit < 1:
         raise RequestError(
-            f"no machine has room for a trial with {request.cpus_per_trial:g} CPUs and {share:g} "
+            f"no machine has room for a trial with {cpus_per_trial:g} CPUs and {gpus_per_trial:g} "
             "GPUs; ask for less per trial, or with --address and --concurrent wait for machines "
             "that are still to come"
         )
-    concurrent = min(fit, request.concurrent or fit)
+    concurrent = min(fit, concurrent or fit)
     cards = connection.gpus()
-    if request.address is None and 0 < share < 1 and cards > 1:
+    if not may_grow and 0 < gpus_per_trial < 1 and cards > 1:
         # Ray fills the first card before it uses the next: fewer trials than fit would crowd there.
-        share = max(share, 1 / math.ceil(concurrent / cards))
-    return Room(concurrent, share, connection.most_cpus(), tuple(notes))
+        gpus_per_trial = max(gpus_per_trial, 1 / math.ceil(concurrent / cards))
+    return Room(concurrent, gpus_per_trial, connection.most_cpus(), tuple(notes))
 
 
 def measure_share(
     detector_class: type[Detector], config: DetectorConfig, images: np.ndarray, cpus: float
-) -> Share | None:
+) -> GpuShare | None:
     """The share of a card that trains most, found by training on `images` (N, C, H, W) uint8.
 
     None where PyTorch cannot use the GPU, or when no measurement succeeded.
@@ -133,7 +125,7 @@ def measure_share(
     return choose_share(measure, most=int(max(connection.most_cpus() / cpus, 1)))
 
 
-def choose_share(measure: Callable[[int], Measured | None], most: int) -> Share | None:
+def choose_share(measure: Callable[[int], Measured | None], most: int) -> GpuShare | None:
     """The share under which a card trains most images per second, of those that fit into it.
 
     `measure` runs a number of trainings at a time, at most `most`; it gives None when that failed.
@@ -151,7 +143,7 @@ def choose_share(measure: Callable[[int], Measured | None], most: int) -> Share 
         best = trials
         if 2 * trials * SPARE * size > found.card_bytes:
             break
-    return Share(1 / best, rates, size, mps) if best else None
+    return GpuShare(1 / best, rates, size, mps) if best else None
 
 
 class Probe:

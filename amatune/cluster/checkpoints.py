@@ -5,19 +5,11 @@
 
 Each session has a folder of its own, so that a new checkpoint never overwrites one that may still
 be needed. The place is a folder or a URI such as s3://bucket/run.
-
-    trials/warm-up/3f2a...pt             a warm-up that several trainings begin with
 """
 
-import io
-import uuid
-from typing import Any
-
-import torch
 from pyarrow import fs  # type: ignore[import-untyped]
 
 CHECKPOINT_FILE = "checkpoint.pt"
-WARM_UPS = "warm-up"  # folder
 
 
 class Checkpoints:
@@ -57,21 +49,6 @@ class Checkpoints:
                 if name.startswith("checkpoint_"):
                     self._files.delete_dir(f"{self._root}/{folder}/{name}")
 
-    def warm_up(self, name: str) -> str:
-        """The path or URI of a shared warm-up, whether it is there yet or not."""
-        return f"{self._place.rstrip('/')}/{WARM_UPS}/{name}.pt"
-
-    def delete_warm_up(self, name: str) -> None:
-        """Remove a shared warm-up, if it is there; who needs it trains it again."""
-        path = f"{self._root}/{WARM_UPS}/{name}.pt"
-        if self._files.get_file_info(path).type != fs.FileType.NotFound:
-            self._files.delete_file(path)
-
-    def delete_warm_ups(self) -> None:
-        """Remove all shared warm-ups."""
-        if WARM_UPS in self._list(self._root):
-            self._files.delete_dir(f"{self._root}/{WARM_UPS}")
-
     def _folders(self, training: str) -> list[str]:
         """Oldest session first."""
         names = self._list(self._root)
@@ -85,32 +62,3 @@ class Checkpoints:
 
 def _number(folder: str) -> int:
     return int(folder.partition(".")[2] or 1)
-
-
-def read_state(place: str, device: str) -> dict[str, Any] | None:
-    """A detector's state from the file at a path or URI; None where there is none.
-
-    Reads no pickle beyond tensors and plain values.
-    """
-    files, path = fs.FileSystem.from_uri(place)
-    try:
-        with files.open_input_file(path) as file:
-            contents = io.BytesIO(file.read())
-    except FileNotFoundError:
-        return None
-    state: dict[str, Any] = torch.load(contents, map_location=device, weights_only=True)
-    return state
-
-
-def write_state(place: str, state: dict[str, Any]) -> None:
-    """Write a detector's state to a path or URI, unless it is there: whole or not at all."""
-    files, path = fs.FileSystem.from_uri(place)
-    if files.get_file_info(path).type != fs.FileType.NotFound:
-        return
-    contents = io.BytesIO()
-    torch.save(state, contents)
-    files.create_dir(path.rpartition("/")[0])
-    temporary = f"{path}-{uuid.uuid4().hex}"
-    with files.open_output_stream(temporary) as file:
-        file.write(contents.getbuffer())
-    files.move(temporary, path)

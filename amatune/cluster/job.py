@@ -27,7 +27,6 @@ class Job:
     tensorboard: str  # folder for event files
     checkpoints: tuple[str, ...] = ()  # to start from: the first of them that can be read
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # between two checkpoints
-    warm_up: str | None = None  # file of the shared warm-up, read or written; None: not shared
     share: float = 1.0  # of the machine, in multiples of a training's ordinary share
     objective: Objective = "pooled"  # over the sets of the validation anomalies
     keep_model: bool = False  # whether the trained detector is wanted

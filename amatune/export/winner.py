@@ -28,10 +28,7 @@ def export_winner(
     run, model = board.run, board.chosen_model
     target = Path(folder) if folder is not None else run.best / "export"
     require_replaceable(target)
-    contents = run.read()
-    problem = Problem.from_dict(
-        contents["problem"], data_dir or contents["request"].get("data_dir")
-    )
+    problem = run.record().open_problem(data_dir)
     export_detector(
         StoredDetector.load(model).build(),
         target,

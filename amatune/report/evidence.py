@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -28,22 +27,23 @@ from amatune.data.splits import Selection
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DataError
 from amatune.report.figures import SearchFigure, search_figures
+from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
     model_folder,
     read_leaderboard,
 )
-from amatune.results.scores import TEST, VALIDATION, load_scores
+from amatune.results.scores import TEST, VALIDATION, load_scores, validation_file
 from amatune.runs import RunFolder
+from amatune.runs.record import RunRecord
 from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
-from amatune.tuning.session import validation_file
-from amatune.tuning.study import Effort
 
 FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
 TRAINING_IMAGES = 1000  # at most, decoded and scored for the density
+SLOW_IMAGES = 100  # likewise, where each needs an optimisation of its own
 PICTURES = 8  # in each of the four groups
 
 Sides = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
@@ -116,7 +116,7 @@ class Evidence:
     """A run, which may be going on, as far as it can be read."""
 
     run: RunFolder
-    contents: Mapping[str, Any]  # of run.json
+    record: RunRecord
     trials: tuple[TrialUpdate, ...]  # by number
     effort: Effort
     begun: int  # trials that have started
@@ -139,7 +139,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     Images come from the run's data sets: from `data_dir`, or the folder that the search used. What
     is missing is left out. Raises `RequestError` for a run that cannot be read.
     """
-    contents = run.read()
+    record = run.record()
     study = studies.open_study(run)
     board = read_leaderboard(run) if (run.best / "leaderboard.json").exists() else None
     judged, why_not = None, ""
@@ -152,7 +152,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     return Evidence(
         run=run,
-        contents=contents,
+        record=record,
         trials=tuple(studies.read_trials(run)),
         effort=studies.effort(study),
         begun=len(starts),
@@ -161,7 +161,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
         board=board,
         judged=judged,
         why_not_judged=why_not,
-        images=_look(contents, judged, data_dir) if judged else Images(),
+        images=_look(record, judged, data_dir) if judged else Images(),
     )
 
 
@@ -239,10 +239,10 @@ def threshold_of(validation: Sides) -> tuple[float, float]:
 # --- the images -----------------------------------------------------------------------------------
 
 
-def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Images:
+def _look(record: RunRecord, judged: Judged, data_dir: DataDir) -> Images:
     """Training images scored, and the images that were told apart worst and best."""
     try:
-        problem = _open_problem(contents, data_dir)
+        problem = _open_problem(record, data_dir)
     except AmatuneError as error:
         return Images(
             why_none=str(error), notes=(f"no pictures, and no scores of training images: {error}",)
@@ -256,11 +256,9 @@ def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Ima
     training: Mapping[str, NDArray[np.float32]] = {}
     if detector is not None:
         try:
-            images = torch.from_numpy(problem.train_images())
+            training = _score_training(problem, detector)
         except AmatuneError as error:
             notes.append(f"no scores of training images: {error}")
-        else:
-            training = {name: own.numpy() for name, own in detector.scores(images).items()}
     extremes, why_none = None, ""
     try:
         extremes = _extremes(problem, judged, detector)
@@ -270,17 +268,16 @@ def _look(contents: Mapping[str, Any], judged: Judged, data_dir: DataDir) -> Ima
     return Images(training=training, extremes=extremes, why_none=why_none, notes=tuple(notes))
 
 
-def _open_problem(contents: Mapping[str, Any], data_dir: DataDir) -> Problem:
+def _open_problem(record: RunRecord, data_dir: DataDir) -> Problem:
     """The images, of the training part a sample. Raises `DataError` when they are not there."""
-    folder = data_dir or contents["request"].get("data_dir")
-    saved = contents["problem"]
-    for name in saved["sources"]:
+    folder = data_dir or record.request.data_dir
+    for name in record.problem.sources:
         found = find_dataset(name, folder)
         if found.state in ("missing", "incomplete"):
             raise DataError(
                 f"{name} is {found.state} in {found.place}; --data-dir says where else it is"
             )
-    problem = Problem.from_dict(saved, folder)
+    problem = record.open_problem(folder)
     (whole,) = problem.splits.train_normals
     places = np.unique(np.linspace(0, len(whole.ids) - 1, TRAINING_IMAGES).round().astype(int))
     sample = dataclasses.replace(whole, ids=tuple(whole.ids[place] for place in places))
@@ -288,6 +285,14 @@ def _open_problem(contents: Mapping[str, Any], data_dir: DataDir) -> Problem:
         problem.splits, train_normals=(sample,), hidden_anomalies=()
     )
     return problem
+
+
+def _score_training(problem: Problem, detector: Detector) -> dict[str, NDArray[np.float32]]:
+    """Scores of the training images that were opened, or of some: name -> (N,)."""
+    images = problem.train_images()
+    if detector.needs_gradient_to_score:
+        images = images[:: math.ceil(len(images) / SLOW_IMAGES)]
+    return {n: scores.numpy() for n, scores in detector.scores(torch.from_numpy(images)).items()}
 
 
 def _extremes(problem: Problem, judged: Judged, detector: Detector | None) -> Extremes:
@@ -337,10 +342,7 @@ def _names(split: Sequence[Selection]) -> list[tuple[str, Id]]:
 
 def _reconstructions(detector: Detector | None, images: Pixels) -> Pixels | None:
     """Like `images`, (N, C, H, W); None without a detector, or when it makes none."""
-    if detector is None:
-        return None
-    with torch.no_grad():
-        rebuilt = detector.reconstruct(torch.from_numpy(images).to(detector.device))
+    rebuilt = None if detector is None else detector.reconstruct(torch.from_numpy(images))
     if rebuilt is None:
         return None
-    return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()
+    return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()

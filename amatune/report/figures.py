@@ -24,6 +24,7 @@ from amatune import registry
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
+from amatune.tuning.proposals import quiet_optuna, rungs
 
 MOST_CURVES = 300  # learning curves and lines of parallel coordinates; those best or newest
 ENOUGH_TO_RANK = 5  # full-budget trials for which the importance of settings is worth a look
@@ -59,13 +60,13 @@ def search_figures(run: RunFolder) -> list[SearchFigure]:
     Raises `RequestError` when the run has no study.
     """
     trials = studies.open_study(run).get_trials(deepcopy=False)
-    request = run.read()["request"]
+    epochs = run.record().request.epochs
     study = _copy(trials)
     full = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     full.sort(key=lambda t: (-_value(t), t.number))
     return [
         _history(study, full),
-        _curves(study, full, rung_epochs(run), request["epochs"]),
+        _curves(study, full, rung_epochs(run), epochs),
         _importance(study, full),
         _parallel(full),
         *_slices(study, full),
@@ -75,23 +76,21 @@ def search_figures(run: RunFolder) -> list[SearchFigure]:
 
 def rung_epochs(run: RunFolder) -> list[int]:
     """The epochs at which a run's scheduler compares trials; empty when not at fixed ones."""
-    contents = run.read()
-    request = contents["request"]
-    if request["scheduler"] not in ("asha", "hyperband"):
+    record = run.record()
+    request = record.request
+    if request.scheduler not in ("asha", "hyperband"):
         return []
     try:
-        method = registry.detector_class(request["method"])
-        config = method.Config.from_dict({**request["fixed"], "epochs": request["epochs"]})
-        channels, height, width = contents["problem"]["image_shape"]
-        grace = config.resolve((channels, height, width)).grace_epochs() + 1
+        method = registry.find_method(request.method)
+        grace = record.configuration(method, request.fixed).grace_epochs() + 1
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []
-    return studies.rungs(request["epochs"], grace)
+    return rungs(request.epochs, grace)
 
 
 def _copy(trials: Sequence[FrozenTrial]) -> optuna.Study:
     """A study in memory with the same trials and numbers, all names in it escaped."""
-    with studies.quiet_optuna():
+    with quiet_optuna():
         study = optuna.create_study(direction="maximize")
     for trial in trials:
         one = copy.copy(trial)

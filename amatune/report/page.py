@@ -122,7 +122,7 @@ def _policy(*scripts: str) -> str:
 def _known_places(evidence: Evidence) -> dict[str, str]:
     """The folders that a run's texts name, and how the page names them."""
     found = {str(evidence.run.path): evidence.run.name}
-    for name in evidence.contents["problem"]["sources"]:
+    for name in evidence.record.problem.sources:
         _, colon, path = name.partition(":")
         if colon and Path(path).is_absolute():
             found[path] = Path(path).name or path

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from amatune import metrics
-from amatune.data.request import ProblemRequest
 from amatune.report.blocks import (
     Beside,
     Block,
@@ -32,6 +31,7 @@ from amatune.report.evidence import Evidence, Images, Judged, Shown
 from amatune.report.figures import SearchFigure
 from amatune.report.paths import shortened
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
+from amatune.runs.record import RunRecord
 from amatune.tuning.events import State, TrialUpdate
 from amatune.wording import clock, counted, figure, interval, sentence, settings_text, value_text
 
@@ -43,7 +43,7 @@ def make_sections(evidence: Evidence) -> list[Section]:
     """The sections, in the order in which they are best read."""
     judged = evidence.judged
     sections = [
-        Section("asked", "What was asked", tuple(_asked(evidence.contents))),
+        Section("asked", "What was asked", tuple(_asked(evidence.record))),
         Section("result", "Result", tuple(_result(evidence))),
     ]
     if judged is None:
@@ -74,7 +74,7 @@ def headline(evidence: Evidence) -> list[Text]:
             )
         )
     ended = sum(trial.state in ("done", "pruned", "failed") for trial in evidence.trials)
-    wanted = evidence.contents["request"]["trials"]
+    wanted = evidence.record.request.trials
     if ended < wanted:
         have = "has" if wanted == 1 else "have"
         lines.append(
@@ -95,13 +95,12 @@ _OBJECTIVES = {
 }
 
 
-def _asked(contents: Mapping[str, Any]) -> list[Block]:
-    request, problem = contents["request"], contents["problem"]
-    counts = problem["counts"]
+def _asked(record: RunRecord) -> list[Block]:
+    request, problem, counts = record.request, record.problem, record.problem.counts
     protocol = (
         f"Trained on {counts['train_normals']:,} normal images; settings chosen by AUROC on "
         f"{counts['validation_normals']:,} normal and {counts['validation_anomalies']:,} anomalous "
-        f"validation images{_OBJECTIVES[request['objective']]}; the {counts['test_normals']:,} "
+        f"validation images{_OBJECTIVES[request.objective]}; the {counts['test_normals']:,} "
         f"normal and {counts['test_anomalies']:,} anomalous test images are opened once, after the "
         "choice."
     )
@@ -111,21 +110,21 @@ def _asked(contents: Mapping[str, Any]) -> list[Block]:
     ):
         if counts.get(name):
             protocol += f" {counts[name]:,} {words}."
-    continued = len(contents.get("continued", ()))
+    continued = len(record.continued)
     facts = {
-        "problem": ProblemRequest.from_dict(problem["request"]).describe(counts),
-        "method": request["method"],
-        "trials": f"{request['trials']:,} of up to {counted(request['epochs'], 'epoch')}",
-        "sampler, scheduler": f"{request['sampler']}, {request['scheduler']}",
-        "held fixed": settings_text(request["fixed"]) or "nothing",
-        "own search space": "yes" if request.get("space") else "no",
-        "seed": str(request["seed"]),
-        "started": contents["started"][:19].replace("T", " ") + " UTC",
+        "problem": problem.request.describe(counts),
+        "method": request.method,
+        "trials": f"{request.trials:,} of up to {counted(request.epochs, 'epoch')}",
+        "sampler, scheduler": f"{request.sampler}, {request.scheduler}",
+        "held fixed": settings_text(request.fixed) or "nothing",
+        "own search space": "yes" if request.space else "no",
+        "seed": str(request.seed),
+        "started": record.begun.started[:19].replace("T", " ") + " UTC",
         "continued": "once" if continued == 1 else counted(continued, "time") if continued else "",
-        "versions": ", ".join(f"{name} {own}" for name, own in contents["versions"].items()),
-        "command": contents["command"],
+        "versions": ", ".join(f"{name} {own}" for name, own in record.begun.versions.items()),
+        "command": record.begun.command,
     }
-    warnings = [Text(text=f"Warning: {w}", style="remark") for w in problem["warnings"]]
+    warnings = [Text(text=f"Warning: {w}", style="remark") for w in problem.warnings]
     return [Text(text=protocol), *warnings, Facts(facts)]
 
 
@@ -391,7 +390,7 @@ _ORDER: list[State] = ["done", "running", "pruned", "failed", "waiting"]
 
 
 def _trials(evidence: Evidence) -> list[Block]:
-    fixed = evidence.contents["request"]["fixed"]
+    fixed = evidence.record.request.fixed
     ranked = sorted(
         evidence.trials, key=lambda t: (_ORDER.index(t.state), -(t.auroc or 0.0), t.number)
     )
@@ -451,7 +450,7 @@ def _searched(trial: TrialUpdate, fixed: Mapping[str, Any]) -> str:
 
 
 def _cost(evidence: Evidence) -> list[Block]:
-    epochs, board, effort = evidence.contents["request"]["epochs"], evidence.board, evidence.effort
+    epochs, board, effort = evidence.record.request.epochs, evidence.board, evidence.effort
     states = [trial.state for trial in evidence.trials]
     facts = {
         "trials": ", ".join(f"{states.count(s)} {s}" for s in _ORDER if s in states) or "none yet",

@@ -8,11 +8,11 @@ import dataclasses
 import itertools
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amatune.data.request import ProblemRequest
+from amatune.data.sources.base import Id, Part
 from amatune.errors import RequestError
 from amatune.results.difference import SIGNIFICANT, holm, paired_difference
 from amatune.results.leaderboard import (
@@ -25,6 +25,7 @@ from amatune.results.leaderboard import (
 from amatune.results.scores import TEST, load_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
+from amatune.runs.record import ProblemRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +145,10 @@ def compare_runs(
     if twice:
         raise RequestError(f"the run {twice[0]!r} is named twice; name each once")
     boards = [read_leaderboard(run) for run in runs]
-    contents = [run.read() for run in runs]
+    problems = [run.record().problem for run in runs]
     tested_on = [
-        (one["problem"], board.test_normals, board.test_anomalies)
-        for one, board in zip(contents, boards, strict=True)
+        (problem, board.test_normals, board.test_anomalies)
+        for problem, board in zip(problems, boards, strict=True)
     ]
     groups: list[int] = []
     for i, images in enumerate(tested_on):
@@ -157,14 +158,12 @@ def compare_runs(
         ComparedRun(
             name=name,
             run=run,
-            problem=ProblemRequest.from_dict(one["problem"]["request"]).describe(
-                one["problem"]["counts"]
-            ),
+            problem=problem.request.describe(problem.counts),
             board=board,
             group=group,
         )
-        for name, run, board, one, group in zip(
-            _names(runs), runs, boards, contents, groups, strict=True
+        for name, run, board, problem, group in zip(
+            _names(runs), runs, boards, problems, groups, strict=True
         )
     )
     warnings = []
@@ -183,7 +182,7 @@ def compare_runs(
         warnings.append(
             f"{told}: figures differ for that reason too; no test was made between them"
         )
-    warnings += _unequal_searches(compared, contents)
+    warnings += _unequal_searches(compared, problems)
     scores = {one.name: _scores(one) for one in compared}
     pairs = [(a, b) for a, b in itertools.combinations(compared, 2) if a.group == b.group]
     tested = [paired_difference(scores[a.name], scores[b.name]) for a, b in pairs]
@@ -220,7 +219,7 @@ def _names(runs: Sequence[RunFolder]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-_Tested = tuple[Mapping[str, Any], int, int]  # a saved problem, and what of it could be read
+_Tested = tuple[ProblemRecord, int, int]  # a saved problem, and what of it could be read
 
 
 def _same_test_images(mine: _Tested, theirs: _Tested) -> bool:
@@ -229,36 +228,41 @@ def _same_test_images(mine: _Tested, theirs: _Tested) -> bool:
     if counts != other_counts:
         return False  # a picture was damaged in between, or mended
     for split in ("test_normals", "test_anomalies"):
-        if one["splits"][split] != other["splits"][split]:
+        if one.splits.get(split) != other.splits.get(split):
             return False
-        for name in (selection["source"] for selection in one["splits"][split]):
+        for name in (selection.source for selection in one.splits.get(split, ())):
             # A folder's record is of the pictures in use, which validation changes; the others
             # vouch for the whole set.
             if name.startswith("folder:") and _uses(one, name) != _uses(other, name):
                 continue
-            if one["sources"][name].get("content") != other["sources"][name].get("content"):
+            if _content(one, name) != _content(other, name):
                 return False
     return True
 
 
-def _uses(problem: Mapping[str, Any], source: str) -> set[tuple[str, Any]]:
+def _content(problem: ProblemRecord, source: str) -> object:
+    """What vouches for the images of a source."""
+    return problem.sources.get(source, {}).get("content")
+
+
+def _uses(problem: ProblemRecord, source: str) -> set[tuple[str, Part, Id]]:
     """The images of a source that a problem uses in any way."""
     return {
-        (selection["part"], one)
-        for split in problem["splits"].values()
+        identity
+        for split in problem.splits.values()
         for selection in split
-        if selection["source"] == source
-        for one in selection["ids"]
+        if selection.source == source
+        for identity in selection.identities()
     }
 
 
 def _unequal_searches(
-    compared: Sequence[ComparedRun], contents: Sequence[Mapping[str, Any]]
+    compared: Sequence[ComparedRun], problems: Sequence[ProblemRecord]
 ) -> list[str]:
     """In what the searches of runs with the same test images were not given the same."""
     found = []
     for group in sorted({one.group for one in compared}):
-        members = [(o, c) for o, c in zip(compared, contents, strict=True) if o.group == group]
+        members = [(o, p) for o, p in zip(compared, problems, strict=True) if o.group == group]
         trials = {one.name: one.board.effort.trials for one, _ in members if one.board.effort}
         if len(set(trials.values())) > 1:
             listed = ", ".join(f"{name}: {count}" for name, count in trials.items())
@@ -267,7 +271,7 @@ def _unequal_searches(
             (("train_normals", "train_anomalies", "hidden_anomalies"), "trained on"),
             (("validation_normals", "validation_anomalies"), "chose their settings by"),
         ):
-            used = [[one["problem"]["splits"].get(name) for name in splits] for _, one in members]
+            used = [[problem.splits.get(name) for name in splits] for _, problem in members]
             if any(images != used[0] for images in used):
                 names = ", ".join(one.name for one, _ in members)
                 found.append(f"not all of {names} {what} the same images")

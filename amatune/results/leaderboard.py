@@ -21,9 +21,9 @@ from amatune import metrics
 from amatune.errors import RequestError
 from amatune.files import write_json
 from amatune.results.difference import SIGNIFICANT, paired_difference
+from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
-from amatune.tuning.study import Effort
 
 SCHEMA = 1  # of leaderboard.json
 

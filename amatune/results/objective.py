@@ -2,13 +2,13 @@
 
 import statistics
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from amatune import metrics
+from amatune.runs.request import Objective
 
-Objective = Literal["pooled", "mean", "worst"]
+__all__ = ["Objective", "set_bounds", "validation_auroc"]
 
 
 def set_bounds(sets: Mapping[str, slice]) -> np.ndarray:

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from amatune.runs import RunFolder
+
 # Names of the files beside a detector, by the images that were scored.
 VALIDATION = "validation.npz"
 TEST = "test.npz"
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]  # score name -> {"normal", "anomaly"} -> (N,)
+
+
+def validation_file(run: RunFolder, number: int) -> Path:
+    """Where the validation scores of a trial that reached the full budget are kept."""
+    return run.trials / f"{number:04d}" / VALIDATION
 
 
 def save_scores(path: Path, scores: Scores) -> None:

@@ -16,8 +16,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from amatune.registry import detector_class, search_space
-from amatune.tuning.study import random_trials
+from amatune.registry import Method
+from amatune.tuning.proposals import random_trials
 
 # Branches of a conditional space are found by drawing at random; one taken with probability 1/20
 # is missed by this many draws once in 28,000 times.
@@ -34,16 +34,12 @@ class Parameter:
     condition: str  # "geometry = shell or ray"; empty when it is always suggested
 
 
-def describe_space(method: str) -> list[Parameter]:
-    """The settings a search of `method` suggests, in the order the space asks for them.
-
-    Raises `RequestError` for an unknown method.
-    """
-    config = detector_class(method).Config
-    space = search_space(method)
+def describe_space(method: Method) -> list[Parameter]:
+    """The settings a search of `method` suggests, in the order the space asks for them."""
+    config = method.detector.Config
     trials = list(random_trials(_DRAWS))
     for trial in trials:
-        space(trial)
+        method.space(trial)
 
     # A name can have another range in each branch; each is a row.
     found: dict[tuple[str, BaseDistribution], list[int]] = {}
@@ -68,12 +64,9 @@ class Setting:
     meaning: str  # the comment beside it
 
 
-def describe_settings(method: str) -> list[Setting]:
-    """Every setting of `method`, searched or not, in the order of its configuration.
-
-    Raises `RequestError` for an unknown method.
-    """
-    config = detector_class(method).Config
+def describe_settings(method: Method) -> list[Setting]:
+    """Every setting of `method`, searched or not, in the order of its configuration."""
+    config = method.detector.Config
     comments: dict[str, str] = {}
     for cls in reversed(config.__mro__):
         if is_dataclass(cls):

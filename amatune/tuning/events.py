@@ -56,7 +56,6 @@ class SearchEnded:
     best: int | None  # number of the best full-budget trial
     best_auroc: float | None  # its validation AUROC: a selection figure, biased upwards
     seconds: float
-    shared_epochs: int = 0  # not trained, since another trial had trained the same warm-up
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,27 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import torch
 
 from amatune import metrics, registry
 from amatune.cluster import connection, execution
-from amatune.cluster.capacity import Room, find_room
 from amatune.cluster.checkpoints import Checkpoints
-from amatune.cluster.device import claim_device
-from amatune.cluster.job import (
-    CHECKPOINT_SECONDS,
-    LARGER_SHARE,
-    Failure,
-    Images,
-    Job,
-    Progress,
-    Trained,
-)
+from amatune.cluster.job import CHECKPOINT_SECONDS, Images, Job, Progress, Trained
+from amatune.cluster.scoring import score_models
 from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
-from amatune.detector import Detector
 from amatune.errors import AmatuneError, DiskFullError, RequestError
+from amatune.registry import Method
 from amatune.results.leaderboard import (
     Comparison,
     Leaderboard,
@@ -53,7 +42,8 @@ from amatune.results.leaderboard import (
 from amatune.results.objective import set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.runs import RunFolder
-from amatune.stored import StoredDetector, read_facts
+from amatune.runs.record import RunRecord
+from amatune.stored import read_facts
 from amatune.tuning import study as studies
 from amatune.tuning.events import (
     Event,
@@ -63,16 +53,9 @@ from amatune.tuning.events import (
     State,
     TestStarted,
 )
-from amatune.tuning.request import SearchRequest
-from amatune.tuning.search import (
-    gpu_share,
-    saved_request,
-    selection,
-    tensorboard_place,
-    trials_place,
-)
+from amatune.tuning.search import find_room, selection, tensorboard_place, trials_place
 from amatune.tuning.seeds import derive_seed
-from amatune.tuning.spaces import space_of
+from amatune.tuning.trainings import Training, Trainings
 
 __all__ = [
     "Comparison",
@@ -95,29 +78,34 @@ class Candidate:
     search_auroc: float | None
 
 
-@dataclass
-class Training:
+@dataclass(kw_only=True)
+class Retraining(Training):
     """One candidate with one seed."""
 
     candidate: Candidate
-    seed: int  # 1, 2, ...
-    detector_seed: int
+    number: int  # of the seed: 1, 2, ...
     folder: Path  # of what it leaves behind
-    epoch: int = 0
-    auroc: float | None = None
-    gpu_bytes: int | None = None
     tries: dict[str, int] = field(default_factory=dict)  # as `Failure.try_again` keeps them
 
-    @property
-    def name(self) -> str:
-        """Of its folders. The budget is part of it: a checkpoint belongs to one budget."""
-        return f"{self.candidate.name}-{self.candidate.config.epochs}epochs-seed{self.seed}"
+    @classmethod
+    def of(cls, run: RunFolder, candidate: Candidate, seed: int, number: int) -> "Retraining":
+        """The candidate with the `number`-th seed of a search with this `seed`."""
+        return cls(
+            # The budget is part of the name: a checkpoint belongs to one budget.
+            name=f"{candidate.name}-{candidate.config.epochs}epochs-seed{number}",
+            config=candidate.config,
+            settings=candidate.settings,
+            seed=derive_seed(seed, "retrain", number),
+            candidate=candidate,
+            number=number,
+            folder=model_folder(run, candidate.name, number),
+        )
 
     @property
     def facts(self) -> dict[str, Any] | None:
         """What is kept of the detector that this training makes; None when there is none."""
         facts = read_facts(self.folder)
-        mine = {"config": self.candidate.config.to_dict(), "seed": self.detector_seed}
+        mine = {"config": self.config.to_dict(), "seed": self.seed}
         if facts is None or any(facts.get(name) != value for name, value in mine.items()):
             return None
         return facts
@@ -159,22 +147,20 @@ def run_best(
             raise RequestError(f"{name} must be at least 1, got {value}")
     emit = listener or _nobody
     with run.alone(), contextlib.ExitStack() as stack:
-        request = saved_request(run)
+        record = run.record()
         if address is not None:
-            request = dataclasses.replace(request, address=address)
-        problem = Problem.from_dict(run.read()["problem"], data_dir or request.data_dir)
-        candidates = shortlist(run, request, problem, top, epochs or request.epochs)
+            request = dataclasses.replace(record.request, address=address)
+            record = dataclasses.replace(record, request=request)
+        request = record.request
+        method = registry.find_method(request.method)
+        problem = record.open_problem(data_dir)
+        candidates = shortlist(run, record, method, top, epochs or request.epochs)
         trainings = [
-            Training(
-                candidate,
-                seed,
-                derive_seed(request.seed, "retrain", seed),
-                model_folder(run, candidate.name, seed),
-            )
+            Retraining.of(run, candidate, request.seed, number)
             for candidate in candidates
-            for seed in range(1, seeds + 1)
+            for number in range(1, seeds + 1)
         ]
-        work = _Retraining(run, request, trainings, emit, checkpoint_seconds)
+        work = _Retrainings(run, record, trainings, emit, checkpoint_seconds)
         emit(
             RetrainStarted(
                 run=run.path,
@@ -188,7 +174,7 @@ def run_best(
         if work.left:
             # One for training and testing.
             stack.enter_context(connection.cluster(request.address, run.log))
-            _train(work, request, problem)
+            _train(work, record, method, problem)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
             for candidate in candidates
@@ -212,7 +198,7 @@ def run_best(
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
-            _test(untested, run, request, problem)
+            _test(untested, run, record, method, problem)
         sets = problem.test_sets()
         rows = [
             _row(
@@ -230,7 +216,7 @@ def run_best(
         some_scores = finished[chosen][0].primary_scores(TEST)
         board = Leaderboard(
             run=run,
-            method=request.method,
+            method=method.name,
             primary_score=finished[chosen][0].primary,
             epochs=candidates[0].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
@@ -253,7 +239,7 @@ def run_best(
 
 
 def shortlist(
-    run: RunFolder, request: SearchRequest, problem: Problem, top: int, epochs: int
+    run: RunFolder, record: RunRecord, method: Method, top: int, epochs: int
 ) -> list[Candidate]:
     """The best `top` full-budget trials, then the default, all with a budget of `epochs`.
 
@@ -261,75 +247,62 @@ def shortlist(
     a configuration that was tried twice is in there once. Raises `RequestError` when no trial has
     reached the full budget.
     """
-    method = registry.detector_class(request.method)
     full = studies.full_trials(studies.open_study(run))
     if not full:
         raise RequestError(
-            f"no trial of the run {run.name!r} has reached the full budget of {request.epochs} "
+            f"no trial of the run {run.name!r} has reached the full budget of "
+            f"{record.request.epochs} "
             "epochs yet; continue the search with --resume"
         )
-    default = method.Config.from_dict({**request.fixed, "epochs": epochs})
-    default = default.resolve(problem.image_shape)
+    fixed = record.request.fixed
+    default = record.configuration(method, fixed, epochs)
     found: list[Candidate] = []
     default_auroc = None
     for trial in full:
-        config = method.Config.from_dict({**trial.user_attrs[studies.CONFIG], "epochs": epochs})
+        config = record.configuration(method, trial.user_attrs[studies.CONFIG], epochs)
         if config == default:
             default_auroc = trial.value if default_auroc is None else default_auroc
         elif len(found) < top and all(config != other.config for other in found):
             settings = trial.user_attrs[studies.SETTINGS]
             found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
-    space = space_of(request.method, request.space)
-    settings = studies.default_settings(space, default, request.fixed)
+    settings = {**{name: getattr(default, name) for name in record.searched}, **fixed}
     return [*found, Candidate("default", True, settings, default, default_auroc)]
 
 
-class _Retraining:
+class _Retrainings(Trainings[Retraining]):
     """The `Work` of a retraining."""
 
     def __init__(
         self,
         run: RunFolder,
-        request: SearchRequest,
-        trainings: Sequence[Training],
+        record: RunRecord,
+        trainings: Sequence[Retraining],
         emit: Listener,
         checkpoint_seconds: float,
     ) -> None:
-        self.run = run
-        self._tensorboard = tensorboard_place(run, request.storage_path)
-        self._request = request
-        self._emit = emit
-        self._checkpoint_seconds = checkpoint_seconds
+        request = record.request
         self.place = trials_place(run, request, "best/trials")
-        self._checkpoints = Checkpoints(self.place)
+        super().__init__(
+            Checkpoints(self.place),
+            tensorboard_place(run, request.storage_path),
+            checkpoint_seconds,
+            request.objective,
+        )
+        self._emit = emit
         self.left = [training for training in trainings if training.facts is None]
         self.failures: dict[str, list[str]] = {}  # by candidate
-        self._running: dict[str, Training] = {}
 
-    def start(self, key: str) -> Job | None:
-        if not self.left:
-            return None
-        training = self._running[key] = self.left.pop(0)
-        self._update(training, "waiting")
-        return Job(
-            folder=self._checkpoints.next_folder(training.name),
-            config=training.candidate.config.to_dict(),
-            settings=training.candidate.settings,
-            seed=training.detector_seed,
-            tensorboard=str(self._tensorboard / f"best-{training.name}"),
-            checkpoints=tuple(self._checkpoints.newest_first(training.name)),
-            checkpoint_seconds=self._checkpoint_seconds,
-            share=LARGER_SHARE if training.tries.get("memory") else 1.0,
-            objective=self._request.objective,
-            keep_model=True,
-        )
+    def _next(self) -> Retraining | None:
+        return self.left.pop(0) if self.left else None
 
-    def started(self, key: str) -> None:
-        self._update(self._running[key], "running")
+    def _job(self, training: Retraining) -> Job:
+        job = super()._job(training)
+        tensorboard = str(self._tensorboard / f"best-{training.name}")
+        return dataclasses.replace(job, tensorboard=tensorboard, keep_model=True)
 
     def report(self, key: str, progress: Progress) -> bool:
         training = self._running[key]
-        self._take_in(training, progress)
+        training.take_in(progress)
         self._update(training, "running")
         return False
 
@@ -342,37 +315,30 @@ class _Retraining:
 
     def finish(self, key: str, progress: Progress) -> None:
         training = self._running.pop(key)
-        self._take_in(training, progress)
+        training.take_in(progress)
         self._checkpoints.delete(training.name)
         self._update(training, "done")
 
-    def fail(self, key: str, failure: Failure) -> None:
-        training = self._running.pop(key)
-        if failure.kind == "disk":
-            return  # a later call goes on
-        tries = failure.try_again(training.tries, training.epoch)
-        if tries is not None:
-            training.tries = tries
-            self.left.insert(0, training)
-            self._update(training, "waiting", f"{failure.reason}; it is tried again")
-            return
+    def _tries(self, training: Retraining) -> dict[str, int]:
+        return training.tries
+
+    def _again(self, training: Retraining, tries: dict[str, int]) -> None:
+        training.tries = tries
+        self.left.insert(0, training)
+
+    def _give_up(self, training: Retraining, reason: str) -> None:
         failures = self.failures.setdefault(training.candidate.name, [])
-        failures.append(f"seed {training.seed}: {failure.reason}")
-        self._checkpoints.delete(training.name)
-        self._update(training, "failed", failure.reason)
+        failures.append(f"seed {training.number}: {reason}")
+        self._update(training, "failed", reason)
 
-    def _take_in(self, training: Training, progress: Progress) -> None:
-        training.epoch, training.auroc = progress.epoch, progress.auroc
-        training.gpu_bytes = progress.gpu_bytes
-
-    def _update(self, training: Training, state: State, reason: str = "") -> None:
+    def _update(self, training: Retraining, state: State, reason: str = "") -> None:
         self._emit(
             RetrainUpdate(
                 configuration=training.candidate.name,
-                seed=training.seed,
+                seed=training.number,
                 state=state,
                 epoch=training.epoch,
-                epochs=training.candidate.config.epochs,
+                epochs=training.config.epochs,
                 auroc=training.auroc,
                 gpu_bytes=training.gpu_bytes,
                 reason=reason,
@@ -380,15 +346,14 @@ class _Retraining:
         )
 
 
-def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
+def _train(work: _Retrainings, record: RunRecord, method: Method, problem: Problem) -> None:
     """Carry out all trainings that are left."""
-    trainable: Any = registry.trainable_class(request.method)
     ending = execution.execute(
         work,
-        trainable=trainable,
+        trainable=method.trainable_class(),
         images=Images.of(problem),
-        cpus_per_trial=request.cpus_per_trial,
-        **_room(work.run, request).for_execution,
+        cpus_per_trial=record.request.cpus_per_trial,
+        **find_room(record, method).for_execution,
         place=work.place,
         halt=execution.Halt(),
     )
@@ -401,13 +366,8 @@ def _train(work: _Retraining, request: SearchRequest, problem: Problem) -> None:
         )
 
 
-def _room(run: RunFolder, request: SearchRequest) -> Room:
-    share, _ = gpu_share(run, request)
-    return find_room(request, share)
-
-
 def _choose(
-    finished: Mapping[str, Sequence[Training]],
+    finished: Mapping[str, Sequence[Retraining]],
     validation: Mapping[str, Sequence[float]],
     seeds: int,
 ) -> tuple[str, str]:
@@ -422,48 +382,24 @@ def _choose(
 
 
 def _test(
-    trainings: Sequence[Training], run: RunFolder, request: SearchRequest, problem: Problem
+    trainings: Sequence[Retraining],
+    run: RunFolder,
+    record: RunRecord,
+    method: Method,
+    problem: Problem,
 ) -> None:
     """Open the test set and keep every detector's scores beside it."""
-    with connection.cluster(request.address, run.log):
-        cpus, gpus = request.cpus_per_trial, _room(run, request).gpus_per_trial
-        method = registry.find_method(request.method)
-        score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
-        normal, anomaly = (ray.put(images) for images in problem.test_images())
-        pending: dict[Any, Training] = {}
-        for training in trainings:
-            stored = StoredDetector.load(training.folder)
-            pending[score.remote(stored, method.detector, normal, anomaly, cpus, gpus)] = training
-        while pending:
-            task = ray.wait(list(pending))[0][0]
-            scores: Any = ray.get(task)
-            save_scores(pending.pop(task).folder / TEST, scores)
-
-
-def _score(
-    stored: StoredDetector,
-    detector_class: type[Detector],
-    normal: np.ndarray,
-    anomaly: np.ndarray,
-    cpus: float,
-    gpus: float,
-) -> dict[str, dict[str, np.ndarray]]:
-    """In a worker: every score of the test images (N, C, H, W) uint8."""
-    detector = stored.build(claim_device(cpus, gpus), detector_class)
-    # Copies: arrays in the object store are read-only.
-    by_side = {
-        "normal": detector.scores(torch.tensor(normal)),
-        "anomaly": detector.scores(torch.tensor(anomaly)),
-    }
-    return {
-        name: {side: scores[name].numpy() for side, scores in by_side.items()}
-        for name in detector.score_names
-    }
+    with connection.cluster(record.request.address, run.log):
+        cpus, gpus = record.request.cpus_per_trial, find_room(record, method).gpus_per_trial
+        folders = [training.folder for training in trainings]
+        images = problem.test_images()
+        for folder, scores in score_models(folders, method.detector, *images, cpus=cpus, gpus=gpus):
+            save_scores(folder / TEST, scores)
 
 
 def _row(
     candidate: Candidate,
-    trainings: Sequence[Training],
+    trainings: Sequence[Retraining],
     validation: Sequence[float],
     chosen: str,
     failures: Mapping[str, Sequence[str]],
@@ -477,7 +413,7 @@ def _row(
         chosen=candidate.name == chosen,
         settings=candidate.settings,
         config=candidate.config.to_dict(),
-        seeds=tuple(training.seed for training in trainings),
+        seeds=tuple(training.number for training in trainings),
         search_auroc=candidate.search_auroc,
         validation_auroc=statistics.fmean(validation),
         validation_spread=spread(validation),
@@ -494,7 +430,7 @@ def _row(
     )
 
 
-def _compare(chosen: Sequence[Training], default: Sequence[Training]) -> Comparison | None:
+def _compare(chosen: Sequence[Retraining], default: Sequence[Retraining]) -> Comparison | None:
     """None for the default itself, or when no seed of it finished."""
     if not default or chosen is default:
         return None

@@ -4,16 +4,11 @@ One validation AUROC per epoch is all that steers it; no test image is read. The
 AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
 """
 
-import dataclasses
-import importlib.metadata
-import platform
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +16,28 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-import amatune
 from amatune import registry
 from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.config import DetectorConfig, ImageShape
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
-from amatune.detector import Detector
 from amatune.errors import DiskFullError, RequestError
+from amatune.registry import Method
 from amatune.results.objective import set_bounds
-from amatune.results.scores import load_scores
+from amatune.results.scores import load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
+from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
+from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
-from amatune.tuning.request import SearchRequest
-from amatune.tuning.session import FINISHED, Session, validation_file
+from amatune.tuning.proposals import make_pruner
+from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
-from amatune.tuning.warmups import warm_up_name, warm_ups_repeat
 
-__all__ = ["SearchOutcome", "SearchRequest", "run_search", "saved_request"]
-
-SCHEMA = 1  # of run.json
+__all__ = ["SearchOutcome", "SearchRequest", "run_search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +53,11 @@ class SearchOutcome:
     best_auroc: float | None  # on validation images: a selection figure, biased upwards
     best_settings: dict[str, Any]
     selection: Selection | None  # the best AUROC corrected for having been picked from several
-    shared_epochs: int  # not trained, since another trial had trained the same warm-up
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it; `resume=True` continues it."""
         return self.ending == "interrupted"
-
-
-def saved_request(run: RunFolder) -> SearchRequest:
-    """What a run was asked to do."""
-    return SearchRequest.from_dict(run.read()["request"])
 
 
 def run_search(
@@ -80,6 +66,7 @@ def run_search(
     resume: bool = False,
     *,
     first: Sequence[Mapping[str, Any]] = (),
+    trust_space: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> SearchOutcome:
     """Search as requested and return when all trials have ended, time is over or on Ctrl-C.
@@ -94,10 +81,15 @@ def run_search(
     `first` are settings to try right after the defaults; what they leave out has its default.
     They belong to a new run alone.
 
+    A run whose space is a Python program is continued, and the program run, only with
+    `trust_space`: it is the program of whoever started the run. That of a new run comes with the
+    request and is run.
+
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
-    request = _with_inert_settings_fixed(request)
+    method = registry.find_method(request.method)
+    request = _with_inert_settings_fixed(method, request)
     if resume:
         if first:
             raise RequestError(
@@ -105,29 +97,30 @@ def run_search(
             )
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
-            problem = _reopen(run, request)
-            return _search(run, request, problem, emit, checkpoint_seconds)
+            record = _reopened(run, request, trust_space)
+            problem = record.open_problem(request.data_dir)
+            run.write(record)
+            return _search(run, record, method, problem, emit, checkpoint_seconds)
 
     problem = make_problem(request.problem, request.data_dir)
-    start = _first_trials(request, problem.image_shape, first)  # refuses what is impossible
+    record = RunRecord(
+        request=request,
+        problem=ProblemRecord.from_dict(problem.to_dict()),
+        begun=Circumstances.now(),
+    )
+    start = _first_trials(record, method, first)  # refuses what is impossible
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
-        request = replace(request, name=run.name)
         problem.list_damaged(run.broken)
-        run.write(
-            {
-                "schema": SCHEMA,
-                "request": request.to_dict(),
-                "method": request.method,
-                "seed": request.seed,
-                "problem": problem.to_dict(),
-                "first": start,
-                **_circumstances(),
-                "continued": [],
-            }
+        record = replace(
+            record,
+            request=replace(request, name=run.name),
+            problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
+            first=start,
         )
+        run.write(record)
         try:
-            return _search(run, request, problem, emit, checkpoint_seconds)
+            return _search(run, record, method, problem, emit, checkpoint_seconds)
         except RequestError:
             # No room, no cluster: an empty run would only count as the newest.
             if not _has_started(run):
@@ -135,21 +128,20 @@ def run_search(
             raise
 
 
-def _with_inert_settings_fixed(request: SearchRequest) -> SearchRequest:
+def _with_inert_settings_fixed(method: Method, request: SearchRequest) -> SearchRequest:
     """Hold fixed what means nothing when there are labelled anomalies to learn from.
 
     Raises `RequestError` when the method cannot learn from them.
     """
     if not request.problem.anomaly_fraction:
         return request
-    method = registry.detector_class(request.method)
-    if not method.learns_from_anomalies:
+    if not method.detector.learns_from_anomalies:
         raise RequestError(
-            f"{request.method} does not learn from labelled anomalies; leave the anomaly fraction "
+            f"{method.name} does not learn from labelled anomalies; leave the anomaly fraction "
             f"at 0, got {request.problem.anomaly_fraction:g}"
         )
-    defaults = {field.name: field.default for field in fields(method.Config)}
-    inert = {name: defaults[name] for name in method.inert_with_anomalies}
+    defaults = {field.name: field.default for field in fields(method.detector.Config)}
+    inert = {name: defaults[name] for name in method.detector.inert_with_anomalies}
     return replace(request, fixed={**inert, **request.fixed})
 
 
@@ -161,13 +153,14 @@ def _has_started(run: RunFolder) -> bool:
 
 def _search(
     run: RunFolder,
-    request: SearchRequest,
+    record: RunRecord,
+    method: Method,
     problem: Problem,
     emit: Listener,
     checkpoint_seconds: float,
 ) -> SearchOutcome:
     try:
-        return _run_session(run, request, problem, emit, checkpoint_seconds)
+        return _run_session(run, record, method, problem, emit, checkpoint_seconds)
     except DiskFullError:
         raise
     except Exception as error:
@@ -190,42 +183,33 @@ def _last_line(error: Exception) -> str:
 
 def _run_session(
     run: RunFolder,
-    request: SearchRequest,
+    record: RunRecord,
+    method: Method,
     problem: Problem,
     emit: Listener,
     checkpoint_seconds: float,
 ) -> SearchOutcome:
     began = time.monotonic()
-    trainable: Any = registry.trainable_class(request.method)
-    method = registry.detector_class(request.method)
+    request = record.request
     images = Images.of(problem)
-    study = _study(run, request, problem.image_shape)
+    study = _study(run, record, method)
     place = trials_place(run, request)
-    space = space_of(request.method, request.space)
-    complete = _Completion(request, problem.image_shape)
-
-    def warm_up(config: DetectorConfig) -> str | None:
-        # Labelled anomalies are learnt from at once.
-        return None if request.problem.anomaly_fraction else warm_up_name(method, config)
-
     session = Session(
         study,
         request,
         run,
         Checkpoints(place),
-        space,
-        complete,
+        space_of(method, request.space),
+        partial(record.configuration, method),
         emit,
         checkpoint_seconds,
-        warm_up,
-        warm_ups_repeat(space, request.fixed, complete, warm_up),
         tensorboard_place(run, request.storage_path),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
         with connection.cluster(request.address, run.log):
-            share, notes = _gpu_share(run, request, method, complete(request.fixed), images.train)
-            found = capacity.find_room(request, share, notes)
+            record = _measured(run, record, method, images.train)
+            found = find_room(record, method)
             session.gpus_per_trial = found.gpus_per_trial
             emit(
                 SearchStarted(
@@ -245,7 +229,7 @@ def _run_session(
             )
             ending = execution.execute(
                 session,
-                trainable=trainable,
+                trainable=method.trainable_class(),
                 images=images,
                 cpus_per_trial=request.cpus_per_trial,
                 **found.for_execution,
@@ -266,7 +250,6 @@ def _run_session(
             best=outcome.best_number,
             best_auroc=outcome.best_auroc,
             seconds=time.monotonic() - began,
-            shared_epochs=outcome.shared_epochs,
         )
     )
     if ending == "disk full":
@@ -274,35 +257,44 @@ def _run_session(
     return outcome
 
 
-def _gpu_share(
-    run: RunFolder,
-    request: SearchRequest,
-    method: type[Detector],
-    config: DetectorConfig,
-    images: np.ndarray,
-) -> tuple[float, list[str]]:
-    """The share of a GPU for each trial, and notes on it; measured once in a run."""
-    if request.gpus_per_trial is None and connection.gpus() > 0 and "gpu_share" not in run.read():
-        measured = capacity.measure_share(method, config, images, request.cpus_per_trial)
-        facts = None if measured is None else dataclasses.asdict(measured)
-        run.write({**run.read(), "gpu_share": facts})
-    return gpu_share(run, request)
+def _measured(run: RunFolder, record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:
+    """The record with the share of a GPU that serves a trial best; measured once in a run."""
+    request = record.request
+    if record.share_is_known or request.gpus_per_trial is not None or connection.gpus() == 0:
+        return record
+    default = record.configuration(method, request.fixed)
+    share = capacity.measure_share(method.detector, default, images, request.cpus_per_trial)
+    record = record.with_gpu_share(share)
+    run.write(record)
+    return record
 
 
-def gpu_share(run: RunFolder, request: SearchRequest) -> tuple[float, list[str]]:
+def gpu_share(record: RunRecord, method: Method) -> tuple[float, list[str]]:
     """The share of a GPU for each trial, asked for or measured before, and notes on it."""
-    if request.gpus_per_trial is not None:
-        return request.gpus_per_trial, []
+    if record.request.gpus_per_trial is not None:
+        return record.request.gpus_per_trial, []
     if connection.gpus() == 0:
         return 0.0, []
-    facts = run.read().get("gpu_share")
-    if facts is None:
-        trainable: Any = registry.trainable_class(request.method)
+    share = record.gpu_share
+    if share is None:
+        trainable: Any = method.trainable_class()
         usual = trainable.gpu_share
         note = f"the best share of a GPU could not be measured; each trial gets {usual:g}"
         return usual, [note]
-    share = capacity.Share.from_dict(facts)
     return share.gpus, [capacity.NO_MPS] if share.gpus < 1 and not share.mps else []
+
+
+def find_room(record: RunRecord, method: Method) -> capacity.Room:
+    """How many trials run at a time, and with what. Raises `RequestError` when not even one."""
+    share, notes = gpu_share(record, method)
+    request = record.request
+    return capacity.find_room(
+        cpus_per_trial=request.cpus_per_trial,
+        gpus_per_trial=share,
+        concurrent=request.concurrent,
+        may_grow=request.address is not None,
+        notes=notes,
+    )
 
 
 def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:
@@ -326,87 +318,61 @@ def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
     return Path(rest).resolve() / run.name / "tensorboard"
 
 
-class _Completion:
-    """Makes settings a whole configuration."""
-
-    def __init__(self, request: SearchRequest, image_shape: ImageShape) -> None:
-        self._request = request
-        self._image_shape = image_shape
-
-    def __call__(self, settings: Mapping[str, Any]) -> DetectorConfig:
-        method = registry.detector_class(self._request.method)
-        config = method.Config.from_dict({**settings, "epochs": self._request.epochs})
-        return config.resolve(self._image_shape)
-
-
-def _complete(request: SearchRequest, image_shape: ImageShape) -> DetectorConfig:
-    """The default configuration with the fixed values in it."""
-    return _Completion(request, image_shape)(request.fixed)
-
-
-def _study(run: RunFolder, request: SearchRequest, image_shape: ImageShape) -> optuna.Study:
+def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
     """The run's study."""
-    grace = _complete(request, image_shape).grace_epochs() + 1
-    pruner = studies.make_pruner(request.scheduler, request.epochs, grace)
+    request = record.request
+    grace = record.configuration(method, request.fixed).grace_epochs() + 1
+    pruner = make_pruner(request.scheduler, request.epochs, grace)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
-        studies.create_study(run, run.read()["first"])
+        studies.create_study(run, record.first)
     return studies.open_study(run, pruner)
 
 
 def _first_trials(
-    request: SearchRequest, image_shape: ImageShape, others: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+    record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], ...]:
     """The settings of the default configuration, and of the `others` to try after it.
 
     Raises `RequestError` for impossible fixed values, spaces and settings.
     """
-    complete = _Completion(request, image_shape)
+    request = record.request
+    complete = partial(record.configuration, method)
     default = complete(request.fixed)
-    space = space_of(request.method, request.space)
+    space = space_of(method, request.space)
     if request.space is not None:
-        check_space(request.method, space, request.fixed, complete)
+        check_space(method, space, request.fixed, complete)
     given: list[Mapping[str, Any]] = [{}, *others]
-    found: list[dict[str, Any]] = []
+    found: list[Mapping[str, Any]] = []
     for one in given:
         settings = settings_to_try(space, one, default, request.fixed)
         complete({**settings, **request.fixed})
         if settings not in found:
             found.append(settings)
-    return found
+    return tuple(found)
 
 
-def _reopen(run: RunFolder, request: SearchRequest) -> Problem:
-    """Check a continued run's request against the saved one and note the continuation."""
-    contents = run.read()
-    saved = saved_request(run)
-    differences = saved.differences(request)
+def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunRecord:
+    """The record of a continued run, with a session for this request; nothing is written.
+
+    Raises `RequestError` when the request differs from the saved one in what decides the search,
+    and when the run brings a program that is not trusted.
+    """
+    record = run.record()
+    differences = record.request.differences(request)
     if differences:
         raise RequestError(
             f"the run {run.name!r} cannot be continued with another request: "
             f"{'; '.join(differences)}. Leave these as they were, or start a new run; more trials "
             "and another time budget are possible"
         )
-    problem = Problem.from_dict(contents["problem"], request.data_dir)
-    continued = [*contents.get("continued", []), _circumstances()]
-    asked = replace(request, name=run.name).to_dict()
-    run.write({**contents, "request": asked, "continued": continued})
-    return problem
-
-
-def _circumstances() -> dict[str, Any]:
-    """When, how and with what a session was started."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "ray", "optuna")}
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {
-            "amatune": amatune.__version__,
-            "python": platform.python_version(),
-            **versions,
-        },
-        "machine": platform.node(),
-    }
+    if record.request.brings_a_program and not trust_space:
+        raise RequestError(
+            f"the search space of the run {run.name!r} is a Python program, which continuing it "
+            f"would run on this machine; if you trust whoever started the run, or have read the "
+            f"program in {run.run_json}, continue with --trust-space (in Python: trust_space=True)"
+        )
+    return record.continue_with(replace(request, name=run.name))
 
 
 def selection(
@@ -447,7 +413,6 @@ def _outcome(
         best_auroc=best.value if best else None,
         best_settings=best.user_attrs[studies.SETTINGS] if best else {},
         selection=selection(run, request, problem, study),
-        shared_epochs=sum(trial.user_attrs.get(studies.SHARED, 0) for trial in trials),
     )
 
 

@@ -8,21 +8,51 @@ and is run as such. A JSON file has the settings by name, in the order they are 
                {"low": 0.05, "high": 1, "log": true, "if": {"geometry": ["ray"]}}],
      "k": {"low": 2, "high": 6}}
 
-A run keeps the contents of the file in `run.json`, so that it can be continued without it.
+A run keeps the contents of the file in `run.json`, so that it can be continued without it. Only
+`space_of` runs a program that is kept there.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amatune import registry
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
-from amatune.tuning.study import HeldFixed, Space, random_trials
+from amatune.registry import Method, SearchSpace
+from amatune.tuning.proposals import random_trials
 
 _DRAWS = 50  # a space is tried out this often before it is searched
 _RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
+
+
+class HeldFixed:
+    """An Optuna trial for a space in which some names are not searched.
+
+    They take their fixed value, also in the space's conditions, and never reach the study's
+    parameters, so that the sampler does not model what does not vary.
+    """
+
+    def __init__(self, trial: Any, fixed: Mapping[str, Any]) -> None:
+        self._trial = trial
+        self._fixed = fixed
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> Any:
+        """Like `optuna.Trial.suggest_float`."""
+        return self._value("suggest_float", name, low, high, **options)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> Any:
+        """Like `optuna.Trial.suggest_int`."""
+        return self._value("suggest_int", name, low, high, **options)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Like `optuna.Trial.suggest_categorical`."""
+        return self._value("suggest_categorical", name, choices)
+
+    def _value(self, kind: str, name: str, *rule: Any, **options: Any) -> Any:
+        if name in self._fixed:
+            return self._fixed[name]
+        return getattr(self._trial, kind)(name, *rule, **options)
 
 
 def read_space(path: str | Path) -> dict[str, Any]:
@@ -49,13 +79,14 @@ def read_space(path: str | Path) -> dict[str, Any]:
     return {"json": settings}
 
 
-def space_of(method: str, given: Mapping[str, Any] | None) -> Space:
+def space_of(method: Method, given: Mapping[str, Any] | None) -> SearchSpace:
     """The space of a search: `given` as from `read_space`, or the method's own for None.
 
-    Raises `RequestError` when it is no space.
+    One in Python is a program, which this runs: be sure that its author is trusted. Raises
+    `RequestError` when it is no space.
     """
     if given is None:
-        return registry.search_space(method)
+        return method.space
     if "json" in given:
         return _json_space(method, given["json"])
     scope: dict[str, Any] = {"__name__": "user_space"}
@@ -66,11 +97,16 @@ def space_of(method: str, given: Mapping[str, Any] | None) -> Space:
     space = scope.get("space")
     if not callable(space):
         raise RequestError("the search space has no function `space(trial)`")
-    checked: Space = space
+    checked: SearchSpace = space
     return checked
 
 
-def check_space(method: str, space: Space, fixed: Mapping[str, Any], complete: Any) -> None:
+def check_space(
+    method: Method,
+    space: SearchSpace,
+    fixed: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], DetectorConfig],
+) -> None:
     """Try a user's space out: whatever it draws must be settings of the method that go together.
 
     `complete` makes settings a configuration. Raises `RequestError` that names what is wrong.
@@ -89,14 +125,14 @@ def check_space(method: str, space: Space, fixed: Mapping[str, Any], complete: A
             raise RequestError(f"the search space draws impossible settings: {error}") from None
 
 
-def _check_names(method: str, settings: Any, drawn: Mapping[str, Any]) -> None:
+def _check_names(method: Method, settings: Any, drawn: Mapping[str, Any]) -> None:
     if not isinstance(settings, dict):
         raise RequestError(f"the search space must return a dict of settings, got {settings!r}")
-    known = set(registry.detector_class(method).Config.__dataclass_fields__) - {"epochs"}
+    known = set(method.detector.Config.__dataclass_fields__) - {"epochs"}
     for name in {**settings, **drawn}:
         if name not in known:
             raise RequestError(
-                f"the search space draws {name!r}, which is no setting of {method}; "
+                f"the search space draws {name!r}, which is no setting of {method.name}; "
                 f"{did_you_mean(name, known)}"
             )
     for name, value in drawn.items():
@@ -107,8 +143,8 @@ def _check_names(method: str, settings: Any, drawn: Mapping[str, Any]) -> None:
             )
 
 
-def _json_space(method: str, settings: Mapping[str, Any]) -> Space:
-    kinds = registry.detector_class(method).Config.kinds()
+def _json_space(method: Method, settings: Mapping[str, Any]) -> SearchSpace:
+    kinds = method.detector.Config.kinds()
     branches = {
         name: rules if isinstance(rules, list) else [rules] for name, rules in settings.items()
     }
@@ -202,7 +238,7 @@ class _Given:
 
 
 def settings_to_try(
-    space: Space, given: Mapping[str, Any], default: DetectorConfig, fixed: Mapping[str, Any]
+    space: SearchSpace, given: Mapping[str, Any], default: DetectorConfig, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """`given` settings made whole: what the space draws and they leave out has its default.
 

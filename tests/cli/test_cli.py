@@ -21,8 +21,8 @@ from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA
 from amatune.errors import AmatuneError, DivergedError
 from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
 from amatune.tuning.events import RetrainStarted, RetrainUpdate, SearchStarted, State, TrialUpdate
-from amatune.tuning.request import SearchRequest
 
 COMMANDS = [
     *("search", "best", "score", "status", "report", "compare", "datasets", "methods", "space")

@@ -1,17 +1,17 @@
 """How many trials fit, and the share of a GPU that serves them best. No cluster, no GPU."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
-from fake_method import FakeConfig, FakeDetector
-from fake_search import FakeProblem, request
+from fake_method import METHOD, FakeConfig, FakeDetector
+from fake_search import FakeProblem, request, write_record
 
 from amatune.cluster import capacity, connection, device
-from amatune.cluster.capacity import Measured, Probe, Share, choose_share, find_room
+from amatune.cluster.capacity import Measured, Probe, choose_share, find_room
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
+from amatune.runs.record import GpuShare
 from amatune.tuning import search
 
 CARD = 80_000_000_000
@@ -56,11 +56,6 @@ def test_nothing_measured_is_no_share():
     assert choose({})[0] is None
 
 
-def test_a_share_survives_json():
-    share, _ = choose({1: 100.0, 2: 180.0})
-    assert Share.from_dict(json.loads(json.dumps(dataclasses.asdict(share)))) == share
-
-
 def test_a_probe_trains_the_settings_on_the_images():
     config = FakeConfig(seconds=0.01)
     images = FakeProblem().train_images()
@@ -102,18 +97,18 @@ def machines(monkeypatch):
 )
 def test_several_cards_are_filled_evenly(machines, nodes, concurrent, share, expected):
     machines(*nodes)
-    found = find_room(request("runs", concurrent=concurrent), share)
+    found = find_room(cpus_per_trial=1.0, gpus_per_trial=share, concurrent=concurrent)
     assert (found.concurrent, found.gpus_per_trial) == expected
 
 
 def test_a_cluster_may_grow(machines):
     machines((0, 0))
+    shares = {"cpus_per_trial": 1.0, "gpus_per_trial": 0.0}
     with pytest.raises(RequestError, match="wait for machines that are still to come"):
-        find_room(request("runs", concurrent=4), 0.0)
-    asked = request("runs", concurrent=4, address="auto")
-    assert find_room(asked, 0.0).concurrent == 4
+        find_room(**shares, concurrent=4)
+    assert find_room(**shares, concurrent=4, may_grow=True).concurrent == 4
     with pytest.raises(RequestError, match="no machine has room"):
-        find_room(dataclasses.replace(asked, concurrent=None), 0.0)
+        find_room(**shares, concurrent=None, may_grow=True)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -127,18 +122,31 @@ def test_cuda_mps_is_found_by_its_pipe(tmp_path, monkeypatch, running):
 def test_the_measured_share_is_kept_in_the_run(machines, tmp_path, monkeypatch):
     machines((8, 2))
     run = RunFolder(tmp_path)
-    run.write({})
     asked = request(tmp_path, gpus_per_trial=None)
-    found = [Share(0.25, {1: 1.0}, 5, False)]
+    record = write_record(run, asked)
+    found = [GpuShare(0.25, {1: 1.0}, 5, False)]
     monkeypatch.setattr(capacity, "measure_share", lambda *_: found.pop())
     images = FakeProblem().train_images()
     for _ in range(2):  # the second time it is known
-        gpus, notes = search._gpu_share(run, asked, FakeDetector, FakeConfig(), images)
-        assert gpus == 0.25
-        assert notes == [capacity.NO_MPS]
-    assert search.gpu_share(run, dataclasses.replace(asked, gpus_per_trial=0.5)) == (0.5, [])
+        record = search._measured(run, run.record(), METHOD, images)
+        assert search.gpu_share(record, METHOD) == (0.25, [capacity.NO_MPS])
+        assert run.record() == record
+    told = dataclasses.replace(asked, gpus_per_trial=0.5)
+    assert search.gpu_share(dataclasses.replace(record, request=told), METHOD) == (0.5, [])
     machines((8, 0))
-    assert search.gpu_share(run, asked) == (0.0, [])
+    assert search.gpu_share(record, METHOD) == (0.0, [])
+
+
+def test_without_a_measurement_the_methods_own_share_is_taken(machines, tmp_path, monkeypatch):
+    machines((8, 2))
+    run = RunFolder(tmp_path)
+    write_record(run, request(tmp_path, gpus_per_trial=None))
+    monkeypatch.setattr(capacity, "measure_share", lambda *_: None)
+    record = search._measured(run, run.record(), METHOD, FakeProblem().train_images())
+    assert record.share_is_known
+    gpus, (note,) = search.gpu_share(record, METHOD)
+    assert gpus == 0.25
+    assert "could not be measured" in note
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,5 +1,6 @@
 """Runs as a search and a retraining leave them behind, made without either."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from amatune import metrics
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
+from amatune.files import write_json
+from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
@@ -24,13 +27,12 @@ from amatune.results.leaderboard import (
     model_folder,
     spread,
 )
-from amatune.results.scores import TEST, VALIDATION, save_scores
+from amatune.results.scores import TEST, VALIDATION, save_scores, validation_file
 from amatune.runs import RunFolder
+from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
+from amatune.runs.request import SearchRequest
 from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
-from amatune.tuning.request import SearchRequest
-from amatune.tuning.session import validation_file
-from amatune.tuning.study import Effort
 
 EPOCHS = 9
 SHAPE = (1, 8, 8)
@@ -52,17 +54,15 @@ def write_run(
     folder.mkdir(parents=True)
     run = RunFolder(folder)
     asked = SearchRequest(method="fake", epochs=EPOCHS, trials=4, name=run.name, **request)
-    run.write(
-        {
-            "request": asked.to_dict(),
-            "method": "fake",
-            "problem": dict(problem),
-            "started": "2026-01-02T03:04:05.678901+00:00",
-            "command": "amatune search --method fake",
-            "versions": {"amatune": "0", "optuna": "5"},
-            "continued": [],
-        }
+    begun = Circumstances(
+        started="2026-01-02T03:04:05.678901+00:00",
+        command="amatune search --method fake",
+        versions={"amatune": "0", "optuna": "5"},
+        machine="here",
     )
+    first = ({"quality": 0.5, "kind": "plain"},)
+    saved = ProblemRecord.from_dict(problem)
+    run.write(RunRecord(request=asked, problem=saved, begun=begun, first=first))
     if study:
         studies.create_study(run, [])
     return run
@@ -211,9 +211,10 @@ def write_leaderboard(
 
 def change(run: RunFolder, **values: Any) -> None:
     """Change top-level entries of `run.json`."""
-    run.write({**run.read(), **values})
+    contents = json.loads(run.run_json.read_text(encoding="utf-8"))
+    write_json(run.run_json, {**contents, **values})
 
 
 def change_request(run: RunFolder, **values: Any) -> None:
     """Change what a run was asked."""
-    change(run, request={**run.read()["request"], **values})
+    change(run, request={**run.record().request.to_dict(), **values})

@@ -19,9 +19,12 @@ import pytest
 import ray
 
 from amatune.data.request import ProblemRequest
-from amatune.tuning import retrain, search
+from amatune.runs import RunFolder
+from amatune.runs import record as records
+from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
+from amatune.runs.request import SearchRequest
+from amatune.tuning import search
 from amatune.tuning.events import Event
-from amatune.tuning.request import SearchRequest
 
 SHAPE = (1, 8, 8)
 
@@ -65,11 +68,18 @@ class FakeProblem:
         return "noise against brighter noise"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"fake": True, "counts": {"validation_normals": 60, "validation_anomalies": 50}}
+        return {
+            "request": ProblemRequest().to_dict(),
+            "image_shape": list(SHAPE),
+            "counts": {"validation_normals": 60, "validation_anomalies": 50},
+            "splits": {"train_normals": [{"source": "noise", "part": "train", "ids": [1, 2]}]},
+            "sources": {"noise": {}},
+            "warnings": [],
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], _data_dir: str | None = None) -> "FakeProblem":
-        assert values["fake"]
+        assert values == cls().to_dict()
         return cls()
 
 
@@ -83,9 +93,20 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "fake" a method, and FakeProblem the one problem, of this process."""
     fake_method.install(monkeypatch)
     monkeypatch.setattr(search, "make_problem", lambda *_: FakeProblem())
-    monkeypatch.setattr(search, "Problem", FakeProblem)
-    monkeypatch.setattr(retrain, "Problem", FakeProblem)
+    monkeypatch.setattr(records, "Problem", FakeProblem)
     monkeypatch.setattr(FakeProblem, "may_test", False)
+
+
+def write_record(run: RunFolder, asked: SearchRequest) -> RunRecord:
+    """The `run.json` of a search that was asked for; in a folder that exists."""
+    record = RunRecord(
+        request=asked,
+        problem=ProblemRecord.from_dict(FakeProblem().to_dict()),
+        begun=Circumstances.now(),
+        first=({"quality": 0.5, "kind": "plain"},),
+    )
+    run.write(record)
+    return record
 
 
 @contextlib.contextmanager
@@ -102,9 +123,9 @@ def cluster() -> Iterator[None]:
 
 def request(runs_dir: Path | str, **changes: Any) -> SearchRequest:
     """A small search with the fakes, one trial at a time: starting a worker takes seconds."""
-    small = {"name": "run", "trials": 4, "epochs": 9, "concurrent": 1, "gpus_per_trial": 0.0}
-    values: dict[str, Any] = {**small, **changes}
-    return SearchRequest(problem=ProblemRequest(), method="fake", runs_dir=str(runs_dir), **values)
+    small = {"name": "run", "method": "fake", "trials": 4, "epochs": 9, "concurrent": 1}
+    values: dict[str, Any] = {**small, "gpus_per_trial": 0.0, **changes}
+    return SearchRequest(problem=ProblemRequest(), runs_dir=str(runs_dir), **values)
 
 
 if __name__ == "__main__":

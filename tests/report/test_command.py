@@ -1,6 +1,8 @@
 """The command that writes the page."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,14 @@ def test_a_run_without_a_study_is_refused(tmp_path: Path, problem: Problem) -> N
     run = write_run(tmp_path / "runs" / "empty", problem.to_dict())
     run.study_path.unlink()
     assert main(["report", "empty", "--runs-dir", str(tmp_path / "runs")]) == 2
+
+
+def test_a_report_needs_no_ray() -> None:
+    """It is an extra of its own: a run may be reported on where none is searched."""
+    program = (
+        "import sys\n"
+        "for name in ('ray', 'pyarrow', 'tensorboard', 'onnx', 'torchvision'):\n"
+        "    sys.modules[name] = None\n"
+        "import amatune.report"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

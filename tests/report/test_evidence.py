@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fake_method import FakeDetector
-from fake_run import change
+from fake_run import change, change_request
 from parsed_page import Parsed
 from PIL import Image
 
@@ -73,7 +73,7 @@ def test_pictures_are_the_worst_and_the_clearest(
 def test_without_the_images_the_report_says_why(
     tested: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = tested.read()["problem"]
+    saved = tested.record().problem.to_dict()
     changed = {"digits": {**saved["sources"]["digits"], "content": "other"}}
     change(tested, problem={**saved, "sources": changed})
     made = report.make_report(tested)
@@ -91,7 +91,7 @@ def test_without_the_images_the_report_says_why(
 
 
 def test_other_images_than_those_scored_are_not_shown(tested: RunFolder) -> None:
-    saved = tested.read()["problem"]
+    saved = tested.record().problem.to_dict()
     splits = saved["splits"]
     splits["test_normals"][0]["ids"] = splits["test_normals"][0]["ids"][1:]
     change(tested, problem={**saved, "splits": splits})
@@ -123,8 +123,11 @@ def test_without_the_detector_there_are_pictures_alone(tested: RunFolder) -> Non
     assert len(Parsed(made.page).all("img")) == 4 * PICTURES
 
 
+@pytest.mark.parametrize(
+    ("most", "slow", "expected"), [(30, False, 30), (30, True, 10), (10_000, True, 10)]
+)
 def test_of_the_training_images_a_sample_is_scored(
-    finished: RunFolder, monkeypatch: pytest.MonkeyPatch
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch, most: int, slow: bool, expected: int
 ) -> None:
     scored: list[int] = []
     scores = FakeDetector.scores
@@ -136,7 +139,25 @@ def test_of_the_training_images_a_sample_is_scored(
         return scores(self, images, batch_size)
 
     monkeypatch.setattr(FakeDetector, "scores", counted)
-    monkeypatch.setattr("amatune.report.evidence.TRAINING_IMAGES", 30)
+    monkeypatch.setattr(FakeDetector, "needs_gradient_to_score", slow)
+    monkeypatch.setattr("amatune.report.evidence.TRAINING_IMAGES", most)
+    monkeypatch.setattr("amatune.report.evidence.SLOW_IMAGES", 10)
     evidence = gather(finished)
-    assert scored == [30]
-    assert {len(values) for values in evidence.images.training.values()} == {30}
+    (found,) = scored
+    assert found <= expected
+    assert found >= 0.9 * expected
+    assert {len(values) for values in evidence.images.training.values()} == {found}
+    made = report.make_report(finished)
+    assert f"Training: {found} images." in made.page
+
+
+def test_a_space_written_in_python_is_not_run(tested: RunFolder, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    program = f"open({str(trace)!r}, 'w')\nraise SystemExit"
+    change_request(tested, space={"python": program})
+    made = report.make_report(tested)
+    assert made.notes == ()
+    assert not trace.exists()
+    assert ("own search space", "yes") in zip(
+        *(Parsed(made.page).texts[tag] for tag in ("dt", "dd")), strict=True
+    )

@@ -20,6 +20,7 @@ from amatune.results.leaderboard import read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
+from amatune.tuning.proposals import make_pruner
 
 
 def numbers(values: Any) -> np.ndarray:
@@ -88,7 +89,7 @@ def test_rungs(tested: RunFolder, scheduler: str, expected: list[int]) -> None:
     change_request(tested, scheduler=scheduler)
     assert rung_epochs(tested) == expected
     if scheduler == "asha":
-        pruner = studies.make_pruner("asha", EPOCHS, 1)
+        pruner = make_pruner("asha", EPOCHS, 1)
         assert pruner._min_resource == expected[0]  # type: ignore[attr-defined]
 
 

@@ -55,7 +55,7 @@ def of_folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
                 reason=f"cannot read {place!r}",
                 distributions={"weights": CategoricalDistribution([place])},
             )
-        saved = run.read()["problem"]
+        saved = run.record().problem.to_dict()
         told = f"1 damaged picture; all are listed in {run.broken}"
         change(
             run,

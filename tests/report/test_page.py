@@ -75,7 +75,7 @@ def test_hostile_names_stay_text(tested: RunFolder, tmp_path: Path) -> None:
         add_trial(tested, params, [quality] * EPOCHS, distributions=rules)
     params = {evil: 0.1, "colour": evil}
     add_trial(tested, params, [0.1], TrialState.FAIL, reason=evil, distributions=rules)
-    problem = tested.read()["problem"]
+    problem = tested.record().problem.to_dict()
     change(tested, command=evil, versions={evil: evil}, problem={**problem, "warnings": [evil]})
     change_request(tested, fixed={evil: evil})
     board = json.loads((tested.best / "leaderboard.json").read_text())

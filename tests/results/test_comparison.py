@@ -37,8 +37,8 @@ def problem(**changes: Any) -> dict[str, Any]:
         "test_normals": NORMALS,
         "test_anomalies": ANOMALIES,
     }
-    values = {"request": request, "counts": counts, "splits": splits, "warnings": []}
-    return {**values, "sources": {"digits": {"content": "abc"}}, **changes}
+    values = {"request": request, "image_shape": [1, 8, 8], "counts": counts, "splits": splits}
+    return {**values, "warnings": [], "sources": {"digits": {"content": "abc"}}, **changes}
 
 
 def run_with(folder: Path, shift: float, seeds: Sequence[int], **changes: Any) -> RunFolder:

@@ -6,9 +6,10 @@ import warnings
 import optuna
 import pytest
 
-from amatune.registry import detector_class, method_names, search_space
+from amatune.registry import find_method, method_names
 from amatune.tuning.describe import describe_settings, describe_space
-from amatune.tuning.study import HeldFixed, default_settings, make_sampler
+from amatune.tuning.proposals import make_sampler
+from amatune.tuning.spaces import HeldFixed, settings_to_try
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 
@@ -18,7 +19,7 @@ def proposals(method, count, sampler="random"):
     for number in range(count):
         study.sampler = make_sampler(sampler, 0, number)
         trial = study.ask()
-        settings = search_space(method)(trial)
+        settings = find_method(method).space(trial)
         yield trial, settings
         study.tell(trial, number % 7 / 7)
 
@@ -34,7 +35,7 @@ def quiet():
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 @pytest.mark.parametrize("method", method_names())
 def test_proposals_are_configurations_under_their_own_names(method, sampler):
-    config_class = detector_class(method).Config
+    config_class = find_method(method).detector.Config
     for trial, settings in proposals(method, 60, sampler):
         assert settings == trial.params
         for shape in SHAPES:
@@ -46,13 +47,13 @@ def test_proposals_are_configurations_under_their_own_names(method, sampler):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", method_names())
 def test_the_default_configuration_lies_in_the_space(method, shape):
-    config = detector_class(method).Config(epochs=30).resolve(shape)
-    settings = default_settings(search_space(method), config, {})
+    config = find_method(method).detector.Config(epochs=30).resolve(shape)
+    settings = settings_to_try(find_method(method).space, {}, config, {})
     study = optuna.create_study()
     study.enqueue_trial(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna's way to say that a value is outside
-        suggested = search_space(method)(study.ask())
+        suggested = find_method(method).space(study.ask())
     assert suggested == settings
     assert config.replace(**suggested) == config
 
@@ -75,7 +76,7 @@ def test_a_fixed_setting_is_not_suggested_and_decides_conditions():
     study = optuna.create_study()
     trial = study.ask()
     fixed = {"geometry": "cube", "lr": 1e-2}  # a fixed value need not lie in the space
-    settings = search_space("ama")(HeldFixed(trial, fixed))
+    settings = find_method("ama").space(HeldFixed(trial, fixed))
     assert settings["geometry"] == "cube"
     assert settings["lr"] == 1e-2
     assert "delta" not in settings
@@ -83,17 +84,17 @@ def test_a_fixed_setting_is_not_suggested_and_decides_conditions():
 
 
 def test_default_settings_take_fixed_values():
-    config = detector_class("ama").Config(geometry="cube", width=0.25).resolve((1, 28, 28))
-    settings = default_settings(search_space("ama"), config, {"geometry": "cube", "width": 0.25})
-    assert settings["width"] == 0.25
-    assert "delta" not in settings
+    config = find_method("ama").detector.Config(geometry="cube", width=0.25).resolve((1, 28, 28))
+    space, fixed = find_method("ama").space, {"geometry": "cube", "width": 0.25}
+    settings = settings_to_try(space, {}, config, fixed)
+    assert set(settings).isdisjoint({"delta", *fixed})
     assert dataclasses.replace(config, **settings) == config
 
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_setting_says_what_it_means(method):
-    settings = describe_settings(method)
-    fields = detector_class(method).Config.__dataclass_fields__
+    settings = describe_settings(find_method(method))
+    fields = find_method(method).detector.Config.__dataclass_fields__
     assert [setting.name for setting in settings] == list(fields)
     assert all(setting.meaning and setting.kind for setting in settings)
-    assert {p.name for p in describe_space(method)} <= set(fields)
+    assert {p.name for p in describe_space(find_method(method))} <= set(fields)

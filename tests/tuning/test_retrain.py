@@ -1,12 +1,14 @@
 """From the shortlist to the leaderboard: fresh seeds, one choice, one look at the test images."""
 
+import dataclasses
 import json
 import shutil
 
+import fake_method
 import numpy as np
 import pytest
 import torch
-from fake_method import FakeConfig, FakeDetector, FakeTrainable
+from fake_method import METHOD, FakeConfig, FakeDetector, FakeTrainable
 from fake_search import FakeProblem, install, request
 
 from amatune import metrics
@@ -198,7 +200,8 @@ def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, 
                 raise ValueError("first line\nthe last line says why")
             return super().step()
 
-    monkeypatch.setattr(retrain.registry, "trainable_class", lambda _method: Unstable)
+    method = dataclasses.replace(METHOD, trainable=Unstable)
+    monkeypatch.setattr(fake_method, "METHOD", method)
     again = run_best(run, top=2, seeds=3)
     row = next(r for r in again.rows if r.configuration == board.chosen.configuration)
     assert row.failures == ("seed 3: ValueError: the last line says why",)

@@ -20,9 +20,9 @@ from amatune.errors import ConfigError, DiskFullError, RequestError
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
 from amatune.tuning.events import SearchEnded, SearchStarted, TrialUpdate
-from amatune.tuning.search import run_search, saved_request
+from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
-from amatune.tuning.study import open_study, read_trials
+from amatune.tuning.study import read_trials
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -122,15 +122,15 @@ def test_fixed_settings_are_in_the_trials_and_not_searched(finished):
 
 def test_the_run_folder(finished):
     run = finished[1].run
-    contents = run.read()
+    record = run.record()
     asked = request(finished[0], trials=6, concurrent=2, scheduler="none", fixed={"batch_size": 32})
-    assert saved_request(run) == asked
-    assert contents["problem"] == FakeProblem().to_dict()
-    assert set(contents["versions"]) == {"amatune", "python", "torch", "ray", "optuna"}
-    assert contents["command"]
+    assert record.request == asked
+    assert record.problem.to_dict() == FakeProblem().to_dict()
+    assert set(record.begun.versions) == {"amatune", "python", "torch", "ray", "optuna"}
+    assert record.begun.command
+    assert record.first == ({"quality": 0.5, "kind": "plain"},)
     assert len(list(run.tensorboard.iterdir())) == 6
     assert not list(run.trials.glob("*/checkpoint_*"))
-    json.dumps(contents)
 
 
 def test_poor_trials_are_stopped(tmp_path):
@@ -186,26 +186,6 @@ def test_a_worker_that_is_killed_costs_no_trial(tmp_path):
     assert trial.state == "done"
 
 
-def test_a_search_shares_warm_ups_and_leaves_none_behind(tmp_path):
-    """Trials that differ in the push alone, which comes after the warm-up."""
-    space = {"json": {"push": {"low": 0.0, "high": 0.5}}}
-    changes = {"trials": 4, "scheduler": "none", "fixed": {"warmup": 3}, "space": space}
-    outcome, events = search(tmp_path, **changes)
-    assert outcome.done == 4
-    assert outcome.shared_epochs == 3 * 3
-    assert next(e for e in events if isinstance(e, SearchEnded)).shared_epochs == 9
-    first = [
-        min(e.epoch for e in updates(events, "running", "done") if e.number == n and e.epoch)
-        for n in range(4)
-    ]
-    assert sorted(first) == [1, 4, 4, 4]
-    assert not (RunFolder(tmp_path / "run").trials / "warm-up").exists()
-    curves = [t.intermediate_values for t in open_study(RunFolder(tmp_path / "run")).trials]
-    assert all(list(curve) == list(range(1, 10)) for curve in curves)
-    assert len({tuple(list(curve.values())[:3]) for curve in curves}) == 1
-    assert len({tuple(curve.values()) for curve in curves}) > 1
-
-
 def test_a_full_disk_ends_the_session_and_loses_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -239,9 +219,9 @@ def test_more_trials_on_resume(tmp_path):
     after = trials(tmp_path)
     assert after[:2] == before
     assert [t.number for t in after] == [0, 1, 2, 3]
-    run = outcome.run.read()
-    assert run["request"]["trials"] == 4
-    assert len(run["continued"]) == 1
+    record = outcome.run.record()
+    assert record.request.trials == 4
+    assert len(record.continued) == 1
     outcome, events = search(tmp_path, resume=True, trials=4)  # nothing left to do
     assert [type(e) for e in events] == [SearchEnded]
     assert trials(tmp_path) == after
@@ -249,10 +229,10 @@ def test_more_trials_on_resume(tmp_path):
 
 def test_another_request_is_refused_on_resume(finished):
     tmp_path, outcome, _ = finished
-    before = outcome.run.read()
+    before = outcome.run.record()
     with pytest.raises(RequestError, match=r"epochs was 9, now 8; fixed was.*more trials"):
         search(tmp_path, resume=True, trials=9, epochs=8, scheduler="none")
-    assert outcome.run.read() == before
+    assert outcome.run.record() == before
 
 
 def test_wrong_fixed_settings_are_refused_before_anything_is_made(tmp_path):
@@ -274,7 +254,7 @@ def test_labelled_anomalies_are_for_methods_that_learn_from_them(tmp_path, monke
     asked = dataclasses.replace(request(tmp_path, trials=2), problem=problem)
     run_search(asked)
     held = {"kind": "plain", "boost": 0.0}
-    assert saved_request(RunFolder(tmp_path / "run")).fixed == held
+    assert RunFolder(tmp_path / "run").record().request.fixed == held
     assert all(trial.settings.items() >= held.items() for trial in trials(tmp_path))
     # The same request is the same request: what was held fixed for it does not stand in the way.
     assert run_search(dataclasses.replace(asked, trials=3), resume=True).ending == "finished"

@@ -6,18 +6,20 @@ import os
 import optuna
 import pytest
 from fake_method import FakeConfig, space
-from fake_search import request
+from fake_search import request, write_record
 from optuna.trial import TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Failure, Progress
+from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
-from amatune.tuning import retrain, search
+from amatune.tuning import proposals, retrain, search
 from amatune.tuning import study as studies
+from amatune.tuning.proposals import make_pruner, rungs
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.session import Session
-from amatune.tuning.study import make_pruner, open_study, read_trials, rungs
+from amatune.tuning.study import open_study, read_trials
 
 
 class Killed(Exception):
@@ -29,7 +31,7 @@ def open_session(tmp_path, grace=1, listener=None, first=None, **changes):
     asked = request(tmp_path, **changes)
     run = RunFolder(tmp_path / "run")
     run.path.mkdir(exist_ok=True)
-    run.write({"request": asked.to_dict()})
+    write_record(run, asked)
     pruner = make_pruner(asked.scheduler, asked.epochs, grace)
     if not run.study_path.exists():
         studies.create_study(run, [first or {}])
@@ -85,7 +87,7 @@ def test_rungs_are_those_of_optunas_pruner(grace):
         levels = rungs(epochs, grace)
         assert all(grace <= level < epochs for level in levels)
         if levels:
-            powers = [levels[0] * studies.REDUCTION**i for i in range(6)]
+            powers = [levels[0] * proposals.REDUCTION**i for i in range(6)]
             assert [level for level in powers if level < epochs] == levels, epochs
 
 
@@ -414,12 +416,13 @@ def test_sets_are_looked_for_where_the_request_says(told, used, tmp_path, monkey
         raise Killed
 
     monkeypatch.setattr(search, "make_problem", look)
-    monkeypatch.setattr(retrain.Problem, "from_dict", look)
-    asked = request(tmp_path, data_dir=str(tmp_path / "saved"))
+    monkeypatch.setattr(Problem, "from_dict", look)
+    asked = request(tmp_path, method="ama", data_dir=str(tmp_path / "saved"))
     with pytest.raises(Killed):
         search.run_search(asked)
     run = RunFolder(tmp_path / "run")
-    run.write({"request": asked.to_dict(), "problem": {}})
+    run.path.mkdir()
+    write_record(run, asked)
     with pytest.raises(Killed):
         retrain.run_best(run, data_dir=told and str(tmp_path / told))
     assert looked_in == [str(tmp_path / "saved"), str(tmp_path / used)]

@@ -7,11 +7,17 @@ import pytest
 
 from amatune.detectors.ama import AMAConfig
 from amatune.errors import RequestError
-from amatune.registry import search_space
-from amatune.tuning.spaces import check_space, read_space, settings_to_try, space_of
-from amatune.tuning.study import HeldFixed
+from amatune.registry import find_method
+from amatune.tuning.spaces import (
+    HeldFixed,
+    check_space,
+    read_space,
+    settings_to_try,
+    space_of,
+)
 
 SHAPE = (1, 28, 28)
+AMA_METHOD = find_method("ama")
 JSON = {
     "geometry": {"choices": ["shell", "ray"]},
     "delta": [
@@ -46,8 +52,8 @@ def draws(space, count=100, fixed=()):
 
 
 def test_a_space_in_json(tmp_path):
-    space = space_of("ama", read(tmp_path, JSON))
-    check_space("ama", space, {}, complete)
+    space = space_of(AMA_METHOD, read(tmp_path, JSON))
+    check_space(AMA_METHOD, space, {}, complete)
     seen = [settings for settings, _ in draws(space)]
     assert {s["geometry"] for s in seen} == {"shell", "ray"}
     assert {s["k"] for s in seen} == {2, 4, 6}
@@ -60,13 +66,13 @@ def test_a_space_in_json(tmp_path):
 
 
 def test_a_space_in_python(tmp_path):
-    space = space_of("ama", read(tmp_path, PYTHON, ".py"))
-    check_space("ama", space, {}, complete)
+    space = space_of(AMA_METHOD, read(tmp_path, PYTHON, ".py"))
+    check_space(AMA_METHOD, space, {}, complete)
     assert all(set(params) == {"lr", "k"} for _, params in draws(space, 5))
 
 
 def test_no_file_is_the_methods_own_space():
-    assert space_of("ama", None) is search_space("ama")
+    assert space_of(AMA_METHOD, None) is AMA_METHOD.space
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,7 @@ def test_no_file_is_the_methods_own_space():
 )
 def test_impossible_json_spaces(tmp_path, rules, message):
     with pytest.raises(RequestError, match=message):
-        check_space("ama", space_of("ama", read(tmp_path, rules)), {}, complete)
+        check_space(AMA_METHOD, space_of(AMA_METHOD, read(tmp_path, rules)), {}, complete)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,7 @@ def test_impossible_json_spaces(tmp_path, rules, message):
 )
 def test_impossible_python_spaces(tmp_path, source, message):
     with pytest.raises(RequestError, match=message):
-        check_space("ama", space_of("ama", read(tmp_path, source, ".py")), {}, complete)
+        check_space(AMA_METHOD, space_of(AMA_METHOD, read(tmp_path, source, ".py")), {}, complete)
 
 
 def test_files_that_are_no_space(tmp_path):
@@ -130,7 +136,7 @@ def test_files_that_are_no_space(tmp_path):
 
 
 def test_settings_to_try_are_completed_with_defaults():
-    space, default = search_space("ama"), complete({})
+    space, default = AMA_METHOD.space, complete({})
     assert settings_to_try(space, {}, default, {})["lambda_neg"] == 5.0
     tried = settings_to_try(space, {"geometry": "shell", "delta": 2.0}, default, {"k": 4})
     assert (tried["geometry"], tried["delta"], tried["radius"]) == ("shell", 2.0, "typical")
@@ -152,9 +158,9 @@ def test_settings_to_try_are_completed_with_defaults():
 )
 def test_settings_that_cannot_be_tried(given, fixed, message):
     with pytest.raises(RequestError, match=message):
-        settings_to_try(search_space("ama"), given, complete({}), fixed)
+        settings_to_try(AMA_METHOD.space, given, complete({}), fixed)
 
 
 def test_defaults_outside_a_narrow_space_are_brought_into_it(tmp_path):
-    space = space_of("ama", read(tmp_path, {"k": {"low": 4, "high": 6}}))
+    space = space_of(AMA_METHOD, read(tmp_path, {"k": {"low": 4, "high": 6}}))
     assert settings_to_try(space, {}, complete({}), {}) == {"k": 4}

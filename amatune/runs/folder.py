@@ -16,12 +16,15 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
 from amatune.errors import RequestError, did_you_mean
 from amatune.files import write_json
+
+if TYPE_CHECKING:
+    from amatune.runs.record import RunRecord
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -101,21 +104,27 @@ class RunFolder:
         hint = did_you_mean(text, [run.name for run in existing])
         raise RequestError(f"no run {text!r} in {runs_dir}; {hint}")
 
-    def read(self) -> dict[str, Any]:
-        """The contents of `run.json`. Raises `RequestError` when it is missing or broken."""
+    def record(self) -> "RunRecord":
+        """What `run.json` holds. Raises `RequestError` when it is not there or not as it should
+        be."""
+        from amatune.runs.record import RunRecord  # brings torch, which a folder has no use for
+
+        return RunRecord.parse(self._text(), self.run_json)
+
+    def write(self, record: "RunRecord") -> None:
+        """Replace `run.json`; a reader sees the old or the new contents, never a part."""
+        write_json(self.run_json, record.to_dict())
+
+    def _text(self) -> str:
         try:
-            contents = json.loads(self.run_json.read_text(encoding="utf-8"))
+            return self.run_json.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RequestError(f"{self.path} is not a run: it holds no run.json") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RequestError(f"{self.run_json} is not readable JSON: {error}") from None
-        if not isinstance(contents, dict):
-            raise RequestError(f"{self.run_json} must hold a JSON object")
-        return contents
-
-    def write(self, contents: dict[str, Any]) -> None:
-        """Replace `run.json`; a reader sees the old or the new contents, never a part."""
-        write_json(self.run_json, contents)
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                f"{self.run_json} cannot be read as a run: it is not UTF-8 text ({error}); put "
+                "back the file as the search wrote it, or search anew"
+            ) from None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -143,7 +152,8 @@ def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
 
 
 def _started(run: RunFolder) -> str:
+    # Without a check: a broken run is listed too, and says what is wrong with it when it is opened.
     try:
-        return str(run.read().get("started", ""))
-    except RequestError:
+        return str(json.loads(run.run_json.read_text(encoding="utf-8"))["started"])
+    except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -1,18 +1,18 @@
 """Run folders: names, refusals, and files that are never half written."""
 
-import json
 import multiprocessing
 import os
 
 import pytest
 
 from amatune.errors import RequestError
-from amatune.runs import RunFolder, all_runs, write_json
+from amatune.files import write_json
+from amatune.runs import RunFolder, all_runs
 
 
 def make(runs_dir, name, started="2026-01-01"):
     run = RunFolder.create(runs_dir, name, "digits")
-    run.write({"started": started})
+    write_json(run.run_json, {"started": started})
     return run
 
 
@@ -72,23 +72,6 @@ def test_open_says_what_there_is(tmp_path):
         RunFolder.open("scan-1", tmp_path)
     with pytest.raises(RequestError, match="known: other, scans-1"):
         RunFolder.open("zzz", tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
-def test_a_broken_run_json_is_a_request_error(tmp_path, text):
-    run = make(tmp_path, "r")
-    run.run_json.write_text(text, encoding="latin-1")
-    with pytest.raises(RequestError, match=r"run\.json"):
-        run.read()
-
-
-def test_write_replaces_and_survives_failure(tmp_path):
-    path = tmp_path / "x.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
 def hold(path, ready, release):

@@ -8,10 +8,11 @@ from typing import Any, Literal, Self, get_args
 
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError
-from amatune.results.objective import Objective
+from amatune.runs import fields
 
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
+Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
@@ -55,8 +56,17 @@ class SearchRequest:
         if found:
             raise RequestError("; ".join(found))
 
+    @property
+    def brings_a_program(self) -> bool:
+        """Whether the search space is a Python program, to be run only if its author is trusted."""
+        return self.space is not None and "python" in self.space
+
     def _problems(self) -> list[str]:
-        found = []
+        mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        listed = ("sampler", "scheduler", "objective")  # with messages of their own
+        found = fields.wrong_types(type(self), {n: v for n, v in mine.items() if n not in listed})
+        if found:
+            return found
         for name in ("trials", "epochs", "concurrent"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -83,6 +93,8 @@ class SearchRequest:
                 found.append(f"unknown {name} {value!r}; known: {', '.join(names)}")
         if self.stop_at is not None and not 0.5 < self.stop_at <= 1:
             found.append(f"the AUROC to stop at must be in (0.5, 1], got {self.stop_at}")
+        if self.space is not None and not _is_space(self.space):
+            found.append('a space is {"python": source} or {"json": settings by name}')
         if "epochs" in self.fixed:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"
@@ -101,15 +113,18 @@ class SearchRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The request that `to_dict` wrote."""
+        """The request that `to_dict` wrote; what is not there has its default.
+
+        Raises `RequestError` for names that are not known and values that are not possible.
+        """
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise RequestError(
-                f"this run was written by another version of amatune: its request has "
-                f"{', '.join(unknown)}"
-            )
-        return cls(**{**values, "problem": ProblemRequest.from_dict(values["problem"])})
+            raise RequestError(f"unknown: {', '.join(unknown)}")
+        problem = values.get("problem", {})
+        if not isinstance(problem, Mapping):
+            raise RequestError(f"problem must be an object, got {problem!r}")
+        return cls(**{**values, "problem": ProblemRequest.from_dict(problem)})
 
     def differences(self, other: "SearchRequest") -> list[str]:
         """What decides the search and is not the same in `other`, one phrase each.
@@ -128,3 +143,9 @@ class SearchRequest:
             if before != now:
                 found.append(f"{name} was {before!r}, now {now!r}")
         return sorted(found)
+
+
+def _is_space(space: Mapping[str, Any]) -> bool:
+    (kind, contents), *others = space.items() or [("", None)]
+    kinds = {"python": str, "json": Mapping}
+    return not others and kind in kinds and isinstance(contents, kinds[kind])

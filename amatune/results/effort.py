@@ -1,0 +1,16 @@
+"""What a search took."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a search has taken so far, over all sessions."""
+
+    trials: int  # that have ended
+    done: int
+    pruned: int
+    failed: int
+    epochs: int  # trained
+    hours: float  # of training, added up over trials that ran at the same time
+    gpu_hours: float  # of those, by share of a GPU
