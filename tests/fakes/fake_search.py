@@ -71,8 +71,20 @@ class FakeProblem:
         return {
             "request": ProblemRequest().to_dict(),
             "image_shape": list(SHAPE),
-            "counts": {"validation_normals": 60, "validation_anomalies": 50},
-            "splits": {"train_normals": [{"source": "noise", "part": "train", "ids": [1, 2]}]},
+            "counts": {
+                "train_normals": 200,
+                "validation_normals": 60,
+                "validation_anomalies": 50,
+                "test_normals": 80,
+                "test_anomalies": 40,
+            },
+            "splits": {
+                "train_normals": [{"source": "noise", "part": "train", "ids": [1, 2]}],
+                "validation_normals": [],
+                "validation_anomalies": [],
+                "test_normals": [],
+                "test_anomalies": [],
+            },
             "sources": {"noise": {}},
             "warnings": [],
         }
