@@ -126,7 +126,7 @@ def cluster() -> Iterator[None]:
     """A cluster that says it has 4 CPUs and a GPU, and whose workers can import the fakes."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
         try:
             yield
         finally:
