@@ -219,6 +219,7 @@ def _run_session(
                     trials=request.trials,
                     finished=session.count(*FINISHED),
                     epochs=request.epochs,
+                    fixed=request.fixed,
                     concurrent=found.concurrent,
                     cpus_per_trial=request.cpus_per_trial,
                     gpus_per_trial=found.gpus_per_trial,
