@@ -25,6 +25,7 @@ from amatune.tuning.events import Listener
 from amatune.tuning.options import (
     FirstSettings,
     SearchOptions,
+    budgeted,
     continued,
     first_settings,
     with_options,
@@ -60,7 +61,7 @@ def search(
     Returns when all trials have ended, time is over, or after Ctrl-C. Raises `RequestError` for
     what cannot be done, before anything is started, and `AmatuneError` for what fails.
     """
-    request = continued(options) if resume else with_options(SearchRequest(), options)
+    request = continued(options) if resume else with_options(SearchRequest(), budgeted(options))
     first = first_settings(enqueue, warm_start, request.runs_dir)
     return searching.run_search(
         request,

@@ -33,7 +33,7 @@ app = typer.Typer(
     name="amatune",
     help="Search the settings of an image anomaly detector, retrain the best, score pictures.",
     epilog="A first run, in minutes:\n"
-    "amatune search --width 0.25 --epochs 30 --trials 12\n"
+    "amatune search --width 0.25 --steps 800 --trials 12\n"
     "amatune best --export",
     add_completion=False,
     rich_markup_mode="rich",

@@ -31,6 +31,8 @@ def write_table(found: "RunComparison", file: TextIO) -> None:
     never_cut(table.columns)
     for one in found.runs:
         table.add_row(*(cell(text(one)) for text in _COLUMNS.values()))
+    for row in _baselines(found):
+        table.add_row(*map(cell, row))
     console.print(table)
     rows, _ = _settings(found)
     if rows:
@@ -55,7 +57,8 @@ def write_markdown(found: "RunComparison", file: TextIO) -> None:
                 print(f"|{'---|' * len(row)}", file=file)
         print(file=file)
 
-    table(list(_COLUMNS), *([text(one) for text in _COLUMNS.values()] for one in found.runs))
+    runs = ([text(one) for text in _COLUMNS.values()] for one in found.runs)
+    table(list(_COLUMNS), *runs, *_baselines(found))
     if rows := _settings(found)[0]:
         table(["setting", *(one.name for one in found.runs)], *rows)
     for line in _remarks(found):
@@ -102,6 +105,26 @@ WRITERS: dict[str, Callable[["RunComparison", TextIO], None]] = {
 }
 
 
+def _baselines(found: "RunComparison") -> list[list[str]]:
+    """Rows of `_COLUMNS` for what needs no detector: the best of each set of test images."""
+    first = {one.group: one for one in reversed(found.runs) if one.board.baselines}
+    rows = []
+    for group in sorted(first):
+        best = first[group].board.baselines[0]
+        rows.append(
+            [
+                "without a detector",
+                best.name,
+                "",
+                figure(best.test.auroc),
+                interval(best.test.auroc_low, best.test.auroc_high),
+                figure(best.test.aupr),
+                figure(best.test.fpr95),
+            ]
+        )
+    return rows
+
+
 def _settings(found: "RunComparison") -> tuple[list[list[str]], str]:
     """Settings that differ, a row each: the name, then the value in every run; and the others."""
     names = dict.fromkeys(name for one in found.runs for name in one.row.settings)
@@ -131,6 +154,11 @@ def _remarks(found: "RunComparison") -> list[str]:
             "training"
             for one in found.runs
             if (effort := one.board.effort) is not None
+        ),
+        *(
+            f"{sentence(f'{one.name} {against.verdict}')}"
+            for one in found.runs
+            if (against := one.board.against_baseline) is not None
         ),
         *(
             f"{sentence(one.verdict(len(found.differences)))}; standard error of the difference "

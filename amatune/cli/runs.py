@@ -21,7 +21,7 @@ from amatune.cli.tables import STYLES, print_leaderboard, print_trials
 from amatune.errors import RequestError
 from amatune.extras import require_extra
 from amatune.runs import RunFolder, all_runs
-from amatune.wording import memory_size, settings_text
+from amatune.wording import figure, memory_size, settings_text
 
 _FORMAT = "How to write it: table, markdown, csv (one line per run) or json (everything)."
 _DIFFERENT = "List runs that were tested on different images too, without tests between them."
@@ -34,6 +34,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     Reads the run's folder alone, so it also works while the search is under way.
     """
     require_extra("search", "optuna")
+    from amatune.results.baselines import read_baselines
     from amatune.results.leaderboard import read_leaderboard
     from amatune.tuning.study import read_trials
 
@@ -49,6 +50,9 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     say(console)
     print_trials(console, trials, held=tuple(request.fixed))
     say(console)
+    for one in read_baselines(folder.baselines)[:1]:
+        best = figure(one.validation_auroc)
+        say(console, f"Without any detector: {one.name}, validation AUROC {best} ({one.side}).")
     if (folder.best / "leaderboard.json").exists():
         print_leaderboard(console, read_leaderboard(folder))
         say(console)

@@ -62,7 +62,11 @@ _BROKEN = (
 )
 _METHOD = "The detector; `amatune methods` lists them."
 _TRIALS = "Settings to try, those of an earlier session included."
-_EPOCHS = "Full budget of a trial: passes over the training images."
+_STEPS = "Training steps of a trial, its full budget; by default the method's usual number."
+_EPOCHS = (
+    "Parts of the budget, after each of which a trial is looked at; by default 25. Without "
+    "--steps, passes over the training images."
+)
 _TIME = "End the search after 90s, 10m or 2h; --resume continues it."
 _WIDTH = "Hold the networks' width at this multiple of the published one."
 _FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
@@ -88,7 +92,7 @@ _TRUST = "Run the Python search space that a run brings; only if you trust whoev
 
 
 @command(
-    "amatune search --width 0.25 --epochs 30 --trials 12",
+    "amatune search --width 0.25 --steps 800 --trials 12",
     "amatune search --dataset digits --normal-class 0 --normal-class 1 --name zero-one",
     "amatune search --dataset folder:good --ood folder:bad --time-budget 2h",
     "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
@@ -110,7 +114,8 @@ def search(
     max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
     trials: Annotated[int, _tune("N", _TRIALS, parser=whole)] = 50,
-    epochs: Annotated[int, _tune("N", _EPOCHS, parser=whole)] = 100,
+    steps: Annotated[int | None, _tune("N", _STEPS, parser=whole)] = None,
+    epochs: Annotated[int | None, _tune("N", _EPOCHS, parser=whole)] = None,
     time_budget: Annotated[float | None, _tune("TIME", _TIME, parser=duration)] = None,
     width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=number)] = None,
     fix: Annotated[list[Assignment] | None, _tune("NAME=VALUE", _FIX, parser=assignment)] = None,
@@ -228,8 +233,34 @@ def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool)
     sides = counts["validation_anomalies"], counts["validation_normals"]
     ended = sum(trial.state in ENDED for trial in trials)
     say(console, f"Best: trial {outcome.best_number}, {_optimistic(outcome, sides, ended)}.")
+    for line in _against_chance(outcome, sides):
+        say(console, line)
     say(console, f"Retrain and test the best: {about(run, 'best', run.name, '--export')}")
     say(console, f"Compare the trials: {tensorboard(run)}")
+
+
+def _against_chance(outcome: "SearchOutcome", sides: tuple[int, int]) -> list[str]:
+    """What needs no detector, and whether the search has found anything that this does not."""
+    from amatune.metrics import hanley_mcneil
+
+    picked = outcome.selection
+    held = picked.corrected if picked is not None else outcome.best_auroc or 0.0
+    error = hanley_mcneil(min(max(held, 0.0), 1.0), *sides)
+    lines = []
+    if outcome.baselines:
+        best = outcome.baselines[0]
+        lines.append(
+            f"Without any detector: {best.name}, {figure(best.validation_auroc)} on the same "
+            f"images ({best.side})."
+        )
+        if held - best.validation_auroc <= error:
+            lines.append(
+                f"warning: the best trial is not ahead of {best.name} by a standard error "
+                f"({error:.3f}); more steps, trials or another method may be"
+            )
+    if held - 0.5 <= error:
+        lines.append("warning: the best trial is no better than chance")
+    return lines
 
 
 def _optimistic(outcome: "SearchOutcome", sides: tuple[int, int], ended: int) -> str:

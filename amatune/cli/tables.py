@@ -69,21 +69,32 @@ def print_trials(
 
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
-    primary = board.primary_score
-    others = [name for name in board.rows[0].test if name != primary]
-    heads = [f"test AUROC of {primary}", "95% interval", *(f"of {name}" for name in others)]
+    names = list(board.rows[0].test)
+    several = len(names) > 1
+    heads = ["test AUROC", "95% interval", *(["by"] if several else [])]
+    heads += [f"of {name}" for name in names if several]
     retrained = f"retrained, {counted(len(board.seeds), 'seed')}"
     table = make_table("", retrained, "validation AUROC", *heads)
     never_cut(table.columns[2:])
     for row in board.rows:
-        in_use = row.test[primary]
+        in_use = row.test[row.score]
         table.add_row(
             "*" if row.chosen else "",
             cell(row.configuration),
             figure(row.validation_auroc, row.validation_spread),
             figure(in_use.auroc, in_use.auroc_spread),
             interval(in_use.auroc_low, in_use.auroc_high),
-            *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in others),
+            *([row.score] if several else []),
+            *(figure(row.test[name].auroc) for name in names if several),
+        )
+    for one in board.baselines:
+        table.add_row(
+            "",
+            Text(f"without a detector: {one.name}", style="dim"),
+            figure(one.validation_auroc),
+            figure(one.test.auroc),
+            interval(one.test.auroc_low, one.test.auroc_high),
+            *(["", *("" for _ in names)] if several else []),
         )
     console.print(table)
 
@@ -116,6 +127,8 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         )
     elif chosen.default:
         say(console, "The default was chosen: the search found nothing clearly better.")
+    if board.against_baseline is not None:
+        say(console, f"{sentence(f'{chosen.configuration} {board.against_baseline.verdict}')}.")
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):
         say(console, f"warning: {line}")

@@ -186,7 +186,7 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
             sides
             for row in board.rows
             if row.default and not row.chosen
-            for sides in _test_scores(run, row, board.primary_score)
+            for sides in _test_scores(run, row, row.score)
         ),
         model=model,
     )

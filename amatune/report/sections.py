@@ -135,15 +135,12 @@ _Cell = Callable[[LeaderboardRow], str]
 
 
 def _test_columns(board: Leaderboard) -> list[tuple[str, _Cell]]:
-    columns: list[tuple[str, _Cell]] = []
+    columns: list[tuple[str, _Cell]] = [("ranked by", lambda row: row.score)]
     for score in board.rows[0].test:
         columns.append((f"AUROC of {score}", _of_score(score, lambda t: _over_seeds(t, "auroc"))))
         columns.append(("95% interval", _of_score(score, _interval)))
-    primary = board.primary_score
-    columns.append((f"AUPR of {primary}", _of_score(primary, lambda t: _over_seeds(t, "aupr"))))
-    columns.append(
-        (f"FPR at 95% TPR of {primary}", _of_score(primary, lambda t: _over_seeds(t, "fpr95")))
-    )
+    columns.append(("AUPR", lambda row: _over_seeds(row.test[row.score], "aupr")))
+    columns.append(("FPR at 95% TPR", lambda row: _over_seeds(row.test[row.score], "fpr95")))
     return columns
 
 
@@ -166,6 +163,10 @@ _SELECTION_COLUMNS: list[tuple[str, _Cell]] = [
 
 _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
     ("against the default", lambda board: board.comparison.verdict if board.comparison else ""),
+    (
+        "against what needs no detector",
+        lambda board: board.against_baseline.verdict if board.against_baseline else "",
+    ),
     ("why this one", lambda board: board.choice),
     (
         "the search's best validation AUROC, optimistic",
@@ -203,7 +204,7 @@ def _result(evidence: Evidence) -> list[Block]:
         Drawing(
             figure=forest(board),
             label="Test AUROC of every configuration",
-            height=150 + 44 * len(board.rows),
+            height=150 + 44 * (len(board.rows) + len(board.baselines)),
         ),
         Facts({name: fact(board) for name, fact in _BOARD_FACTS}),
     ]

@@ -46,7 +46,7 @@ class ComparedRun:
     @property
     def test(self) -> TestFigures:
         """Of the primary score."""
-        return self.row.test[self.board.primary_score]
+        return self.row.test[self.row.score]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

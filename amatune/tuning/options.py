@@ -15,7 +15,7 @@ from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
 from amatune.registry import find_method
 from amatune.runs import RunFolder
-from amatune.runs.request import SearchRequest
+from amatune.runs.request import SearchRequest, budget
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -48,7 +48,8 @@ class SearchOptions(TypedDict, total=False):
     # The search
     method: str
     trials: int
-    epochs: int
+    epochs: int | None  # passes over the images; with steps, the slices that these are cut into
+    steps: int | None  # of a trial; None without epochs: the usual ones of the method
     time_budget: float | None  # seconds
     width: float | None
     fix: Mapping[str, Any]  # settings held fixed, by name
@@ -95,9 +96,18 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
         given["space"] = read_space(given["space"])
     problem = {name: value for name, value in given.items() if name in _PROBLEM}
     others = {name: value for name, value in given.items() if name not in _PROBLEM - {"seed"}}
+    if others.get("epochs", 0) is None:
+        del others["epochs"]
     return dataclasses.replace(
         request, problem=dataclasses.replace(request.problem, **problem), **others
     )
+
+
+def budgeted(options: SearchOptions) -> SearchOptions:
+    """The options of a new search, with the epochs and steps that they leave to the method."""
+    usual = find_method(options.get("method", SearchRequest.method)).detector.usual_steps
+    epochs, steps = budget(usual, options.get("epochs"), options.get("steps"))
+    return {**options, "epochs": epochs, "steps": steps}
 
 
 def continued(options: SearchOptions) -> SearchRequest:
