@@ -1,13 +1,12 @@
 """The settings of a detector: what every method's configuration has in common."""
 
 import dataclasses
-import math
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Self
 
 from amatune.errors import ConfigError, did_you_mean
+from amatune.fields import describe, wrong_types
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
 
@@ -25,8 +24,8 @@ class DetectorConfig:
     batch_size: int = 256  # images per step
 
     def __post_init__(self) -> None:
-        wrong_types = self._type_problems()
-        found = wrong_types or self.problems()
+        mine = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        found = wrong_types(type(self), mine) or self.problems()
         if found:
             raise ConfigError(f"{type(self).__name__}: " + "; ".join(found))
 
@@ -82,43 +81,4 @@ class DetectorConfig:
     def kinds(cls) -> dict[str, str]:
         """What each field may be, in words."""
         hints = typing.get_type_hints(cls)
-        return {field.name: _describe(hints[field.name]) for field in dataclasses.fields(cls)}
-
-    def _type_problems(self) -> list[str]:
-        hints = typing.get_type_hints(type(self))
-        found = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _is_a(value, hints[field.name]):
-                wanted = _describe(hints[field.name])
-                found.append(f"{field.name} must be {wanted}, got {value!r}")
-        return found
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_a(value, option) for option in typing.get_args(hint))
-    if origin is typing.Literal:
-        return value in typing.get_args(hint) and not isinstance(value, bool)
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        return isinstance(value, tuple) and all(_is_a(v, item) for v in value)
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in typing.get_args(hint))
-    if origin is typing.Literal:
-        return " or ".join(repr(option) for option in typing.get_args(hint))
-    if origin is tuple:
-        return f"a list of {_describe(typing.get_args(hint)[0])}"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false"}
-    return names.get(hint, "None" if hint is type(None) else getattr(hint, "__name__", str(hint)))
+        return {field.name: describe(hints[field.name]) for field in dataclasses.fields(cls)}

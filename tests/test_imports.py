@@ -25,7 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "extras": {"errors"},
     "wording": set(),
     "metrics": set(),
-    "config": {"errors"},
+    "fields": set(),
+    "config": {"errors", "fields"},
     "detector": {"errors", "config"},
     "nets": {"errors", "config", "detector"},
     "detectors": {"errors", "config", "detector", "nets"},
@@ -33,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "data": {*BASE, "metrics", "wording"},
     "files": {"errors"},
     "stored": {*BASE, "files", "config", "detector", "registry"},
-    "runs": {*BASE, "files", "config", "data", "registry"},
+    "runs": {*BASE, "fields", "files", "config", "data", "registry"},
     "results": {*TRAINED, "files", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "cluster", "results"},
@@ -65,7 +66,10 @@ RESERVED = {
 }
 # ... and rooms that may import only some packages of others.
 RESTRICTED: dict[str, set[str]] = {
-    **{room: set() for room in ("errors", "version", "wording", "config", "search_spaces")},
+    **{
+        room: set()
+        for room in ("errors", "version", "wording", "fields", "config", "search_spaces")
+    },
     **{room: {"torch", "numpy"} for room in ("detector", "nets", "detectors")},
     "estimator": {"numpy", "torch", "sklearn"},
     "metrics": {"numpy"},

@@ -268,7 +268,7 @@ def _caption(text: str, judged: Judged) -> Text:
 
 def _roc(judged: Judged) -> list[Block]:
     told = [
-        f"{name} {figure(float(np.mean([metrics.auroc(**scores) for scores in by_seed])))}"
+        f"{figure(float(np.mean([metrics.auroc(**scores) for scores in by_seed])))} ({name})"
         for name, by_seed in ((judged.name, judged.by_seed), ("default", judged.default_by_seed))
         if by_seed
     ]

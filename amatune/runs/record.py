@@ -25,14 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from amatune import fields
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem
 from amatune.data.request import ProblemRequest
-from amatune.data.splits import Selection
+from amatune.data.splits import Selection, Splits
 from amatune.errors import AmatuneError, RequestError
 from amatune.registry import Method
-from amatune.runs import fields
 from amatune.runs.request import SearchRequest
 from amatune.version import __version__
 
@@ -109,6 +109,9 @@ class ProblemRecord:
             name: tuple(_selection(name, one) for one in _list(_object(values, "splits"), name))
             for name in _object(values, "splits")
         }
+        for kind in ("counts", "splits"):
+            if absent := fields.missing(Splits, _object(values, kind)):
+                raise RequestError(f"{kind} must be of every split, there is no {absent[0]}")
         return _build(
             cls,
             {

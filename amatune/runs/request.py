@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
+from amatune import fields
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError
-from amatune.runs import fields
 
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]

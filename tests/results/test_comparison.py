@@ -29,6 +29,8 @@ def problem(**changes: Any) -> dict[str, Any]:
     request = {"dataset": "digits", "normal_classes": ["0"], "seed": 0}
     splits = {
         "train_normals": [{"source": "digits", "part": "train", "ids": [0, 1]}],
+        "validation_normals": [],
+        "validation_anomalies": [],
         "test_normals": [{"source": "digits", "part": "test", "ids": list(range(NORMALS))}],
         "test_anomalies": [{"source": "digits", "part": "test", "ids": list(range(200, 240))}],
     }

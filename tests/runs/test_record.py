@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ def within(name: str, **changes: Any) -> Any:
     return lambda values: {**values, name: {**values[name], **changes}}
 
 
+def _with_count(values: dict[str, Any], count: Any) -> dict[str, Any]:
+    problem = values["problem"]
+    return {**values, "problem": {**problem, "counts": {**problem["counts"], "more": count}}}
+
+
 def with_(**changes: Any) -> Any:
     return lambda values: {**values, **changes}
 
@@ -93,7 +99,10 @@ def with_(**changes: Any) -> Any:
         (within("request", trials="many"), "in its request: trials must be a whole number, got"),
         (within("request", trials=0), "in its request: trials must be at least 1, got 0"),
         (within("request", seed=True), "in its request: seed must be a whole number, got True"),
-        (within("request", fixed=None), "in its request: fixed must be an object, got None"),
+        (
+            within("request", fixed=None),
+            "in its request: fixed must be an object, got None",
+        ),
         (within("request", sampler="dice"), "unknown sampler 'dice'; known: tpe"),
         (within("request", space={"python": 3}), 'a space is {"python": source} or'),
         (within("request", space={}), 'a space is {"python": source} or'),
@@ -103,13 +112,14 @@ def with_(**changes: Any) -> Any:
         (without("problem"), "problem is not there"),
         (within("problem", splits={"test_normals": 3}), "test_normals must be a list, got 3"),
         (within("problem", splits={"a": [{"ids": [1]}]}), "in its problem: source, part not there"),
-        (within("problem", image_shape=["1"]), "image_shape must be a list, each a whole number"),
-        (within("problem", counts={"train_normals": None}), "counts must be an object, got"),
+        (within("problem", image_shape=["1"]), "image_shape must be a list of a whole number"),
+        (within("problem", counts={"train_normals": 3}), "counts must be of every split, there is"),
+        (lambda values: _with_count(values, None), "counts must be an object of a whole number"),
         (without("first"), "first is not there"),
-        (with_(first=[3]), "first must be a list, each an object"),
+        (with_(first=[3]), "first must be a list of an object"),
         (without("started"), "started not there"),
         (with_(command=None), "command must be text, got None"),
-        (with_(versions={"amatune": 1}), "versions must be an object, got"),
+        (with_(versions={"amatune": 1}), "versions must be an object of text, got"),
         (with_(continued=[[]]), r"there must be an object, got \[\]"),
         (with_(gpu_share={"gpus": 1.0}), "images_per_second is not there"),
         (with_(gpu_share={"images_per_second": {"x": 1}}), "by the number of trials"),
@@ -125,6 +135,34 @@ def test_a_record_that_is_not_as_it_should_be_is_refused(
         run.record()
     assert str(caught.value).startswith(f"{run.run_json} cannot be read as a run: ")
     assert str(caught.value).endswith("put back the file as the search wrote it, or search anew")
+
+
+def test_nothing_but_a_request_error_comes_of_a_wrong_value(run: RunFolder) -> None:
+    """Each value of the file in turn replaced by one of every kind, or left out."""
+    whole = json.dumps(contents(run))
+    refused = 0
+    for path in _paths(json.loads(whole)):
+        for value in (None, True, -1, 1e400, "x", [], [3], {}, {"x": [None]}, ...):
+            values = inner = json.loads(whole)
+            for step in path[:-1]:
+                inner = inner[step]
+            inner[path[-1]] = value
+            if value is ...:
+                del inner[path[-1]]
+            try:
+                RunRecord.parse(json.dumps(values), run.run_json)
+            except RequestError:
+                refused += 1
+    assert refused > 500
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values of nested objects and lists are; of a list's, the first alone."""
+    inside = value.items() if isinstance(value, dict) else []
+    inside = [(0, value[0])] if isinstance(value, list) and value else inside
+    for key, one in inside:
+        yield (*path, key)
+        yield from _paths(one, (*path, key))
 
 
 def test_files_that_are_no_whole_json(run: RunFolder, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Whether values read from a file are what the fields of a dataclass may be."""
+"""Whether values, also those read from a file, are what the fields of a dataclass may be."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -8,11 +9,7 @@ from typing import Any
 
 
 def wrong_types(cls: type, values: Mapping[str, Any]) -> list[str]:
-    """One phrase for each of `values` that is not what the field of `cls` with its name may be.
-
-    Understands plain types, `Literal`, unions, `Mapping`, `tuple[X, ...]` and `Any`, nested in
-    each other; of a whole number a `float` may be made, of true and false neither.
-    """
+    """One phrase for each of `values` that is not what the field of `cls` with its name may be."""
     hints = typing.get_type_hints(cls)
     return [
         f"{name} must be {describe(hints[name])}, got {values[name]!r}"
@@ -33,14 +30,18 @@ def missing(cls: type, values: Mapping[str, Any]) -> list[str]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type."""
+    """Whether a value is of a type: a plain one, `Any`, or, in each other, unions, `Literal`,
+    `tuple[X, ...]` and `Mapping`.
+
+    A whole number is a `float` too, an infinite one is not; true and false are no numbers.
+    """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in inner)
     if origin is typing.Literal:
-        return isinstance(value, str) and value in inner
+        return not isinstance(value, bool) and any(value == option for option in inner)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(one, inner[0]) for one in value)
     if origin is not None and issubclass(origin, Mapping):
@@ -48,8 +49,8 @@ def fits(value: Any, hint: Any) -> bool:
             return False
         return all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
     if hint in (int, float):
-        numbers = int if hint is int else int | float
-        return isinstance(value, numbers) and not isinstance(value, bool)
+        kind = int if hint is int else int | float
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint)
 
 
@@ -61,8 +62,16 @@ def describe(hint: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in inner)
     if origin is tuple:
-        return f"a list, each {describe(inner[0])}"
+        return f"a list of {describe(inner[0])}"
     if origin is not None and issubclass(origin, Mapping):
-        return "an object"
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    return words.get(hint, "null" if hint is type(None) else getattr(hint, "__name__", str(hint)))
+        return "an object" if inner[1] is Any else f"an object of {describe(inner[1])}"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+_WORDS: dict[Any, str] = {
+    type(None): "None",
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+}

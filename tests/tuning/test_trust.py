@@ -1,0 +1,129 @@
+"""A run may come from another person: only an explicit word runs the program it brings."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_method import METHOD
+from fake_search import install, request, write_record
+
+from amatune.cli import main
+from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.job import Progress
+from amatune.errors import RequestError
+from amatune.runs import RunFolder, all_runs
+from amatune.runs.request import SearchRequest
+from amatune.tuning import study as studies
+from amatune.tuning.events import RetrainStarted
+from amatune.tuning.retrain import run_best, shortlist
+from amatune.tuning.search import run_search
+from amatune.tuning.session import Session
+from amatune.tuning.spaces import read_space
+
+
+class Reached(Exception):
+    """The cluster was asked for: what is run without one has been run."""
+
+
+@pytest.fixture(autouse=True)
+def _without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*_: Any) -> None:
+        raise Reached
+
+    install(monkeypatch)
+    monkeypatch.setattr("amatune.cluster.connection.cluster", reached)
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "the program was here"
+
+
+@pytest.fixture
+def file(tmp_path: Path, marker: Path) -> Path:
+    """A search space that leaves a trace as soon as it is run."""
+    file = tmp_path / "space.py"
+    draws = "{'quality': trial.suggest_float('quality', 0.0, 0.4)}"
+    text = f"open({str(marker)!r}, 'w').close()\ndef space(trial): return {draws}\n"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def asked(tmp_path: Path, file: Path) -> SearchRequest:
+    return request(tmp_path / "runs", trials=2, space=read_space(file))
+
+
+@pytest.fixture
+def run(asked: SearchRequest) -> RunFolder:
+    """Somebody's run, with one of its two trials finished."""
+    run = RunFolder(Path(asked.runs_dir) / "run")
+    run.path.mkdir(parents=True)
+    record = write_record(run, asked)
+    studies.create_study(run, record.first)
+    session = Session(
+        studies.open_study(run),
+        asked,
+        run,
+        Checkpoints(str(run.trials)),
+        METHOD.space,
+        partial(record.configuration, METHOD),
+        lambda _event: None,
+    )
+    session.start("a")
+    session.finish("a", Progress(epoch=asked.epochs, auroc=0.7))
+    return run
+
+
+def test_a_new_search_runs_the_space_it_is_given(asked: SearchRequest, marker: Path) -> None:
+    with pytest.raises(Reached):
+        run_search(asked)
+    assert marker.exists()
+    (run,) = all_runs(asked.runs_dir)
+    assert run.record().request.space == asked.space
+
+
+def test_continuing_needs_an_explicit_word(
+    run: RunFolder, asked: SearchRequest, marker: Path
+) -> None:
+    before = run.run_json.read_bytes()
+    with pytest.raises(RequestError, match=r"a Python program.*run\.json.*--trust-space"):
+        run_search(asked, resume=True)
+    assert not marker.exists()
+    assert run.run_json.read_bytes() == before
+    with pytest.raises(Reached):
+        run_search(asked, resume=True, trust_space=True)
+    assert marker.exists()
+    assert len(run.record().continued) == 1
+
+
+def test_on_the_command_line_the_word_is_an_option_or_the_file_itself(
+    run: RunFolder, file: Path, marker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["search", "--resume", "--name", "run", "--runs-dir", str(run.path.parent)]
+    assert main(resume) == 2
+    assert "--trust-space" in capsys.readouterr().err
+    assert not marker.exists()
+    for words in (["--trust-space"], ["--space", str(file)]):
+        with pytest.raises(Reached):
+            main([*resume, *words])
+        assert marker.exists()
+        marker.unlink()
+
+
+def test_a_retraining_needs_no_program(run: RunFolder, marker: Path) -> None:
+    *_, default = shortlist(run, run.record(), METHOD, 3, 9)
+    assert default.default
+    assert default.settings == {"quality": 0.5, "kind": "plain"}
+    events: list[Any] = []
+    with pytest.raises(Reached):
+        run_best(run, listener=events.append)
+    assert isinstance(events[0], RetrainStarted)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_looking_at_a_run_needs_no_program(run: RunFolder, marker: Path, command: str) -> None:
+    assert main([command, "run", "--runs-dir", str(run.path.parent)]) == 0
+    assert not marker.exists()
