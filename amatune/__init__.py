@@ -1,22 +1,38 @@
-"""amatune: hyperparameter search for adversarial autoencoder anomaly detectors."""
+"""amatune: hyperparameter search for image anomaly detectors.
 
+From Python: `amatune.search`, `amatune.retrain`, `amatune.export` and `amatune.load` do what the
+command line does; `amatune.AnomalyDetector` is one detector as a scikit-learn estimator.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from amatune.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from amatune.api import retrain as retrain
+    from amatune.api import search as search
     from amatune.estimator import AnomalyDetector as AnomalyDetector
     from amatune.export import load as load
+    from amatune.export.winner import export as export
+
+# Where each name is: looked up when it is used, so that `import amatune` (and with it
+# `amatune --help`) does not wait for torch. The package `amatune.export` is also a function.
+_PLACES = {
+    "AnomalyDetector": "amatune.estimator",
+    "export": "amatune.export",
+    "load": "amatune.export",
+    "retrain": "amatune.api",
+    "search": "amatune.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Deferred, so that `import amatune` (and with it `amatune --help`) does not wait for torch.
-    if name == "load":
-        from amatune.export import load
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_PLACES[name])
+    return module if name == "export" else getattr(module, name)
 
-        return load
-    if name == "AnomalyDetector":
-        from amatune.estimator import AnomalyDetector
 
-        return AnomalyDetector
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

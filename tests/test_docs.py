@@ -19,10 +19,14 @@ from command_lines import check, command_lines
 import amatune.detectors
 import amatune.search_spaces
 import amatune.trainables
-from amatune.cli.app import _fixed_settings, _value
+from amatune.cli import main
+from amatune.cli.config import assigned
+from amatune.cli.options import assignment
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.export import export_detector
 from amatune.registry import detector_class, search_space, trainable_class
+from amatune.runs.request import SearchRequest
+from amatune.wording import value_text
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -48,6 +52,13 @@ def python_blocks(path: Path) -> list[str]:
 
 
 # --- examples -------------------------------------------------------------------------------------
+
+# What takes long, and the same in seconds.
+SMALLER = {
+    "(512, 1, 28, 28)": "(32, 1, 28, 28)",
+    "trials=12, epochs=30, width=0.25": "trials=1, epochs=1, width=0.05, image_size=12",
+    "=3": "=1",
+}
 
 
 @pytest.fixture
@@ -82,9 +93,11 @@ def with_the_method_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = types.ModuleType("example")  # one for the page: later examples build on earlier ones
     monkeypatch.setitem(sys.modules, "example", example)
-    for number, source in enumerate(python_blocks(path)):
-        smaller = source.replace("(512, 1, 28, 28)", "(32, 1, 28, 28)").replace("=3", "=1")
-        exec(compile(smaller, f"{name_of(path)}, example {number + 1}", "exec"), example.__dict__)
+    for number, published in enumerate(python_blocks(path)):
+        source = published
+        for large, small in SMALLER.items():
+            source = source.replace(large, small)
+        exec(compile(source, f"{name_of(path)}, example {number + 1}", "exec"), example.__dict__)
 
 
 def conformance() -> types.ModuleType:
@@ -95,6 +108,23 @@ def conformance() -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_options_in_a_file_of_the_docs_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[SearchRequest] = []
+
+    def note(request: SearchRequest, **_: object) -> None:
+        asked.append(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amatune.tuning.search.run_search", note)
+    (text,) = [text for language, text in blocks(DOCS / "python.md") if language == "yaml"]
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert main(["search", "--config", str(tmp_path / "config.yaml")]) == 130
+    assert asked[0].trials == 40
+    assert asked[0].fixed == {"geometry": "ray", "critic_steps": 2}
 
 
 @pytest.mark.usefixtures("with_the_method_of_the_docs")
@@ -138,7 +168,7 @@ def problem_of(words: list[str]) -> str | None:
     found = check(words)
     fixed = [after for word, after in itertools.pairwise(words) if word == "--fix"]
     if found is None and fixed and "--method" not in words:
-        AMAConfig.from_dict(_fixed_settings([word for word in fixed if "..." not in word], None))
+        AMAConfig.from_dict(assigned([assignment(word) for word in fixed if "..." not in word]))
     return found
 
 
@@ -221,7 +251,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     written = {}
     for field in fields(AMAConfig):
         value = field.default
-        written[field.name] = f"{value:g}" if isinstance(value, float) else _value(value)
+        written[field.name] = f"{value:g}" if isinstance(value, float) else value_text(value)
     assert defaults == written
     searched: set[str] = set()
 

@@ -1,5 +1,5 @@
 """The command line; `amatune.cli.app` has the commands."""
 
-from amatune.cli.app import app, main
+from amatune.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

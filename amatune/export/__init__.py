@@ -15,13 +15,17 @@
         print(picture.path, picture.score, picture.p_value)    # higher score = more anomalous
 
 Loading reads no pickle, and imports neither Ray nor Optuna nor ONNX. A file that is not the one
-that was exported is refused. `amatune.export.winner` makes an export of a run.
+that was exported is refused. Called, `amatune.export(run, folder)` makes an export of a run.
 """
+
+import sys
+import types
+from typing import Any
 
 from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
 from amatune.export.explain import explain, require_explainable
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
-from amatune.export.onnx import TOLERANCE, no_onnx, onnx_bytes
+from amatune.export.onnx import TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
 
 __all__ = [
@@ -37,9 +41,21 @@ __all__ = [
     "find_inputs",
     "fingerprint",
     "load",
-    "no_onnx",
     "onnx_bytes",
     "printable",
     "require_explainable",
     "require_replaceable",
 ]
+
+
+class _Package(types.ModuleType):
+    """This package. The function of the same name, `amatune.export`, is calling it."""
+
+    def __call__(self, *run_and_folder: Any, **options: Any) -> Exported:
+        """As `amatune.export.winner.export`."""
+        from amatune.export.winner import export
+
+        return export(*run_and_folder, **options)
+
+
+sys.modules[__name__].__class__ = _Package

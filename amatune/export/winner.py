@@ -5,16 +5,41 @@ from pathlib import Path
 from typing import Any
 
 from amatune.data.problem import Problem
-from amatune.export.folder import export_detector, fingerprint, require_replaceable
-from amatune.results.leaderboard import Leaderboard
+from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
+from amatune.export.scoring import Exported
+from amatune.extras import require_extra
+from amatune.registry import find_method
+from amatune.results.leaderboard import Leaderboard, read_leaderboard
 from amatune.results.scores import VALIDATION, load_scores
+from amatune.runs import RunFolder
 from amatune.stored import StoredDetector
+
+FilePath = str | os.PathLike[str]
+
+
+def export(
+    run: RunFolder | FilePath | None = None,
+    folder: FilePath | None = None,
+    *,
+    data_dir: FilePath | None = None,
+    runs_dir: FilePath = "runs",
+) -> Exported:
+    """Write the chosen detector of a retrained run to a folder, and read it back from there.
+
+    `run` is a name in `runs_dir`, a folder, or the `run` of what a search returned; for None the
+    newest. `folder` is by default `best/export` in the run's; an earlier export there is replaced.
+    The training images are looked for in `data_dir`, by default the search's.
+
+    Raises `RequestError` when there is no such run, it was not retrained yet, or the folder holds
+    anything else.
+    """
+    if not isinstance(run, RunFolder):
+        run = RunFolder.open(None if run is None else os.fspath(run), runs_dir)
+    return load(export_winner(read_leaderboard(run), folder, data_dir))
 
 
 def export_winner(
-    board: Leaderboard,
-    folder: str | os.PathLike[str] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
+    board: Leaderboard, folder: FilePath | None = None, data_dir: FilePath | None = None
 ) -> Path:
     """Write the detector that a leaderboard names as chosen to `folder`, which is returned.
 
@@ -37,6 +62,13 @@ def export_winner(
         normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
     )
     return target
+
+
+def require_exportable(run: RunFolder, folder: FilePath) -> None:
+    """Raise now, before hours of training, what would stop `export_winner` after them."""
+    require_replaceable(folder)
+    if find_method(run.record().request.method).detector.exports_to_onnx:
+        require_extra("onnx")
 
 
 def _figures(board: Leaderboard) -> dict[str, Any]:

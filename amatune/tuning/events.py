@@ -22,6 +22,7 @@ class SearchStarted:
     trials: int  # wanted in total
     finished: int  # of those, finished by an earlier session of the same run
     epochs: int
+    fixed: Mapping[str, Any]  # settings that are the same in all trials
     concurrent: int  # trials at a time
     cpus_per_trial: float
     gpus_per_trial: float

@@ -219,12 +219,13 @@ def _run_session(
                     trials=request.trials,
                     finished=session.count(*FINISHED),
                     epochs=request.epochs,
+                    fixed=request.fixed,
                     concurrent=found.concurrent,
                     cpus_per_trial=request.cpus_per_trial,
                     gpus_per_trial=found.gpus_per_trial,
                     validation_normals=len(images.normal),
                     validation_anomalies=len(images.anomaly),
-                    warnings=(*problem.warnings, *found.notes),
+                    warnings=(*problem.warnings, *method.detector.limits(), *found.notes),
                 )
             )
             ending = execution.execute(

@@ -342,7 +342,7 @@ def test_a_disk_that_is_full(
         with pytest.raises(OSError, match="No space left"):
             full.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
-    assert "cannot write the scores: No space left" in capsys.readouterr().err
+    assert "cannot write the output: No space left" in capsys.readouterr().err
 
 
 def test_a_reader_that_stops_reading(pictures: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_reader_that_stops_reading(pictures: Path) -> None:
     )
     os.close(write)
     assert done.returncode == 1
-    assert done.stderr == "amatune: whoever reads the scores has stopped reading\n"
+    assert done.stderr == "amatune: whoever reads the output has stopped reading\n"
 
 
 def test_a_silent_pipe_hears_how_far_the_scoring_is(
@@ -366,7 +366,7 @@ def test_a_silent_pipe_hears_how_far_the_scoring_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("amatune.cli.app.PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr("amatune.cli.progress.PROGRESS_SECONDS", -1.0)
     assert score(pictures, "--output", "s.csv") == 0
     assert capsys.readouterr().err.splitlines() == [
         f"{n} of 5 pictures scored" for n in range(1, 6)

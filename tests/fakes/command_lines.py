@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from amatune.cli import app
+from amatune.cli.app import app
 
 # What raises for a wrong option, value or command, as in `amatune.cli`.
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
@@ -42,8 +42,12 @@ def is_known(words: list[str]) -> bool:
 def check(words: list[str]) -> str | None:
     """What the option parser says against the words after `amatune`; None when it takes them.
 
-    Nothing is executed: values are parsed, the command is not called.
+    Nothing is executed: values are parsed, the command is not called. The file of `--config` is not
+    there to be read, and is left out.
     """
+    if "--config" in words[:-1]:
+        place = words.index("--config")
+        words = [*words[:place], *words[place + 2 :]]
     command: Any = typer.main.get_command(app)
     try:
         with command.make_context("amatune", list(words)) as context:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from fake_run import ANOMALIES, NORMALS, change, scores, write_leaderboard, write_run
 
-from amatune.cli.app import _console, _print_leaderboard, main
+from amatune.cli import main
+from amatune.cli.output import make_console
+from amatune.cli.tables import print_leaderboard
 from amatune.errors import RequestError
 from amatune.results.comparison import compare_runs
 from amatune.results.difference import holm
@@ -321,7 +323,7 @@ def test_figures_are_whole_on_a_narrow_terminal(
         for seed in (1, 2)
     ]
     write_leaderboard(run, {"trial-3": by_seed, "default": by_seed})
-    _print_leaderboard(_console(), read_leaderboard(run))
+    print_leaderboard(make_console(), read_leaderboard(run))
     words = capsys.readouterr().out.split()
     test = read_leaderboard(run).chosen.test
     for one in test.values():

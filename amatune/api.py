@@ -1,0 +1,103 @@
+"""amatune from Python: what the commands `search` and `best` do, as functions.
+
+    import amatune
+
+    found = amatune.search(dataset="folder:good", ood="folder:bad", trials=30)
+    board = amatune.retrain(found.run)
+    exported = amatune.export(found.run, "model")
+
+Each takes the options of its command by their names, prints nothing, tells a `listener` of what
+happens (`amatune.tuning.events`), and raises an `AmatuneError` for what cannot be done.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from amatune.results.leaderboard import Leaderboard
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+from amatune.tuning import retrain as retraining
+from amatune.tuning import search as searching
+from amatune.tuning.events import Listener
+from amatune.tuning.options import (
+    FirstSettings,
+    SearchOptions,
+    continued,
+    first_settings,
+    with_options,
+)
+from amatune.tuning.search import SearchOutcome
+
+AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
+
+
+def search(
+    *,
+    resume: bool = False,
+    trust_space: bool = False,
+    enqueue: Sequence[FirstSettings] | FirstSettings = (),
+    warm_start: str | None = None,
+    listener: Listener | None = None,
+    **options: Unpack[SearchOptions],
+) -> SearchOutcome:
+    """Search the settings of a detector for one problem; `amatune search` from Python.
+
+    `options` are those of the command, by name: `amatune.search(dataset="digits", trials=12)`.
+    What is left out has its default. With `resume` the run `name` goes on, by default the newest
+    in `runs_dir`, and what is left out is as it was.
+
+    A run of somebody else whose space is a Python program is continued, and the program run, only
+    with `trust_space`.
+
+    `enqueue` are settings by name, or JSON files with some, to try right after the defaults, and
+    `warm_start` names an earlier run whose best settings are tried then.
+
+    Returns when all trials have ended, time is over, or after Ctrl-C. Raises `RequestError` for
+    what cannot be done, before anything is started, and `AmatuneError` for what fails.
+    """
+    request = continued(options) if resume else with_options(SearchRequest(), options)
+    first = first_settings(enqueue, warm_start, request.runs_dir)
+    return searching.run_search(
+        request,
+        listener=listener,
+        resume=resume,
+        first=first,
+        # A space that is given here is the caller's own.
+        trust_space=trust_space or options.get("space") is not None,
+    )
+
+
+def retrain(
+    run: AnyRun = None,
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    epochs: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    address: str | None = None,
+    runs_dir: str | os.PathLike[str] = "runs",
+    listener: Listener | None = None,
+) -> Leaderboard:
+    """Retrain the best settings of a run over fresh seeds and test them once; `amatune best`.
+
+    The `top` trials and the default settings train from scratch with `seeds` seeds each, for
+    `epochs` epochs, by default those of the search. The images are looked for in `data_dir`, by
+    default the search's. Finished trainings of an earlier call are kept.
+
+    Raises `RequestError` when there is no such run, or it has no trial with the full budget.
+    """
+    return retraining.run_best(
+        run if isinstance(run, RunFolder) else RunFolder.open(_text(run), runs_dir),
+        top=top,
+        seeds=seeds,
+        epochs=epochs,
+        data_dir=None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
+        address=address,
+        listener=listener,
+    )
+
+
+def _text(run: str | os.PathLike[str] | None) -> str | None:
+    return None if run is None else os.fspath(run)

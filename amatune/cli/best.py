@@ -1,0 +1,69 @@
+"""`amatune best`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amatune.cli.config import Config, given
+from amatune.cli.options import ItsDataDir, Run, RunsDir, command, plain, whole
+from amatune.cli.output import RUNS_DIR, Interrupted, make_console, near, say
+from amatune.cli.tables import print_leaderboard
+from amatune.runs import RunFolder
+
+
+@command(
+    "amatune best --export",
+    "amatune best zero-one --top 5 --seeds 5 --export-dir models/zero-one",
+)
+def best(
+    context: typer.Context,
+    run: Run = None,
+    top: Annotated[int, plain("N", "Trials to retrain, beside the defaults.", parser=whole)] = 3,
+    seeds: Annotated[int, plain("N", "Trainings of each, from fresh seeds.", parser=whole)] = 3,
+    epochs: Annotated[
+        int | None, plain("N", "Epochs of each; by default those of the search.", parser=whole)
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the chosen detector to a folder of its own.")
+    ] = False,
+    export_dir: Annotated[
+        Path | None, plain("DIR", "That folder, by default RUN/best/export; implies --export.")
+    ] = None,
+    data_dir: ItsDataDir = None,
+    address: Annotated[
+        str | None, plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
+    ] = None,
+    runs_dir: RunsDir = Path(RUNS_DIR),
+    config: Config = None,
+) -> int:
+    """Retrain the best settings of a run over fresh seeds, and test them once.
+
+    The winner is chosen on validation images, by its mean over the seeds; only then are the test
+    images read. The default settings, with the same values held fixed, take part as a control.
+    """
+    import amatune
+    from amatune.cli.views import make_view
+    from amatune.export.winner import require_exportable
+
+    folder = RunFolder.open(run, runs_dir)
+    target = export_dir or (folder.best / "export" if export else None)
+    if target is not None:
+        require_exportable(folder, target)
+    options = given(context, but_for=("run", "export", "export_dir", "runs_dir", "config"))
+    console = make_console()
+    try:
+        with make_view(console) as view:
+            board = amatune.retrain(folder, **options, listener=view)
+    except KeyboardInterrupt:
+        told = "interrupted; the same command goes on from the finished trainings"
+        raise Interrupted(told) from None
+    say(console)
+    print_leaderboard(console, board)
+    if target is not None:
+        amatune.export(folder, target, data_dir=data_dir)
+        say(console)
+        say(console, f"Exported model: {near(target)}")
+        say(console, f"Score pictures: {shlex.join(['amatune', 'score', near(target)])} PATH...")
+    return 0

@@ -1,0 +1,183 @@
+"""`amatune score`."""
+
+import csv
+import dataclasses
+import heapq
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from amatune.cli.options import command, number, plain, whole
+from amatune.cli.output import Interrupted, complain, csv_cell, destination
+from amatune.cli.progress import scoring_progress
+from amatune.errors import RequestError
+from amatune.wording import counted
+
+if TYPE_CHECKING:
+    from amatune.export import Exported, ScoredPicture
+
+EXPLAINED = 16  # pictures of --explain, by default
+
+_EXPLAIN = (
+    "Write the pictures with the highest scores there, each beside its reconstruction and the "
+    "difference; a new folder."
+)
+_FPR = (
+    "Share of normal pictures that may be flagged, as judged by the export's validation images; "
+    "by default 0.05."
+)
+
+
+@command(
+    "amatune score runs/zero-one/best/export photos/",
+    "amatune score models/zero-one photos/ --output scores.csv --fpr 0.01",
+    "amatune score models/zero-one parts.npz one.png --json",
+    "amatune score models/zero-one photos/ --output scores.csv --explain highest",
+)
+def score(
+    export: Annotated[
+        Path, typer.Argument(metavar="EXPORT", help="Folder that `amatune best --export` wrote.")
+    ],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, .npz files."),
+    ],
+    fpr: Annotated[float | None, plain("RATE", _FPR, parser=number)] = None,
+    output: Annotated[
+        Path | None, plain("FILE", "Write there instead of to standard output.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per line instead of CSV.")
+    ] = False,
+    explain: Annotated[Path | None, plain("DIR", _EXPLAIN)] = None,
+    explain_top: Annotated[int | None, plain("N", "How many; by default 16.", parser=whole)] = None,
+) -> int:
+    """Score pictures with an exported detector; higher is more anomalous.
+
+    Writes CSV with the columns path, score, every score of the detector by name, p_value and flag.
+    The p-value is the share of the export's normal validation images, and this one, that score as
+    high or higher; flag is true for scores above the threshold at --fpr. Both are empty for an
+    export without a calibration. A path that a spreadsheet would take for a formula begins with an
+    apostrophe.
+
+    An .npz file holds images, or train_images and test_images: uint8, (N, H, W) or (N, H, W, C).
+    Its images are written as parts.npz[12].
+
+    Pictures that cannot be read are reported on standard error and left out; the exit code is then
+    1, or 2 when nothing could be scored.
+    """
+    from amatune.export import explain as write_explanations
+    from amatune.export import find_inputs, load, require_explainable
+
+    exported = load(export)
+    threshold = _threshold(exported, fpr)
+    highest = _highest(explain, explain_top)
+    if explain is not None:
+        require_explainable(exported.detector, explain)
+    inputs = find_inputs(paths)
+    scored = failed = 0
+    try:
+        with destination(output) as file, scoring_progress(inputs.count) as progress:
+            write = _writer(file, exported.detector.score_names, threshold, as_json)
+            for picture in exported.score_inputs(inputs):
+                if picture.problem is None:
+                    write(picture)
+                    highest.add(picture)
+                    scored += 1
+                else:
+                    progress.say(f"amatune: {picture.problem}")
+                    failed += 1
+                progress.advance()
+            if not scored:
+                told = f"none of {counted(failed, 'picture')} could be read"
+                raise RequestError(f"nothing was scored: {told}")
+        if explain is not None:
+            write_explanations(exported.detector, highest.pictures(), explain)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+    return 1 if failed else 0
+
+
+def _threshold(exported: "Exported", fpr: float | None) -> float | None:
+    """The score above which pictures are flagged; None when the export cannot tell.
+
+    Raises `RequestError` when a rate was asked for that the export does not support.
+    """
+    from amatune.export import DEFAULT_RATE
+
+    calibration = exported.calibration
+    if calibration is None:
+        if fpr is not None:
+            raise RequestError(
+                f"{exported.folder} was exported without scores of normal images, so that no false "
+                "positive rate can be stated; leave --fpr out"
+            )
+        return None
+    if fpr is None and calibration.smallest_rate > DEFAULT_RATE:
+        complain(f"flag stays empty, name a rate with --fpr: {calibration.possible_rates}")
+        return None
+    return calibration.threshold(DEFAULT_RATE if fpr is None else fpr)
+
+
+def _highest(folder: Path | None, most: int | None) -> "_Highest":
+    """What keeps the pictures to explain. Raises `RequestError` for an impossible number."""
+    if folder is None and most is not None:
+        raise RequestError("--explain-top says how many pictures --explain writes; give both")
+    if most is not None and most < 1:
+        raise RequestError(f"--explain-top must be at least 1, got {most}")
+    return _Highest(0 if folder is None else most or EXPLAINED)
+
+
+class _Highest:
+    """Keeps the pictures with the highest scores, of equal ones the first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heap: list[tuple[float, int, ScoredPicture]] = []
+        self._seen = 0
+
+    def add(self, picture: "ScoredPicture") -> None:
+        """Take in a picture that was scored."""
+        self._seen += 1
+        entry = (picture.score or 0.0, -self._seen)
+        if len(self._heap) == self._most and (not self._heap or entry < self._heap[0][:2]):
+            return
+        image = None if picture.image is None else picture.image.copy()
+        kept = (*entry, dataclasses.replace(picture, image=image))
+        if len(self._heap) < self._most:
+            heapq.heappush(self._heap, kept)
+        else:
+            heapq.heapreplace(self._heap, kept)
+
+    def pictures(self) -> list["ScoredPicture"]:
+        """The highest first."""
+        return [picture for *_, picture in sorted(self._heap, reverse=True)]
+
+
+def _writer(
+    file: TextIO, names: Sequence[str], threshold: float | None, as_json: bool
+) -> Callable[["ScoredPicture"], None]:
+    """What writes one scored picture to `file`: a CSV row, or a line with a JSON object."""
+    from amatune.export import printable
+
+    table = csv.writer(file, lineterminator="\n")
+    if not as_json:
+        table.writerow(["path", "score", *names, "p_value", "flag"])
+
+    def write(picture: "ScoredPicture") -> None:
+        # Six digits: what lies beyond depends on how pictures were batched. The flag is that of
+        # the whole score.
+        scores = {"score": picture.score, **picture.scores, "p_value": picture.p_value}
+        row: dict[str, Any] = {"path": printable(picture.path)}
+        row |= {n: None if v is None else float(f"{v:.6g}") for n, v in scores.items()}
+        flagged = None if threshold is None else (picture.score or 0.0) > threshold
+        if as_json:
+            print(json.dumps({**row, "flag": flagged}), file=file)
+        else:
+            flag = "" if flagged is None else str(flagged).lower()
+            table.writerow(map(csv_cell, [*row.values(), flag]))
+
+    return write

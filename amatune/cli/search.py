@@ -1,0 +1,251 @@
+"""`amatune search`."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amatune.cli.config import Config, given
+from amatune.cli.options import (
+    AUTO,
+    DATA_DIR,
+    RUNS,
+    Assignment,
+    assignment,
+    command,
+    duration,
+    file_or_contents,
+    gpu_share,
+    number,
+    option,
+    whole,
+)
+from amatune.cli.output import (
+    RUNS_DIR,
+    Interrupted,
+    about,
+    how_to_resume,
+    make_console,
+    say,
+    tensorboard,
+)
+from amatune.cli.tables import ENDED, print_trials
+from amatune.errors import AmatuneError, RequestError
+from amatune.runs import RunFolder
+from amatune.wording import counted, figure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from amatune.tuning.search import SearchOutcome
+
+TABLE_ROWS = 20  # trials listed at the end of a search; `amatune status` lists them all
+
+_data = partial(option, "The problem")
+_tune = partial(option, "The search")
+_machine = partial(option, "The machine")
+_folder = partial(option, "The run")
+
+_DATASET = "Normal images: a name that `amatune datasets` lists, folder:PATH or npz:PATH."
+_OOD = "Data set of the anomalies. May be repeated."
+_TEST_OOD = "Data set of the test's anomalies, if another than --ood. May be repeated."
+_CLASS = "Normal class; without --ood the other classes are the anomalies. May be repeated."
+_VAL = "Anomalies the search may look at, to choose by."
+_FRACTION = "Share of labelled anomalies among the training images, for a detector that uses them."
+_CONTAMINATION = "Share of anomalies hidden among the training normals, to test robustness."
+_SIZE = "Side of the square all images are brought to; by default the data set's own."
+_CHANNELS = "Grey (1) or colour (3); by default the data set's own."
+_BROKEN = (
+    "Damaged pictures to pass over in each folder: a number such as 20, or a share such as 0.05; "
+    "by default 5 or 1%, whichever is more. The run's broken.txt lists them."
+)
+_METHOD = "The detector; `amatune methods` lists them."
+_TRIALS = "Settings to try, those of an earlier session included."
+_EPOCHS = "Full budget of a trial: passes over the training images."
+_TIME = "End the search after 90s, 10m or 2h; --resume continues it."
+_WIDTH = "Hold the networks' width at this multiple of the published one."
+_FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
+_PRESET = "Hold the settings of a named variant fixed; `amatune methods` lists them."
+_SPACE = "Search this space, a .py or .json file, instead of the method's own."
+_ENQUEUE = "JSON file with settings, or a list of them, to try right after the defaults."
+_WARM_START = "Earlier run whose best settings are tried right after the defaults."
+_SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc spreads evenly."
+_SCHEDULER = "How poor trials are stopped: at ASHA's or Hyperband's rungs, below the median, never."
+_OBJECTIVE = "With several --ood: rank by the AUROC of all anomalies, or the mean or worst set's."
+_STOP_AT = "Start no more trials once one has reached this validation AUROC."
+_QUIET = "Show the result alone."
+_JSON = "Print every event as one JSON object per line, and nothing else."
+_SEED = "Decides the splits, the proposals and the trainings."
+_GPUS = "GPUs of one trial: 0.25, so that four share one; or auto, which measures what trains most."
+_CPUS = "CPU cores of one trial."
+_CONCURRENT = "Trials at a time; by default as many as fit. With --address also more, to grow into."
+_ADDRESS = "Address of a running Ray cluster; by default this machine alone."
+_STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
+_NAME = "Name of the run; by default made of the time and the data set."
+_RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
+_TRUST = "Run the Python search space that a run brings; only if you trust whoever started it."
+
+
+@command(
+    "amatune search --width 0.25 --epochs 30 --trials 12",
+    "amatune search --dataset digits --normal-class 0 --normal-class 1 --name zero-one",
+    "amatune search --dataset folder:good --ood folder:bad --time-budget 2h",
+    "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
+    "amatune search --resume --name zero-one --trials 100",
+    "amatune search --config runs/zero-one/run.json --seed 1",
+)
+def search(
+    context: typer.Context,
+    dataset: Annotated[str, _data("NAME", _DATASET)] = "digits",
+    ood: Annotated[list[str] | None, _data("NAME", _OOD)] = None,
+    test_ood: Annotated[list[str] | None, _data("NAME", _TEST_OOD)] = None,
+    normal_class: Annotated[list[str] | None, _data("CLASS", _CLASS)] = None,
+    val_anomalies: Annotated[int, _data("N", _VAL, parser=whole)] = 50,
+    anomaly_fraction: Annotated[float, _data("SHARE", _FRACTION, parser=number)] = 0.0,
+    contamination: Annotated[float, _data("SHARE", _CONTAMINATION, parser=number)] = 0.0,
+    image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=whole)] = None,
+    channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=whole)] = None,
+    data_dir: Annotated[Path | None, _data("DIR", DATA_DIR)] = None,
+    max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
+    method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
+    trials: Annotated[int, _tune("N", _TRIALS, parser=whole)] = 50,
+    epochs: Annotated[int, _tune("N", _EPOCHS, parser=whole)] = 100,
+    time_budget: Annotated[float | None, _tune("TIME", _TIME, parser=duration)] = None,
+    width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=number)] = None,
+    fix: Annotated[list[Assignment] | None, _tune("NAME=VALUE", _FIX, parser=assignment)] = None,
+    preset: Annotated[str | None, _tune("NAME", _PRESET)] = None,
+    space: Annotated[Path | None, _tune("FILE", _SPACE, parser=file_or_contents)] = None,
+    enqueue: Annotated[list[Path] | None, _tune("FILE", _ENQUEUE, parser=file_or_contents)] = None,
+    warm_start: Annotated[str | None, _tune("RUN", _WARM_START)] = None,
+    sampler: Annotated[str, _tune("tpe|random|gp|qmc", _SAMPLER)] = "tpe",
+    scheduler: Annotated[str, _tune("asha|hyperband|median|none", _SCHEDULER)] = "asha",
+    objective: Annotated[str, _tune("pooled|mean|worst", _OBJECTIVE)] = "pooled",
+    stop_at: Annotated[float | None, _tune("AUROC", _STOP_AT, parser=number)] = None,
+    seed: Annotated[int, _tune("N", _SEED, parser=whole)] = 0,
+    gpus_per_trial: Annotated[float | None, _machine("SHARE", _GPUS, parser=gpu_share)] = None,
+    cpus_per_trial: Annotated[float, _machine("N", _CPUS, parser=number)] = 1.0,
+    concurrent: Annotated[int | None, _machine("N", _CONCURRENT, parser=whole)] = None,
+    address: Annotated[str | None, _machine("ADDRESS", _ADDRESS)] = None,
+    storage_path: Annotated[str | None, _machine("PATH", _STORAGE)] = None,
+    name: Annotated[str | None, _folder("NAME", _NAME)] = None,
+    runs_dir: Annotated[Path, _folder("DIR", RUNS)] = Path(RUNS_DIR),
+    resume: Annotated[
+        bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")
+    ] = False,
+    trust_space: Annotated[
+        bool, typer.Option("--trust-space", help=_TRUST, rich_help_panel="The run")
+    ] = False,
+    config: Config = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=_JSON)] = False,
+) -> int:
+    """Search the settings of a detector for one problem.
+
+    Trains with many settings on normal images, stops the poor ones early, and ranks them by how
+    well they tell held-out normal images from a few known anomalies. No test image is touched:
+    `amatune best` then retrains the best settings and measures them once.
+
+    Decoded pictures are kept in AMATUNE_CACHE, by default ~/.cache/amatune/pictures, up to
+    AMATUNE_CACHE_BYTES, by default 10 GiB (0: none are kept); `amatune datasets --clear-cache`
+    empties it.
+    """
+    import amatune
+    from amatune.cli.views import JsonView, QuietView, make_view
+
+    # What becomes of the parameters that are not named here is `given`'s part.
+    options = given(context, but_for=("config", "quiet", "as_json"))
+    if quiet and as_json:
+        raise RequestError("--quiet and --json exclude each other; give one of them")
+    if options.get("gpus_per_trial") == AUTO:
+        options["gpus_per_trial"] = None
+    _require_trust(context, trust_space)
+    console = make_console()
+    view = make_view(
+        console,
+        kind=QuietView if quiet else JsonView if as_json else None,
+        time_budget=time_budget,
+    )
+    try:
+        with view:
+            outcome = amatune.search(**options, listener=view)
+    except KeyboardInterrupt:
+        # Before the first trial, or a second Ctrl-C during the orderly end of the first.
+        how = "" if view.run is None else f"; {how_to_resume(RunFolder(view.run))}"
+        raise Interrupted(f"interrupted{how}") from None
+    if as_json:
+        _require_result(outcome)
+    else:
+        _print_outcome(console, outcome, brief=quiet)
+    return 0
+
+
+def _require_trust(context: typer.Context, trusted: bool) -> None:
+    """Run no program that a run.json brings, unless told to."""
+    brought = (context.default_map or {}).get("space")
+    in_use = context.params["space"] == brought
+    if isinstance(brought, dict) and "python" in brought and in_use and not trusted:
+        raise RequestError(
+            f"{context.params['config']} brings a search space written in Python, which would run "
+            "on this machine; if you trust whoever started that run, or have read the program, add "
+            "--trust-space"
+        )
+
+
+def _require_result(outcome: "SearchOutcome") -> None:
+    """Raise `Interrupted` after Ctrl-C, `AmatuneError` when no trial reached the full budget."""
+    if outcome.interrupted:
+        raise Interrupted(f"interrupted; {how_to_resume(outcome.run)}")
+    if outcome.best_number is None:
+        epochs = counted(outcome.run.record().request.epochs, "epoch")
+        raise AmatuneError(
+            f"no trial reached the full budget of {epochs}: {outcome.pruned} were stopped, "
+            f"{outcome.failed} failed"
+        )
+
+
+def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool) -> None:
+    """The table of trials, unless `brief`, and what to do next."""
+    from amatune.tuning.study import read_trials
+
+    run = outcome.run
+    record = run.record()
+    trials = read_trials(run)
+    if not brief:
+        say(console)
+        print_trials(console, trials, held=tuple(record.request.fixed), most=TABLE_ROWS)
+        if len(trials) > TABLE_ROWS:
+            more = len(trials) - TABLE_ROWS
+            say(console, f"and {more} more: {about(run, 'status', run.name)}")
+        say(console)
+    if outcome.ending == "out of time":
+        say(console, f"The time is used up; {how_to_resume(run)}")
+    _require_result(outcome)
+    if outcome.ending == "good enough":
+        reached = record.request.stop_at
+        say(console, f"Stopped: a trial has reached {reached:g} on validation images.")
+    counts = record.problem.counts
+    sides = counts["validation_anomalies"], counts["validation_normals"]
+    ended = sum(trial.state in ENDED for trial in trials)
+    say(console, f"Best: trial {outcome.best_number}, {_optimistic(outcome, sides, ended)}.")
+    say(console, f"Retrain and test the best: {about(run, 'best', run.name, '--export')}")
+    say(console, f"Compare the trials: {tensorboard(run)}")
+
+
+def _optimistic(outcome: "SearchOutcome", sides: tuple[int, int], ended: int) -> str:
+    """The best validation AUROC and how far it is to be believed.
+
+    `sides` are the numbers of anomalies and normal images, `ended` that of trials.
+    """
+    from amatune.metrics import hanley_mcneil
+
+    auroc = outcome.best_auroc or 0.0
+    error = hanley_mcneil(auroc, *sides)
+    anomalies = counted(sides[0], "anomaly", "anomalies")
+    sure = f"standard error {error:.3f} with {anomalies}"
+    if error == 0:
+        sure = f"nothing was misranked among {anomalies}, too few to tell it from a little less"
+    told = f"validation AUROC {figure(auroc)} ({sure}), an optimistic figure: the best of {ended}"
+    if (picked := outcome.selection) is not None and picked.of > 1:
+        told += f"; about {figure(picked.corrected)} after correction for that"
+    return told

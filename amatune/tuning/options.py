@@ -1,0 +1,195 @@
+"""The options of a search, as a caller gives them, and the request that they make.
+
+`amatune search` and `amatune.search` take the same options by the same names. What is left out has
+its default, or stays as it was when a run is continued.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from amatune.data.request import ProblemRequest
+from amatune.errors import RequestError, did_you_mean
+from amatune.registry import find_method
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+from amatune.tuning import study
+from amatune.tuning.spaces import read_space
+
+WARM_STARTS = 5  # settings taken over from an earlier run
+
+FilePath = str | os.PathLike[str]
+# Settings by name to try first, a list of such, or a JSON file with either.
+FirstSettings = Mapping[str, Any] | Sequence[Mapping[str, Any]] | FilePath
+
+_PROBLEM = {field.name for field in dataclasses.fields(ProblemRequest)}
+_RENAMED = {"normal_class": "normal_classes"}  # in a problem's request
+_REPEATED = ("ood", "test_ood", "normal_classes")
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `amatune search --help` explains, by the same names."""
+
+    # The problem
+    dataset: str  # of the normal images: a name, folder:PATH or npz:PATH
+    ood: str | Sequence[str]  # of the anomalies
+    test_ood: str | Sequence[str]
+    normal_class: str | int | Sequence[str | int]
+    val_anomalies: int
+    anomaly_fraction: float  # [0, 0.5]
+    contamination: float  # [0, 0.5]
+    image_size: int | None  # pixels
+    channels: int | None  # 1 or 3
+    max_broken: float | None  # a whole number of pictures, or a share below 1
+    data_dir: FilePath | None
+    # The search
+    method: str
+    trials: int
+    epochs: int
+    time_budget: float | None  # seconds
+    width: float | None
+    fix: Mapping[str, Any]  # settings held fixed, by name
+    preset: str | None
+    space: FilePath | Mapping[str, Any] | None  # a file, or what `spaces.read_space` makes of it
+    sampler: str
+    scheduler: str
+    objective: str
+    stop_at: float | None  # AUROC
+    seed: int
+    # The machine
+    gpus_per_trial: float | None  # None: the share that was measured to train most
+    cpus_per_trial: float
+    concurrent: int | None
+    address: str | None
+    storage_path: str | None
+    # The run
+    name: str | None
+    runs_dir: FilePath
+
+
+def with_options(request: SearchRequest, options: SearchOptions) -> SearchRequest:
+    """The request with these options in place of its own.
+
+    `SearchRequest()` has the defaults. Raises `RequestError` for unknown options and impossible
+    values.
+    """
+    known = SearchOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise RequestError(f"a search has no option {name!r}; {did_you_mean(name, known)}")
+    given: dict[str, Any] = {_RENAMED.get(name, name): value for name, value in options.items()}
+    fixing = {name: given.pop(name) for name in ("preset", "fix", "width") if name in given}
+    if fixing:
+        given["fixed"] = fixed_settings(given.get("method", request.method), **fixing)
+    for name in _REPEATED:
+        if name in given:
+            given[name] = _texts(given[name])
+    if given.get("data_dir") is not None:
+        given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
+    if "runs_dir" in given:
+        given["runs_dir"] = os.fspath(given["runs_dir"])
+    if isinstance(given.get("space"), str | os.PathLike):
+        given["space"] = read_space(given["space"])
+    problem = {name: value for name, value in given.items() if name in _PROBLEM}
+    others = {name: value for name, value in given.items() if name not in _PROBLEM - {"seed"}}
+    return dataclasses.replace(
+        request, problem=dataclasses.replace(request.problem, **problem), **others
+    )
+
+
+def continued(options: SearchOptions) -> SearchRequest:
+    """The request of the run `name` in `runs_dir`, the newest for None, with the other options.
+
+    Whether such a change is possible is for the search to decide. Raises `RequestError` when there
+    is no such run.
+    """
+    run = RunFolder.open(options.get("name"), options.get("runs_dir", SearchRequest.runs_dir))
+    # The earlier session's time says nothing about this one's.
+    earlier = dataclasses.replace(run.record().request, time_budget=None)
+    request = with_options(earlier, options)
+    return dataclasses.replace(request, name=run.name, runs_dir=str(run.path.parent))
+
+
+def options_of(request: SearchRequest) -> SearchOptions:
+    """The options that make this request, but for the name of its run."""
+    back = {new: old for old, new in _RENAMED.items()}
+    values = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    problem = values.pop("problem")
+    values |= {name: getattr(problem, name) for name in _PROBLEM}
+    values["fix"] = dict(values.pop("fixed"))
+    del values["name"]
+    options: SearchOptions = {back.get(name, name): value for name, value in values.items()}  # type: ignore[assignment]
+    return options
+
+
+def fixed_settings(
+    method: str,
+    *,
+    preset: str | None = None,
+    fix: Mapping[str, Any] | None = None,
+    width: float | None = None,
+) -> dict[str, Any]:
+    """The settings held fixed by a method's preset, by name, and by the width.
+
+    Raises `RequestError` for an unknown method or preset, and for two widths.
+    """
+    fixed = dict(fix or {})
+    if width is not None:
+        if "width" in fixed:
+            raise RequestError("the width is given twice, by itself and by `fix`; give one of them")
+        fixed["width"] = width
+    if preset is None:
+        return fixed
+    presets = find_method(method).detector.presets
+    if preset not in presets:
+        known = did_you_mean(preset, presets) if presets else "it has none"
+        raise RequestError(f"{method} has no preset {preset!r}; {known}")
+    return {**presets[preset], **fixed}
+
+
+def first_settings(
+    enqueue: Sequence[FirstSettings] | FirstSettings = (),
+    warm_start: str | None = None,
+    runs_dir: FilePath = SearchRequest.runs_dir,
+) -> list[dict[str, Any]]:
+    """The settings to try right after the defaults: those that are given, then the best trials of
+    an earlier run.
+
+    Raises `RequestError` for a file that cannot be read or holds no settings, and for a run that
+    does not exist or has no trial with the full budget.
+    """
+    given = [enqueue] if isinstance(enqueue, str | os.PathLike | Mapping) else enqueue
+    found = [settings for one in given for settings in _settings(one)]
+    if warm_start is not None:
+        run = RunFolder.open(warm_start, runs_dir)
+        trials = study.full_trials(study.open_study(run))
+        if not trials:
+            raise RequestError(f"no trial of the run {warm_start!r} has reached its full budget")
+        found += [dict(trial.params) for trial in trials[:WARM_STARTS]]
+    return found
+
+
+def _settings(given: FirstSettings) -> list[dict[str, Any]]:
+    place = "the settings to try first"
+    content: Any = given
+    if isinstance(given, str | os.PathLike):
+        file = Path(given).expanduser()
+        place = str(file)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RequestError(f"cannot read the settings in {file}: {error}") from error
+    listed = [content] if isinstance(content, Mapping) else content
+    is_list = isinstance(listed, Sequence) and not isinstance(listed, str)
+    if not is_list or not all(isinstance(one, Mapping) for one in listed):
+        raise RequestError(f"{place} must hold an object of settings by name, or a list of them")
+    return [dict(one) for one in listed]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """One or several names, as a request has them."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return tuple(map(str, several))

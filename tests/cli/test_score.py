@@ -1,0 +1,91 @@
+"""`amatune score`: formats, files, and pictures that cannot be read."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from calls import python
+
+import amatune
+from amatune.cli import main
+from amatune.detectors.ama import AMA
+
+
+@pytest.fixture
+def model(exported: Path) -> str:
+    return exported.name
+
+
+def test_scores_as_csv(
+    model: str, pictures: Path, detector: AMA, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", model, str(pictures)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert list(rows[0]) == ["path", "score", "A", "R", "p_value", "flag"]
+    assert [Path(row["path"]).name for row in rows] == [f"{n}.png" for n in range(5)]
+    expected = list(amatune.load(model).score_files([pictures]))
+    assert [float(row["R"]) for row in rows] == pytest.approx(
+        [picture.scores["R"] for picture in expected], rel=1e-5
+    )
+    assert all(row["score"] == row[detector.primary_score] for row in rows)
+
+
+def test_scores_as_json_lines(
+    model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", model, str(pictures / "1.png"), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert list(json.loads(line)) == ["path", "score", "A", "R", "p_value", "flag"]
+
+
+def test_scores_go_to_a_file_complete_or_not_at_all(
+    model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", model, str(pictures), "--output", "scores.csv"]) == 0
+    assert capsys.readouterr().out == ""
+    before = Path("scores.csv").read_text()
+    assert before.count("\n") == 6
+
+    Path("broken.png").write_bytes(b"not a picture")
+    assert main(["score", model, "broken.png", "--output", "scores.csv"]) == 2
+    assert Path("scores.csv").read_text() == before
+    assert sorted(os.listdir()) == ["broken.png", "model", "scores.csv"]
+
+    assert main(["score", model, str(pictures), "--output", "no/such/scores.csv"]) == 2
+    assert "no/such/scores.csv" in capsys.readouterr().err
+
+
+def test_a_broken_picture_is_skipped_and_told(
+    model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.png").write_bytes(b"not a picture")
+    assert main(["score", model, "broken.png", str(pictures)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 6
+    assert captured.err.count("\n") == 1
+    assert "broken.png" in captured.err
+
+
+@pytest.mark.parametrize("paths", [["none.png"], ["empty"], ["notes.txt"]])
+def test_nothing_to_score(model: str, paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    Path("notes.txt").touch()
+    assert main(["score", model, *paths]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert paths[0] in captured.err
+
+
+def test_scoring_needs_no_search_tools(model: str, pictures: Path) -> None:
+    program = (
+        "import sys\nfrom amatune.cli import main\n"
+        "code = main(['score', *sys.argv[1:]])\n"
+        "print(code, sorted({'ray', 'optuna'} & sys.modules.keys()))"
+    )
+    done = python("-c", program, model, str(pictures))
+    assert done.stdout.splitlines()[-1] == "0 []"

@@ -1,0 +1,200 @@
+"""What is shown while a search or a retraining is under way."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calls import ANSI
+from rich.console import Console
+from some_events import started, trial
+
+from amatune.cli.views import JsonView, LiveView, PlainView, QuietView
+from amatune.data import pictures as reading
+from amatune.tuning.events import RetrainStarted, RetrainUpdate, State, TestStarted
+
+
+def test_a_pipe_gets_a_line_per_ended_training() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False, width=40))
+    with view:
+        view(started())
+        for epoch in range(1, 6):
+            view(trial(0, "running", epoch))
+        view(trial(0, "done", 30))
+        view(trial(1, "pruned"))
+        view(trial(2, "failed", auroc=None, reason="it diverged"))
+    text = file.getvalue()
+    assert ANSI not in text
+    lines = [re.sub(r"^\[\d:\d\d:\d\d\] ", "", line) for line in text.splitlines()]
+    assert lines == [
+        "run runs/mine: digits: classes 0-4 normal",
+        "ama: 100 trials of up to 30 epochs, 8 at a time with 1 CPU and 0.25 GPU each",
+        "warning: few images",
+        "trial 0 done, epoch 30/30, validation AUROC 0.500, geometry=shell lr=0.00123",
+        "trial 1 pruned, epoch 5/30, validation AUROC 0.501, geometry=shell lr=0.00123",
+        "trial 2 failed, epoch 5/30, validation AUROC -, it diverged",
+    ]
+
+
+def test_quiet_shows_warnings_alone() -> None:
+    file = io.StringIO()
+    with QuietView(Console(file=file, highlight=False)) as view:
+        view(started())
+        view(trial(0, "done", 30))
+    assert file.getvalue() == "warning: few images\n"
+
+
+def test_events_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonView(Console(file=io.StringIO())) as view:
+        view(started())
+        view(trial(3, "failed", reason="it diverged"))
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["event"], first["trials"]) == ("search_started", 100)
+    assert (second["event"], second["number"], second["reason"]) == (
+        "trial_update",
+        3,
+        "it diverged",
+    )
+
+
+def test_a_silent_pipe_hears_how_far_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amatune.cli.views.PROGRESS_SECONDS", -1.0)
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False), time_budget=3600.0)
+    view(started())
+    view(trial(0, "done", 30))
+    view(trial(1, "running"))
+    last = file.getvalue().splitlines()[-1]
+    assert "1 of 100 ended; running trial 1 at 5/30; best 0.500 (trial 0)" in last
+    assert "left" in last
+
+
+def test_a_silent_pipe_hears_how_far_the_reading_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("amatune.cli.views.time.monotonic", lambda: now)
+    file = io.StringIO()
+    with PlainView(Console(file=file, highlight=False)):
+        for done in range(1, 101):
+            now += 1
+            tell_progress("decoding pictures", done * 100, 10_000)
+    tell_progress("decoding pictures", 1, 2)  # nobody watches any more
+    assert file.getvalue().splitlines() == [
+        f"decoding pictures: {done:,} of 10,000" for done in (3_100, 6_200, 9_300)
+    ]
+
+
+def test_a_terminal_shows_how_far_the_reading_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    with LiveView(console) as view:
+        tell_progress("decoding pictures", 1200, 10_000)
+        assert "1,200 of 10,000  decoding pictures" in drawn(console, view)
+        tell_progress("decoding pictures", 10_000, 10_000)
+        assert "pictures" not in drawn(console, view)
+    # With the output in a pipe, a terminal that shows the errors still gets the bar.
+    piped, bar = io.StringIO(), io.StringIO()
+    original = Console
+
+    def on_terminal(**options: Any) -> Console:
+        return (
+            original(file=bar, force_terminal=True, width=90) if options else original(file=piped)
+        )
+
+    monkeypatch.setattr("amatune.cli.progress.Console", on_terminal)
+    with PlainView(Console(file=piped)) as view:
+        tell_progress("decoding pictures", 1200, 10_000)
+        view.reading.refresh()
+    assert "1200/10000" in bar.getvalue()
+    assert "decoding pictures" in bar.getvalue()
+    assert piped.getvalue() == ""
+
+
+def tell_progress(what: str, done: int, total: int) -> None:
+    """As the reading of pictures does."""
+    progress = reading._progress.get()
+    if progress is not None:
+        progress(what, done, total)
+
+
+def drawn(console: Console, view: LiveView) -> str:
+    with console.capture() as captured:
+        console.print(view.draw())
+    return captured.get()
+
+
+def test_a_terminal_shows_what_fits_of_many_trials() -> None:
+    console = Console(
+        file=io.StringIO(), force_terminal=True, color_system=None, width=90, height=24
+    )
+    view = LiveView(console)
+    view(started())
+    states: list[State] = ["done", "pruned", "failed", "running"]
+    for number in range(80):
+        view(trial(number, states[number % 4]))
+    file = console.file = io.StringIO()
+    console.print(view.draw())
+    lines = file.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 90
+    text = "\n".join(lines)
+    assert "60 of 100" in text
+    assert "20 running" in text
+    assert "20 failed" in text
+    assert "trial 3 " in text  # one that runs
+    assert "trial 76 " in text  # the best with the full budget
+    assert "more are running" in text
+    assert text.index("trial 76 ") < text.index("trial 72 ")
+
+
+def test_a_retraining_that_goes_on_counts_what_is_left() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False))
+    view(
+        RetrainStarted(
+            run=Path("runs/mine"),
+            configurations=("trial-3", "default"),
+            seeds=(1, 2, 3),
+            epochs=30,
+            finished=4,
+        )
+    )
+    facts: dict[str, Any] = {"epoch": 30, "epochs": 30, "auroc": 0.9}
+    view(RetrainUpdate(configuration="default", seed=2, state="done", **facts))
+    assert view.total == 2
+    assert "finished already: 4 of 6 trainings" in file.getvalue()
+    assert "default seed 2 done, epoch 30/30, validation AUROC 0.900" in file.getvalue()
+
+
+def test_one_of_something_is_no_plural() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False))
+    view(started(trials=1, epochs=1))
+    facts: dict[str, Any] = {"run": Path("runs/mine"), "configurations": ("default",)}
+    view(RetrainStarted(seeds=(1,), epochs=1, finished=1, **facts))
+    view(TestStarted(chosen="default", models=1))
+    text = file.getvalue()
+    assert "ama: 1 trial of up to 1 epoch, 8 at a time" in text
+    assert "retraining default: 1 seed of 1 epoch each" in text
+    assert "finished already: 1 of 1 training\n" in text
+    assert "with 1 model\n" in text
+
+
+def test_a_perfect_figure_is_shown_without_an_error() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    view = LiveView(console)
+    view(started())
+    view(trial(0, "running", auroc=1.0))
+    view(trial(1, "running", auroc=0.9))
+    text = drawn(console, view)
+    assert "1.000 ±" not in text
+    assert "0.900 ± 0.030" in text
+
+
+def test_the_live_table_holds_no_commands_to_the_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=90)
+    view = LiveView(console)
+    view(started())
+    view(trial(0, "running", settings={"kind": "a\x07\x1b[2J[bold]"}))
+    assert "kind=a\\x07\\x1b[2J[bold]" in drawn(console, view)

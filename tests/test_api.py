@@ -1,0 +1,233 @@
+"""The Python API: the same requests as the command line's, silent, with errors one can catch."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from calls import python
+from fake_run import add_trial, finished_run, small_problem, write_run
+
+import amatune
+from amatune.cli.app import app
+from amatune.data.request import ProblemRequest
+from amatune.errors import AmatuneError, DivergedError, RequestError
+from amatune.results.leaderboard import read_leaderboard
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+from amatune.tuning.options import SearchOptions, options_of, with_options
+
+FIXED = {"lr": 0.001, "width": 0.5, "d_zz": False}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Takes the place of the search: notes what it was asked and fails."""
+    calls: dict[str, Any] = {}
+
+    def note(request: SearchRequest, **others: Any) -> None:
+        calls.update(request=request, **others)
+        raise DivergedError("noted")
+
+    monkeypatch.setattr("amatune.tuning.search.run_search", note)
+    return calls
+
+
+def search(**options: Any) -> None:
+    with pytest.raises(DivergedError, match="noted"):
+        amatune.search(**options)
+
+
+def test_importing_it_is_instant() -> None:
+    program = (
+        "import amatune, sys\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'numpy', 'rich', 'typer'} & sys.modules.keys()))"
+    )
+    done = python("-c", program)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_is_public_is_there() -> None:
+    for name in ("AnomalyDetector", "export", "load", "retrain", "search"):
+        assert name in dir(amatune)
+        assert callable(getattr(amatune, name))
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        amatune.serach  # noqa: B018
+
+
+def test_without_options_a_search_has_its_defaults(asked: dict[str, Any]) -> None:
+    search()
+    assert asked["request"] == SearchRequest()
+    assert asked["resume"] is False
+    assert asked["listener"] is None
+
+
+def test_options_become_the_request(asked: dict[str, Any]) -> None:
+    search(
+        dataset="photos",
+        ood="uniform-noise",
+        test_ood=["gaussian-noise"],
+        normal_class=["china", 3],
+        seed=3,
+        data_dir=Path("data"),
+        method="alad",
+        preset="without-d-zz",
+        fix={"lr": 0.001},
+        width=0.5,
+        space={"json": {"lr": {"low": 0.1, "high": 0.2}}},
+        runs_dir=Path("elsewhere"),
+        trials=7,
+    )
+    assert asked["request"] == SearchRequest(
+        problem=ProblemRequest(
+            dataset="photos",
+            ood=("uniform-noise",),
+            test_ood=("gaussian-noise",),
+            normal_classes=("china", "3"),
+            seed=3,
+        ),
+        seed=3,
+        data_dir=str(Path("data").resolve()),
+        method="alad",
+        fixed=FIXED,
+        space={"json": {"lr": {"low": 0.1, "high": 0.2}}},
+        runs_dir="elsewhere",
+        trials=7,
+    )
+
+
+def test_the_command_line_has_the_same_options_and_defaults() -> None:
+    command: Any = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    of_the_command_alone = {
+        *("context", "config", "quiet", "as_json", "resume", "trust_space"),
+        *("enqueue", "warm_start"),
+    }
+    shown = {option.name: option.default for option in command.params}
+    assert set(shown) - of_the_command_alone == set(SearchOptions.__annotations__)
+    defaults: dict[str, Any] = {**options_of(SearchRequest()), "name": None}
+    for name, value in defaults.items():
+        assert (shown[name] or None) == (value or None) or str(shown[name]) == value, name
+
+
+def test_a_request_is_made_of_its_options_again() -> None:
+    request = SearchRequest(
+        problem=ProblemRequest(ood=("a", "b"), normal_classes=("0",), seed=2, max_broken=3),
+        seed=2,
+        fixed={"width": 0.1 + 0.2, "latent_dim": None},
+        space={"python": "def space(trial): ..."},
+        time_budget=1e-7,
+        name="mine",
+        data_dir="/data",
+    )
+    again = with_options(SearchRequest(), options_of(request))
+    assert again == dataclasses.replace(request, name=None)
+    assert with_options(request, {}) == request
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tirals": 3}, "no option 'tirals'; did you mean 'trials'"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"trials": "many"}, "trials must be a whole number, got 'many'"),
+        ({"preset": "ppaer"}, "no preset 'ppaer'; did you mean 'paper'"),
+        ({"width": 1.0, "fix": {"width": 2.0}}, "given twice"),
+        ({"method": "amma"}, "unknown method 'amma'"),
+        ({"space": "none.json"}, "cannot read the search space none.json"),
+        ({"enqueue": "none.json"}, "cannot read the settings in none.json"),
+        ({"enqueue": [3]}, "must hold an object of settings"),
+        ({"enqueue": ["text.json"]}, "must hold an object of settings"),
+        ({"warm_start": "gone"}, "no run 'gone'"),
+        ({"resume": True}, "there are no runs in runs"),
+        ({"dataset": "digitz"}, "did you mean 'digits'"),
+    ],
+)
+def test_wrong_options_raise_an_error_that_names_them(options: dict[str, Any], told: str) -> None:
+    Path("text.json").write_text('"text"', encoding="utf-8")
+    with pytest.raises(RequestError, match=told) as raised:
+        amatune.search(**options)
+    assert isinstance(raised.value, AmatuneError)
+    assert not Path("runs").exists()
+
+
+def test_settings_to_try_first_come_from_files_values_and_an_earlier_run(
+    asked: dict[str, Any],
+) -> None:
+    Path("first.json").write_text(json.dumps([{"lr": 0.1}, {"lr": 0.2}]), encoding="utf-8")
+    search(enqueue=[Path("first.json"), {"lr": 0.3}])
+    assert asked["first"] == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]
+    search(enqueue={"lr": 0.3})
+    assert asked["first"] == [{"lr": 0.3}]
+    run = write_run(Path("runs/earlier"), small_problem().to_dict())
+    for quality in (0.3, 0.9):
+        add_trial(run, {"quality": quality, "kind": "plain"}, [quality] * 9)
+    search(warm_start="earlier", enqueue="first.json")
+    best, other = ({"quality": quality, "kind": "plain"} for quality in (0.9, 0.3))
+    assert asked["first"] == [{"lr": 0.1}, {"lr": 0.2}, best, other]
+
+
+def test_a_run_is_continued_as_it_was(asked: dict[str, Any]) -> None:
+    run = write_run(Path("runs/mine"), small_problem().to_dict(), time_budget=60.0)
+    search(resume=True, trials=9)
+    earlier = run.record().request
+    expected = {"trials": 9, "time_budget": None, "runs_dir": str(Path("runs").resolve())}
+    assert asked["request"] == dataclasses.replace(earlier, **expected)
+    assert asked["resume"] is True
+    assert asked["trust_space"] is False
+    search(resume=True, trust_space=True)
+    assert asked["trust_space"] is True
+
+
+def test_a_listener_is_handed_on(asked: dict[str, Any]) -> None:
+    events: list[object] = []
+    search(listener=events.append)
+    assert asked["listener"] == events.append
+
+
+def test_retraining_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def note(run: RunFolder, **options: Any) -> None:
+        calls[:] = [run.path, options]
+
+    monkeypatch.setattr("amatune.tuning.retrain.run_best", note)
+    run = write_run(Path("runs/mine"), small_problem().to_dict(), study=False)
+    for given in ("mine", None, run, run.path, str(run.path)):
+        amatune.retrain(given)
+        assert calls[0] == run.path
+    defaults = {"top": 3, "seeds": 3, "epochs": None, "data_dir": None, "address": None}
+    assert calls[1] == {**defaults, "listener": None}
+    amatune.retrain("mine", top=1, data_dir="~/data", runs_dir=Path("runs"))
+    assert calls[1]["data_dir"] == os.path.expanduser("~/data")
+    with pytest.raises(RequestError, match="'gone'"):
+        amatune.retrain("gone")
+
+
+@pytest.mark.usefixtures("convert_once")
+def test_the_chosen_detector_of_a_run_is_exported() -> None:
+    run = finished_run(Path("runs/mine"), small_problem())
+    exported = amatune.export("mine", "model")
+    assert exported.folder == Path("model").resolve()
+    assert exported.method == "fake"
+    assert exported.calibration is not None
+    chosen = read_leaderboard(run).chosen
+    assert exported.figures["test AUROC of bright"]["value"] == chosen.test["bright"].auroc
+    assert amatune.export(run).folder == run.best / "export"
+    assert amatune.export().folder == run.best / "export"
+    with pytest.raises(RequestError, match="'gone'"):
+        amatune.export("gone")
+
+
+def test_the_package_and_the_function_called_export_are_one() -> None:
+    for first in ("amatune.export", "from amatune.export import load"):
+        program = f"import amatune; {first}; import amatune.export; print(callable(amatune.export))"
+        done = python("-c", program)
+        assert done.stdout == "True\n", done.stderr
