@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
@@ -29,6 +30,8 @@ from amatune.tuning.options import (
     with_options,
 )
 from amatune.tuning.search import SearchOutcome
+
+__all__ = ["AnyRun", "export", "retrain", "search"]
 
 AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
 

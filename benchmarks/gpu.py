@@ -101,7 +101,7 @@ def parity(family: str, arguments: argparse.Namespace) -> str:
         "|---|" + "---|" * len(LOSSES),
     ]
     for name, settings in variants(arguments.device).items():
-        step = detector(arguments, **settings)._step
+        step = detector(arguments, **settings).train_step
         for _ in range(arguments.steps):
             losses = step(batch)
         lines.append(f"| {name} | {' | '.join(f'{float(losses[n]):.4f}' for n in LOSSES)} |")
@@ -114,7 +114,7 @@ def speed(family: str, arguments: argparse.Namespace) -> str:
     batch = batch_of(family, arguments)
     steps: dict[str, Step] = {}
     for name, settings in variants(arguments.device).items():
-        steps[name] = detector(arguments, **settings)._step
+        steps[name] = detector(arguments, **settings).train_step
     if arguments.authors and family == "residual":
         steps["the authors' code"] = authors(arguments)
     work = multiply_adds(detector(arguments).train_step, batch)
@@ -190,7 +190,7 @@ def work_beside_others(arguments: argparse.Namespace) -> None:
         settings = variants("cuda")["bfloat16, graphs" if kind == "graphs" else "bfloat16"]
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(count)))
-    step = detector(arguments, **settings)._step
+    step = detector(arguments, **settings).train_step
     batch = batch_of(family, arguments)
     for _ in range(EAGER_STEPS + 1):
         step(batch)

@@ -1,11 +1,14 @@
-"""What several test files share: a small trained detector and pictures to score."""
+"""What several test files share: a cluster, a small trained detector and pictures to score."""
 
+import sqlite3
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+import sqlalchemy
 import torch
 from PIL import Image
 
@@ -17,6 +20,21 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 torch.set_num_threads(1)  # small networks: more threads only wait for each other
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def trust_the_machine(study: sqlite3.Connection, _: object) -> None:
+    """Nothing waits until a study is on the disk: processes die in tests, machines do not."""
+    study.execute("PRAGMA synchronous=OFF")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The one cluster of this process: searches find the connection open, and use it."""
+    from fake_search import cluster  # here, since most tests need no Ray
+
+    with cluster():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,14 @@
 """The benchmarks run and print their figures; what they measure is not asserted."""
 
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+import optuna
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -12,14 +16,30 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHARED = BENCHMARKS.parent.parent / "shared" / "data"
 
 
-def run(script: str, *options: object) -> str:
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a script here: a process of its own would import torch for seconds.
+
+    What the script sets for its process (threads, a drawing backend, what is logged) is set back.
+    """
+    monkeypatch.syspath_prepend(BENCHMARKS)  # where a script's own imports are found
+    threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
+    backend = matplotlib.get_backend()
+
+    def script(name: str, *options: object) -> str:
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / name), *map(str, options)])
+        capfd.readouterr()
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        return capfd.readouterr().out
+
+    matplotlib.use("agg")
+    yield script
+    matplotlib.use(backend)
+    torch.set_num_threads(threads)
+    optuna.logging.set_verbosity(verbosity)
 
 
-def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path):
+def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path):
     output = tmp_path / "results.md"
     small = ["--width", 0.02, "--batch", 4, "--steps", 1, "--rounds", 1, "--seconds", 0.1]
     run("gpu.py", "--device", "cpu", *small, "--trials", 1, "--start", 1, "--output", output)
@@ -29,7 +49,7 @@ def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")
-def test_the_learning_study_trains_once_and_draws(tmp_path):
+def test_the_learning_study_trains_once_and_draws(run, tmp_path):
     tiny = ["--set", "epochs=1", "width=0.05", "--threads", 1, "--seeds", 2]
     first = run("learning.py", "mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
     assert "| mnist-1 | other classes |" in first
@@ -40,7 +60,7 @@ def test_the_learning_study_trains_once_and_draws(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["small", "residual"])
-def test_throughput_prints_gains_and_the_share_of_the_peak(family):
+def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
     options = ["--family", family, "--width", "0.05", "--batch", "10", "--rounds", "1"]
     output = run("throughput.py", *options, "--threads", 1)
     for line in (
@@ -53,13 +73,13 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(family):
         assert line in output
 
 
-def test_decoding_prints_speed_and_memory():
+def test_decoding_prints_speed_and_memory(run):
     output = run("decoding.py", "--pictures", 30)
     for line in ("off ", "cold ", "cached ", "the cache takes"):
         assert f"\n{line}" in output
 
 
-def test_stability_counts_what_diverged():
+def test_stability_counts_what_diverged(run):
     output = run("stability.py", "--trials", 2, "--epochs", 1, "--threads", 1)
     assert "2 random settings, 1 epochs: 0 diverged" in output
     assert "auroc: 0." in output

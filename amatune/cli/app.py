@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-import amatune
 from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
@@ -25,6 +24,7 @@ from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
 from amatune.cli.search import search
 from amatune.errors import AmatuneError
+from amatune.version import __version__
 
 # What option parsing raises for a wrong option, value or command.
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"amatune {amatune.__version__}")
+        print(f"amatune {__version__}")
         raise typer.Exit
 
 

@@ -43,7 +43,7 @@ def best(
     The winner is chosen on validation images, by its mean over the seeds; only then are the test
     images read. The default settings, with the same values held fixed, take part as a control.
     """
-    import amatune
+    from amatune import api
     from amatune.cli.views import make_view
     from amatune.export.winner import require_exportable
 
@@ -55,14 +55,14 @@ def best(
     console = make_console()
     try:
         with make_view(console) as view:
-            board = amatune.retrain(folder, **options, listener=view)
+            board = api.retrain(folder, **options, listener=view)
     except KeyboardInterrupt:
         told = "interrupted; the same command goes on from the finished trainings"
         raise Interrupted(told) from None
     say(console)
     print_leaderboard(console, board)
     if target is not None:
-        amatune.export(folder, target, data_dir=data_dir)
+        api.export(folder, target, data_dir=data_dir)
         say(console)
         say(console, f"Exported model: {near(target)}")
         say(console, f"Score pictures: {shlex.join(['amatune', 'score', near(target)])} PATH...")

@@ -8,6 +8,7 @@ import typer
 from amatune.cli.options import DATA_DIR, command, plain
 from amatune.cli.output import make_console, near, say
 from amatune.cli.tables import cell, make_table
+from amatune.extras import require_extra
 from amatune.wording import count, download_size, memory_size, settings_text, value_text
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def space(
 
     Defaults are the published values. `amatune search --fix NAME=VALUE` holds a setting at another.
     """
+    require_extra("search", "optuna")
     from amatune.registry import find_method
     from amatune.tuning.describe import describe_settings, describe_space
 

@@ -6,7 +6,7 @@ are the names of the options, with `-` or `_`.
 
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from amatune.tuning.options import SearchOptions
 
 MOST_BYTES = {"YAML": 2**18, "JSON": 2**27}  # a run.json lists the images of its problem
+MOST_LEVELS = 20  # of a YAML file
 
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
 _FIXING = ("preset", "fix", "width")  # options that hold settings fixed
@@ -218,30 +219,40 @@ def _read(file: Path) -> str:
 
 def _json(text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} is there twice")
-        return found
+        _refuse_repeated(key for key, _ in pairs)
+        return dict(pairs)
 
     return json.loads(text, object_pairs_hook=once)
 
 
 def _yaml(text: str) -> Any:
-    """YAML without aliases, of which a few lines can make more than memory holds."""
+    """YAML that is no deeper than options are, without aliases: a few lines of them can make more
+    than memory holds."""
     import yaml
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("aliases such as *name are not read here")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases such as *name are not read here")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_LEVELS:
+                raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
         whole: Any = yaml.compose(text, yaml.SafeLoader)
         if isinstance(whole, yaml.MappingNode):
-            keys = [key.value for key, _ in whole.value]
-            if twice := [str(key) for key in keys if keys.count(key) > 1]:
-                raise ValueError(f"{twice[0]!r} is there twice")
+            _refuse_repeated(str(key.value) for key, _ in whole.value)
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f", line {mark.line + 1}"
         told = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ValueError(f"it is not YAML: {told}{place}") from None
+
+
+def _refuse_repeated(keys: Iterable[str]) -> None:
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"{key!r} is there twice")
+        seen.add(key)

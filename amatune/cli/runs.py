@@ -19,6 +19,7 @@ from amatune.cli.output import (
 )
 from amatune.cli.tables import STYLES, print_leaderboard, print_trials
 from amatune.errors import RequestError
+from amatune.extras import require_extra
 from amatune.runs import RunFolder, all_runs
 from amatune.wording import memory_size, settings_text
 
@@ -32,6 +33,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
 
     Reads the run's folder alone, so it also works while the search is under way.
     """
+    require_extra("search", "optuna")
     from amatune.results.leaderboard import read_leaderboard
     from amatune.tuning.study import read_trials
 

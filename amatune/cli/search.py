@@ -150,7 +150,7 @@ def search(
     AMATUNE_CACHE_BYTES, by default 10 GiB (0: none are kept); `amatune datasets --clear-cache`
     empties it.
     """
-    import amatune
+    from amatune import api
     from amatune.cli.views import JsonView, QuietView, make_view
 
     # What becomes of the parameters that are not named here is `given`'s part.
@@ -168,7 +168,7 @@ def search(
     )
     try:
         with view:
-            outcome = amatune.search(**options, listener=view)
+            outcome = api.search(**options, listener=view)
     except KeyboardInterrupt:
         # Before the first trial, or a second Ctrl-C during the orderly end of the first.
         how = "" if view.run is None else f"; {how_to_resume(RunFolder(view.run))}"

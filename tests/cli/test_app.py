@@ -65,13 +65,13 @@ def test_a_base_installation_tells_what_there_is(line: str) -> None:
     assert done.stdout.splitlines()[-1] == "0"
 
 
-@pytest.mark.parametrize("line", ["search", "search --config a.yaml", "best", "space ama"])
+@pytest.mark.parametrize("line", ["search --config a.yaml", "status", "best", "space ama"])
 def test_a_base_installation_tells_what_it_lacks(line: str) -> None:
     Path("a.yaml").write_text("trials: 3", encoding="utf-8")
     done = python("-c", BASE_INSTALLATION, *line.split())
     assert done.stdout == "2\n"
     assert done.stderr.count("\n") == 1
-    assert "pip install 'amatune[search]'" in done.stderr or "there are no runs" in done.stderr
+    assert "pip install 'amatune[search]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -123,14 +123,14 @@ def write_record(run: RunFolder, asked: SearchRequest) -> RunRecord:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[None]:
-    """A cluster that says it has 4 CPUs and a GPU, and whose workers can import the fakes.
-
-    Searches find the connection open and use it, all test files the same one.
-    """
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    if not ray.is_initialized():
-        ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    yield
+    """A cluster that says it has 4 CPUs and a GPU, and whose workers can import the fakes."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def request(runs_dir: Path | str, **changes: Any) -> SearchRequest:

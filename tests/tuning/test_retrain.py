@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fake_method import METHOD, FakeConfig, FakeDetector, FakeTrainable
-from fake_search import FakeProblem, cluster, install, request
+from fake_search import FakeProblem, install, request
 
 from amatune import metrics
 from amatune.errors import AmatuneError, RequestError
@@ -23,11 +23,7 @@ from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster():
-    with cluster():
-        yield
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +33,7 @@ def _fakes(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched(tmp_path_factory, ray_cluster):  # noqa: ARG001
     """A search of 4 trials with its retraining; tests that change something copy it."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         install(monkeypatch)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fake_method import FakeConfig, FakeDetector
-from fake_search import FakeProblem, cluster, install, request
+from fake_search import FakeProblem, install, request
 
 from amatune.cluster import execution
 from amatune.cluster.connection import cluster as connect
@@ -24,11 +24,7 @@ from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import read_trials
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster():
-    with cluster():
-        yield
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +48,7 @@ def updates(events, *states):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, ray_cluster):  # noqa: ARG001
     """A search that several tests look at: 6 trials, two at a time, none of them stopped."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         install(monkeypatch)
