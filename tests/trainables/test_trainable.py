@@ -85,7 +85,7 @@ def test_it_is_done_at_the_last_epoch_and_hands_over_the_scores(tmp_path):
     trained = results[4]["trained"]
     assert trained["scores"]["bright"]["normal"].shape == (60,)
     assert trained["scores"]["dark"]["anomaly"].shape == (50,)
-    assert set(trained["model"]) == {"weight", "mean"}
+    assert set(trained["model"].tensors) == {"weight", "mean"}
     assert train(make(job(tmp_path)), 5)[4]["trained"]["model"] is None
 
 
