@@ -26,7 +26,7 @@ def test_scores_as_csv(
     captured = capsys.readouterr()
     assert captured.err == ""
     rows = list(csv.DictReader(io.StringIO(captured.out)))
-    assert list(rows[0]) == ["path", "score", "A", "R", "p_value", "flag"]
+    assert list(rows[0]) == ["path", "score", "A", "R", "AC", "RC", "p_value", "flag"]
     assert [Path(row["path"]).name for row in rows] == [f"{n}.png" for n in range(5)]
     expected = list(amatune.load(model).score_files([pictures]))
     assert [float(row["R"]) for row in rows] == pytest.approx(
@@ -40,7 +40,7 @@ def test_scores_as_json_lines(
 ) -> None:
     assert main(["score", model, str(pictures / "1.png"), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert list(json.loads(line)) == ["path", "score", "A", "R", "p_value", "flag"]
+    assert list(json.loads(line)) == ["path", "score", "A", "R", "AC", "RC", "p_value", "flag"]
 
 
 def test_scores_go_to_a_file_complete_or_not_at_all(

@@ -151,7 +151,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SearchOutcome]:
     def end(**changes: Any) -> SearchOutcome:
         facts: dict[str, Any] = {"ending": "finished", "done": 2, "pruned": 1, "failed": 1}
         best: dict[str, Any] = {"best_number": 1, "best_auroc": 0.84, "best_settings": {}}
-        outcome = SearchOutcome(run=run, selection=None, **{**facts, **best, **changes})
+        best |= {"selection": None, "baselines": ()}
+        outcome = SearchOutcome(run=run, **{**facts, **best, **changes})
         monkeypatch.setattr(amatune.tuning.search, "run_search", lambda *_, **__: outcome)
         return outcome
 

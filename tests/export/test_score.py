@@ -200,7 +200,7 @@ def test_pictures_are_flagged_at_the_asked_rate(
     for arguments, rate in (([], 0.05), (["--fpr", "0.3"], 0.3)):
         assert score("parts.npz", *arguments) == 0
         found = rows(capsys.readouterr().out)
-        assert list(found[0]) == ["path", "score", "A", "R", "p_value", "flag"]
+        assert list(found[0]) == ["path", "score", "A", "R", "AC", "RC", "p_value", "flag"]
         flagged = [row["flag"] == "true" for row in found]
         assert flagged == [float(row["p_value"]) <= rate for row in found]
         assert 0 < sum(flagged) < 200

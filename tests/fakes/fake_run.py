@@ -20,8 +20,10 @@ from amatune.data.request import ProblemRequest
 from amatune.files import write_json
 from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
+    BaselineRow,
     Leaderboard,
     LeaderboardRow,
+    against_baseline,
     compare,
     figures,
     model_folder,
@@ -171,6 +173,7 @@ def write_leaderboard(
                 configuration=name,
                 default=name == "default",
                 chosen=not rows,
+                score="bright",
                 settings={"quality": quality, "batch_size": 16},
                 config={"quality": quality},
                 seeds=seeds,
@@ -188,11 +191,19 @@ def write_leaderboard(
     Leaderboard(
         run=run,
         method="fake",
-        primary_score="bright",
         epochs=EPOCHS,
         seeds=rows[0].seeds,
         rows=tuple(rows),
         comparison=compare(chosen, others[0]) if others else None,
+        baselines=(
+            BaselineRow(
+                name="mean brightness",
+                side="anomalies are higher",
+                validation_auroc=0.8,
+                test=figures([chosen[0]]),
+            ),
+        ),
+        against_baseline=against_baseline(chosen, chosen[0], "mean brightness"),
         dropped=(),
         test_normals=sizes["normal"],
         test_anomalies=sizes["anomaly"],
