@@ -7,6 +7,8 @@ from typing import Any
 from amatune.data.problem import Problem
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
 from amatune.export.scoring import Exported
+from amatune.extras import require_extra
+from amatune.registry import find_method
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
 from amatune.results.scores import VALIDATION, load_scores
 from amatune.runs import RunFolder
@@ -34,6 +36,17 @@ def export(
     if not isinstance(run, RunFolder):
         run = RunFolder.open(None if run is None else os.fspath(run), runs_dir)
     return load(export_winner(read_leaderboard(run), folder, data_dir))
+
+
+def require_exportable(run: RunFolder, folder: Path) -> None:
+    """Raise `RequestError` when a retrained detector of the run could not be written to `folder`.
+
+    Because something else lies there, or what ONNX models take is not installed: to be asked
+    before the training.
+    """
+    require_replaceable(folder)
+    if find_method(run.record().request.method).detector.exports_to_onnx:
+        require_extra("onnx")
 
 
 def export_winner(
