@@ -50,7 +50,7 @@ def best(
     folder = RunFolder.open(run, runs_dir)
     target = export_dir or (folder.best / "export" if export else None)
     if target is not None:
-        require_exportable(folder, target)  # before hours of training, not after
+        require_exportable(folder, target)
     options = given(context, but_for=("run", "export", "export_dir", "runs_dir", "config"))
     console = make_console()
     try:

@@ -38,17 +38,6 @@ def export(
     return load(export_winner(read_leaderboard(run), folder, data_dir))
 
 
-def require_exportable(run: RunFolder, folder: Path) -> None:
-    """Raise `RequestError` when a retrained detector of the run could not be written to `folder`.
-
-    Because something else lies there, or what ONNX models take is not installed: to be asked
-    before the training.
-    """
-    require_replaceable(folder)
-    if find_method(run.record().request.method).detector.exports_to_onnx:
-        require_extra("onnx")
-
-
 def export_winner(
     board: Leaderboard, folder: FilePath | None = None, data_dir: FilePath | None = None
 ) -> Path:
@@ -73,6 +62,13 @@ def export_winner(
         normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
     )
     return target
+
+
+def require_exportable(run: RunFolder, folder: FilePath) -> None:
+    """Raise now, before hours of training, what would stop `export_winner` after them."""
+    require_replaceable(folder)
+    if find_method(run.record().request.method).detector.exports_to_onnx:
+        require_extra("onnx")
 
 
 def _figures(board: Leaderboard) -> dict[str, Any]:
