@@ -117,6 +117,13 @@ class Detector(ABC):
             n: m.to(self.device).eval().requires_grad_(False) for n, m in averages.items()
         }
 
+    @classmethod
+    def limits(cls) -> tuple[str, ...]:
+        """What the method cannot do, a sentence each: to be said before hours of training."""
+        if cls.exports_to_onnx:
+            return ()
+        return (f"{cls.name} cannot be exported to ONNX: {cls.why_no_onnx}",)
+
     # --- what a method writes -----------------------------------------------------------------
 
     @abstractmethod

@@ -172,21 +172,3 @@ def _load(point: EntryPoint) -> Method:
             "name"
         )
     return found
-
-
-# --- until every caller hands a Method on ---------------------------------------------------------
-
-
-def detector_class(method: str) -> type[Detector]:
-    """The detector class of a method. Raises `RequestError` for an unknown name."""
-    return find_method(method).detector
-
-
-def search_space(method: str) -> SearchSpace:
-    """The function that suggests a configuration for an Optuna trial: `space(trial) -> dict`."""
-    return find_method(method).space
-
-
-def trainable_class(method: str) -> type:
-    """The method's `tune.Trainable`."""
-    return find_method(method).trainable_class()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
-os.environ["PYTHONPATH"] = str(TESTS)  # for Ray's workers
+FAKES = Path(__file__).parent.parent / "tests" / "fakes"
+sys.path.insert(0, str(FAKES))
+os.environ["PYTHONPATH"] = str(FAKES)  # for Ray's workers
 
 from fake_search import install, request  # noqa: E402
 

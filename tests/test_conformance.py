@@ -13,7 +13,7 @@ from amatune.detectors.ama import AMA
 from amatune.errors import ConfigError
 from amatune.registry import Method, find_method, method_names
 from amatune.testing import MethodTests
-from amatune.trainables._base import DetectorTrainable
+from amatune.trainables import DetectorTrainable
 
 
 class TestEveryMethod(MethodTests):

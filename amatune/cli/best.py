@@ -45,12 +45,12 @@ def best(
     """
     from amatune import api
     from amatune.cli.views import make_view
-    from amatune.export import require_replaceable
+    from amatune.export.winner import require_exportable
 
     folder = RunFolder.open(run, runs_dir)
     target = export_dir or (folder.best / "export" if export else None)
     if target is not None:
-        require_replaceable(target)  # before hours of training, not after
+        require_exportable(folder, target)
     options = given(context, but_for=("run", "export", "export_dir", "runs_dir", "config"))
     console = make_console()
     try:

@@ -25,7 +25,7 @@ from typing import Any
 from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
 from amatune.export.explain import explain, require_explainable
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
-from amatune.export.onnx import TOLERANCE, no_onnx, onnx_bytes
+from amatune.export.onnx import TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "find_inputs",
     "fingerprint",
     "load",
-    "no_onnx",
     "onnx_bytes",
     "printable",
     "require_explainable",

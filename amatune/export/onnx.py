@@ -36,11 +36,6 @@ class _FromBytes(nn.Module):
         return tuple(scores.float() for scores in self.scorer(to_unit_range(images)))
 
 
-def no_onnx(method: type[Detector]) -> str:
-    """A sentence on why a method has no ONNX form."""
-    return f"{method.name} cannot be exported to ONNX: {method.why_no_onnx}"
-
-
 def onnx_bytes(detector: Detector) -> bytes:
     """A calibrated detector as an ONNX model.
 
@@ -50,7 +45,7 @@ def onnx_bytes(detector: Detector) -> bytes:
     not installed.
     """
     if not detector.exports_to_onnx:
-        raise RequestError(no_onnx(type(detector)))
+        raise RequestError("; ".join(detector.limits()))
     require_extra("onnx")
     module = _FromBytes(_plain_scorer(detector)).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)

@@ -7,6 +7,8 @@ from typing import Any
 from amatune.data.problem import Problem
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
 from amatune.export.scoring import Exported
+from amatune.extras import require_extra
+from amatune.registry import find_method
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
 from amatune.results.scores import VALIDATION, load_scores
 from amatune.runs import RunFolder
@@ -60,6 +62,13 @@ def export_winner(
         normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
     )
     return target
+
+
+def require_exportable(run: RunFolder, folder: FilePath) -> None:
+    """Raise now, before hours of training, what would stop `export_winner` after them."""
+    require_replaceable(folder)
+    if find_method(run.record().request.method).detector.exports_to_onnx:
+        require_extra("onnx")
 
 
 def _figures(board: Leaderboard) -> dict[str, Any]:

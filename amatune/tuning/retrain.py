@@ -168,7 +168,7 @@ def run_best(
                 seeds=tuple(range(1, seeds + 1)),
                 epochs=candidates[0].config.epochs,
                 finished=len(trainings) - len(work.left),
-                warnings=tuple(problem.warnings),
+                warnings=(*problem.warnings, *method.detector.limits()),
             )
         )
         if work.left:

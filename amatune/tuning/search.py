@@ -224,7 +224,7 @@ def _run_session(
                     gpus_per_trial=found.gpus_per_trial,
                     validation_normals=len(images.normal),
                     validation_anomalies=len(images.anomaly),
-                    warnings=(*problem.warnings, *found.notes),
+                    warnings=(*problem.warnings, *method.detector.limits(), *found.notes),
                 )
             )
             ending = execution.execute(

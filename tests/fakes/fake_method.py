@@ -18,7 +18,7 @@ from amatune import registry
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, to_unit_range
 from amatune.registry import Method
-from amatune.trainables._base import DetectorTrainable
+from amatune.trainables import DetectorTrainable
 
 
 @dataclass(frozen=True, kw_only=True)

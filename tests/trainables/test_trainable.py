@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from amatune.cluster.job import Job
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DivergedError
-from amatune.registry import detector_class, method_names, trainable_class
+from amatune.registry import find_method, method_names
 from amatune.trainables._base import DetectorTrainable
 
 
@@ -85,7 +85,7 @@ def test_it_is_done_at_the_last_epoch_and_hands_over_the_scores(tmp_path):
     trained = results[4]["trained"]
     assert trained["scores"]["bright"]["normal"].shape == (60,)
     assert trained["scores"]["dark"]["anomaly"].shape == (50,)
-    assert set(trained["model"]) == {"weight", "mean"}
+    assert set(trained["model"].tensors) == {"weight", "mean"}
     assert train(make(job(tmp_path)), 5)[4]["trained"]["model"] is None
 
 
@@ -300,9 +300,9 @@ def test_hyperparameters_are_in_tensorboard_also_of_a_stopped_trial(tmp_path):
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_has_its_adapter(method):
-    trainable = trainable_class(method)
+    trainable = find_method(method).trainable_class()
     assert issubclass(trainable, DetectorTrainable)
-    assert trainable.detector_class is detector_class(method)
+    assert trainable.detector_class is find_method(method).detector
     assert 0 < trainable.gpu_share <= 1
 
 
@@ -319,14 +319,14 @@ def test_ama_trains_saves_and_continues(tmp_path):
         keep_model=True,
     )
 
-    whole = make(the_job, trainable_class("ama"))
+    whole = make(the_job, find_method("ama").trainable_class())
     first, *rest = train(whole, 3)
     assert isinstance(whole._detector, AMA)
     assert set(first["aurocs"]) == {"A", "R"}
-    half = make(the_job, trainable_class("ama"))
+    half = make(the_job, find_method("ama").trainable_class())
     half.train()
     half.save(str(tmp_path / "saved"))
-    other = make(the_job, trainable_class("ama"))
+    other = make(the_job, find_method("ama").trainable_class())
     other.restore(str(tmp_path / "saved"))
     again = train(other, 2)
     assert figures(again) == figures(rest)

@@ -9,7 +9,7 @@ import torch
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.detectors.ama.losses import gradient_penalty
 from amatune.errors import ConfigError, DivergedError
-from amatune.registry import detector_class
+from amatune.registry import find_method
 
 SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "warmup": 0.0}
@@ -411,4 +411,4 @@ def test_overfitting_32_images_drives_the_reconstruction_error_down():
 
 
 def test_ama_is_registered():
-    assert detector_class("ama") is AMA
+    assert find_method("ama").detector is AMA
