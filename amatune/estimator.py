@@ -182,7 +182,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         state = dict(state)
         if "_detector" in state:
             raise RequestError(
-                f"this {type(self).__name__} was pickled by amatune 0.1, which kept its detector in "
+                f"this {type(self).__name__} was pickled by amatune 0.1, which kept a detector in "
                 "another form: fit it again, or read it with that version"
             )
         stored: StoredDetector | None = state.pop("_stored", None)

@@ -222,7 +222,7 @@ def test_it_is_pickled_and_cloned(shape: tuple[int, ...]) -> None:
 
 
 def test_a_pickle_of_amatune_0_1_is_refused() -> None:
-    with pytest.raises(RequestError, match="pickled by amatune 0.1, .* fit it again"):
+    with pytest.raises(RequestError, match=r"pickled by amatune 0\.1, .* fit it again"):
         make().__setstate__({"method": "ama", "offset_": 0.0, "_detector": {"seed": 0}})
 
 
