@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,7 +202,7 @@ def _run_session(
         partial(record.configuration, method),
         emit,
         checkpoint_seconds,
-        tensorboard_place(run, request.storage_path),
+        run.event_files(request.storage_path),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -303,20 +302,6 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     if request.storage_path is None:
         return str(run.path / inside)
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
-
-
-def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
-    """The folder of the event files: on a shared disk, where there is one, else in the run's.
-
-    Workers write them, which on a cluster run on other machines. Object stores take no files that
-    grow.
-    """
-    if storage_path is None:
-        return run.tensorboard
-    scheme, separator, rest = storage_path.rpartition("://")
-    if separator and scheme != "file":
-        return run.tensorboard
-    return Path(rest).resolve() / run.name / "tensorboard"
 
 
 def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
