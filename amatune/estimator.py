@@ -180,6 +180,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
+        if "_detector" in state:
+            raise RequestError(
+                f"this {type(self).__name__} was pickled by amatune 0.1, which kept a detector in "
+                "another form: fit it again, or read it with that version"
+            )
         stored: StoredDetector | None = state.pop("_stored", None)
         super().__setstate__(state)
         if stored is not None:

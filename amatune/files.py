@@ -1,10 +1,34 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all, and those of a user, which are read with care."""
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from amatune.errors import RequestError
+
+
+def read_text(path: Path, what: str, most_bytes: int) -> str:
+    """The text of a file that a user names, in UTF-8; `what` it should hold is for messages.
+
+    Raises `RequestError` when it cannot be read, is larger than `most_bytes`, or is no regular
+    file: a named pipe may never answer, and a device never end.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RequestError(f"cannot read {what} {path}: it is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise RequestError(f"cannot read {what} {path}: it is larger than {most_bytes:,} bytes")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError(f"cannot read {what} {path}: it is not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"cannot read {what} {path}: {reason}") from error
 
 
 def write_json(path: Path, contents: Any) -> None:

@@ -1,7 +1,6 @@
 """The documents: examples run, command lines parse, links resolve, the tables are right."""
 
 import importlib.util
-import inspect
 import itertools
 import re
 import shutil
@@ -24,8 +23,9 @@ from amatune.cli.config import assigned
 from amatune.cli.options import assignment
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.export import export_detector
-from amatune.registry import find_method
+from amatune.registry import Method, find_method
 from amatune.runs.request import SearchRequest
+from amatune.testing import MethodTests
 from amatune.wording import value_text
 
 ROOT = Path(__file__).parent.parent
@@ -100,16 +100,6 @@ def test_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(source, f"{name_of(path)}, example {number + 1}", "exec"), example.__dict__)
 
 
-def conformance() -> types.ModuleType:
-    """The suite that every method passes."""
-    spec = importlib.util.spec_from_file_location("conformance", ROOT / "tests/test_conformance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_options_in_a_file_of_the_docs_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,31 +117,10 @@ def test_the_options_in_a_file_of_the_docs_are_read(
     assert asked[0].fixed == {"geometry": "ray", "critic_steps": 2}
 
 
-@pytest.mark.usefixtures("with_the_method_of_the_docs")
-def test_the_method_of_the_docs_is_one() -> None:
-    for name, test in inspect.getmembers(conformance(), inspect.isfunction):
-        if not name.startswith("test_"):
-            continue
-        arguments = inspect.signature(test).parameters.keys()
-        if "method" not in arguments:
-            continue  # of the suite itself
-        if arguments == {"method"}:
-            test(METHOD)
-        else:
-            assert arguments == {"method", "interrupted_after"}, name
-            test(METHOD, interrupted_after=2)
-    method = find_method(METHOD)
-    trainable: object = method.trainable_class()
-    assert getattr(trainable, "detector_class", None) is method.detector
-    config = method.detector.Config
-    suggested: set[str] = set()
-
-    class Trial:
-        def __getattr__(self, kind: str) -> object:
-            return lambda name, *rule, **_: suggested.add(name) or rule[0]
-
-    assert config.from_dict(method.space(Trial()))
-    assert suggested == {"latent_dim", "lr"}
+class TestTheMethodOfTheDocs(MethodTests):
+    @pytest.fixture
+    def method(self, with_the_method_of_the_docs: None) -> Method:  # noqa: ARG002
+        return find_method(METHOD)
 
 
 # --- command lines --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sklearn.utils import estimator_checks, get_tags
 
 import amatune
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.errors import RequestError
 from amatune.estimator import AnomalyDetector
 
 TINY = {"width": 0.05, "latent_dim": 4, "critic_steps": 1}
@@ -218,6 +219,11 @@ def test_it_is_pickled_and_cloned(shape: tuple[int, ...]) -> None:
     assert not hasattr(fresh, "detector_")
     assert pickle.loads(pickle.dumps(fresh)).get_params() == estimator.get_params()
     assert np.array_equal(fresh.fit(images).predict(images), estimator.predict(images))
+
+
+def test_a_pickle_of_amatune_0_1_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"pickled by amatune 0\.1, .* fit it again"):
+        make().__setstate__({"method": "ama", "offset_": 0.0, "_detector": {"seed": 0}})
 
 
 def test_it_works_with_scikit_learns_tools() -> None:

@@ -1,5 +1,6 @@
 """Without the extras: what works, and the one line that is said where something is missing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,23 +41,40 @@ builtins.__import__ = on_windows
 
 POSIX = ("fcntl", "pwd", "grp", "termios", "resource", "tty", "pty")
 
+# Each line of commands in turn; a result for each, as JSON.
+COMMANDS = """
+import contextlib, io, json
+from amatune.cli import main
+
+results = []
+for words in LINES:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+
 
 def amatune_without(
-    missing: tuple[str, ...], *words: str, how: str = WITHOUT
-) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, where those packages cannot be imported."""
-    source = (
-        f"MISSING = {missing!r}\n{how}\n"
-        f"from amatune.cli import main\nsys.exit(main({list(words)!r}))\n"
-    )
+    missing: tuple[str, ...], *lines: str, how: str = WITHOUT
+) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of command lines where those packages cannot be imported.
+
+    In one process of their own, which has imported nothing before.
+    """
+    words = [line.split() for line in lines]
+    source = f"MISSING = {missing!r}\nLINES = {words!r}\n{how}\n{COMMANDS}"
     path = os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", source],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
 
 @pytest.fixture(autouse=True)
@@ -65,48 +83,51 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ALL = tuple({package: None for packages in EXTRAS.values() for package in packages})
+# What each command lacks without any extra.
+LACKS = {
+    "search --trials 1": "search",
+    "best": "search",
+    "status": "search",
+    "space ama": "search",
+    "report": "report",
+}
 
 
-def test_scoring_needs_no_extra(exported: Path, pictures: Path) -> None:
-    done = amatune_without(ALL, "score", str(exported), str(pictures))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 6
-
-
-@pytest.mark.parametrize("words", [["datasets"], ["methods"], ["space", "ama"], ["--help"]])
-def test_lists_need_no_extra(words: list[str]) -> None:
-    done = amatune_without(ALL, *words)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_without_any_extra(exported: Path, pictures: Path) -> None:
+    works = [f"score {exported} {pictures}", "datasets", "methods", "--help", "search --help"]
+    found = amatune_without(ALL, *works, *LACKS)
+    for line, (code, out, err) in zip(works, found[: len(works)], strict=True):
+        assert (code, err) == (0, ""), line
+        assert out, line
+    assert found[0][1].count("\n") == 6  # a row for each picture
+    for (line, extra), (code, out, err) in zip(LACKS.items(), found[len(works) :], strict=True):
+        assert (code, out) == (2, ""), line
+        assert err.count("\n") == 1, line
+        assert f"pip install 'amatune[{extra}]'" in err, line
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("missing", "words", "extra"),
+    ("missing", "line", "extra"),
     [
-        (ALL, ["search", "--trials", "1"], "search"),
-        (("tensorboard",), ["search", "--trials", "1"], "search"),
-        (("pyarrow",), ["search", "--trials", "1"], "search"),
-        (ALL, ["best"], "search"),
-        (ALL, ["status"], "search"),
-        (ALL, ["report"], "report"),
-        (("jinja2",), ["report"], "report"),
+        ("tensorboard", "search --trials 1", "search"),
+        ("pyarrow", "search --trials 1", "search"),
+        ("jinja2", "report", "report"),
     ],
 )
-def test_what_is_missing_is_one_line(
-    missing: tuple[str, ...], words: list[str], extra: str
-) -> None:
-    done = amatune_without(missing, *words)
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert f"pip install 'amatune[{extra}]'" in line
-    assert any(package in line for package in missing)
-    assert done.stdout == ""
+def test_a_part_of_an_extra_is_not_enough(missing: str, line: str, extra: str) -> None:
+    ((code, out, err),) = amatune_without((missing,), line)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f"this needs {missing}, not installed here" in err
+    assert f"pip install 'amatune[{extra}]'" in err
     assert not Path("runs").exists()
 
 
 def test_a_report_needs_no_ray() -> None:
-    done = amatune_without(("ray", "tensorboard", "pyarrow", "onnx"), "report")
-    assert done.returncode == 2
-    assert "there are no runs" in done.stderr
+    ((code, _, err),) = amatune_without(("ray", "tensorboard", "pyarrow", "onnx"), "report")
+    assert code == 2
+    assert "there are no runs" in err
 
 
 def test_the_message_names_what_is_missing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +143,11 @@ def test_the_message_names_what_is_missing_alone(monkeypatch: pytest.MonkeyPatch
     require_extra("search", "json")
 
 
-@pytest.mark.parametrize("words", [["datasets"], ["report"], ["methods"]])
-def test_commands_start_on_windows(words: list[str]) -> None:
-    done = amatune_without(POSIX, *words, how=WINDOWS)
-    if words == ["report"]:
-        assert done.returncode == 2
-        assert "there are no runs" in done.stderr
-    else:
-        assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_scoring_starts_on_windows(exported: Path, pictures: Path) -> None:
-    done = amatune_without(POSIX, "score", str(exported), str(pictures), how=WINDOWS)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_commands_start_on_windows(exported: Path, pictures: Path) -> None:
+    lines = (f"score {exported} {pictures}", "datasets", "methods", "report")
+    *others, report = amatune_without(POSIX, *lines, how=WINDOWS)
+    for line, (code, out, err) in zip(lines, others, strict=False):
+        assert (code, err) == (0, ""), line
+        assert out, line
+    assert report[0] == 2
+    assert "there are no runs" in report[2]

@@ -5,7 +5,6 @@ are the names of the options, with `-` or `_`.
 """
 
 import json
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ import typer
 
 from amatune.cli.options import Assignment, setting
 from amatune.errors import RequestError, did_you_mean
+from amatune.files import read_text
 
 if TYPE_CHECKING:
     from amatune.tuning.options import SearchOptions
@@ -200,21 +200,9 @@ def _contents(file: Path) -> Mapping[Any, Any]:
 
 
 def _read(file: Path) -> str:
-    most = MOST_BYTES["JSON" if file.suffix == ".json" else "YAML"]
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):  # nothing that never ends, or waits for ever
-            raise RequestError(f"cannot read the options in {file}: it is not a regular file")
-        with file.open("rb") as opened:
-            content = opened.read(most + 1)
-        if len(content) > most:
-            raise RequestError(
-                f"cannot read the options in {file}: it is larger than {most:,} bytes"
-            )
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise RequestError(f"cannot read the options in {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"cannot read the options in {file}: it is not UTF-8 text") from None
+    return read_text(
+        file, "the options in", MOST_BYTES["JSON" if file.suffix == ".json" else "YAML"]
+    )
 
 
 def _json(text: str) -> Any:

@@ -141,6 +141,4 @@ def tensorboard_of_all(runs: Sequence[RunFolder]) -> str:
 
 
 def _tensorboard_folder(run: RunFolder) -> Path:
-    from amatune.tuning.search import tensorboard_place
-
-    return tensorboard_place(run, run.record().request.storage_path)
+    return run.event_files(run.record().request.storage_path)

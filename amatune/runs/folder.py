@@ -127,6 +127,17 @@ class RunFolder:
                 "back the file as the search wrote it, or search anew"
             ) from None
 
+    def event_files(self, storage_path: str | None) -> Path:
+        """The folder of TensorBoard's files: on a shared disk, where there is one, else in the run.
+
+        Workers write them, which on a cluster run on other machines. Object stores take no files
+        that grow.
+        """
+        scheme, separator, rest = (storage_path or "").rpartition("://")
+        if not storage_path or (separator and scheme != "file"):
+            return self.tensorboard
+        return Path(rest).resolve() / self.name / "tensorboard"
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only process that works on this run; the lock goes with the process.

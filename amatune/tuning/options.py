@@ -13,12 +13,14 @@ from typing import Any, TypedDict
 
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
+from amatune.files import read_text
 from amatune.registry import find_method
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest, budget
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
+MOST_BYTES = 2**24  # of a file with settings to try first
 WARM_STARTS = 5  # settings taken over from an earlier run
 
 FilePath = str | os.PathLike[str]
@@ -189,8 +191,8 @@ def _settings(given: FirstSettings) -> list[dict[str, Any]]:
         file = Path(given).expanduser()
         place = str(file)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = json.loads(read_text(file, "the settings in", MOST_BYTES))
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"cannot read the settings in {file}: {error}") from error
     listed = [content] if isinstance(content, Mapping) else content
     is_list = isinstance(listed, Sequence) and not isinstance(listed, str)

@@ -64,7 +64,7 @@ from amatune.tuning.events import (
     State,
     TestStarted,
 )
-from amatune.tuning.search import find_room, selection, tensorboard_place, trials_place
+from amatune.tuning.search import find_room, selection, trials_place
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.trainings import Training, Trainings
 
@@ -292,7 +292,7 @@ class _Retrainings(Trainings[Retraining]):
         self.place = trials_place(run, request, "best/trials")
         super().__init__(
             Checkpoints(self.place),
-            tensorboard_place(run, request.storage_path),
+            run.event_files(request.storage_path),
             checkpoint_seconds,
             request.objective,
         )

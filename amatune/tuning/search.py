@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,8 +208,12 @@ def _run_session(
         partial(record.configuration, method),
         emit,
         checkpoint_seconds,
+<<<<<<< HEAD
         tensorboard_place(run, request.storage_path),
         decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
+=======
+        run.event_files(request.storage_path),
+>>>>>>> main
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -335,6 +338,7 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
 
 
+<<<<<<< HEAD
 def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
     """The folder of the event files: on a shared disk, where there is one, else in the run's.
 
@@ -354,6 +358,8 @@ def _grace(record: RunRecord, method: Method) -> int:
     return record.configuration(method, record.request.fixed).grace_epochs() + 1
 
 
+=======
+>>>>>>> main
 def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
     """The run's study."""
     request = record.request

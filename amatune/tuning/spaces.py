@@ -19,9 +19,11 @@ from typing import Any
 
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
+from amatune.files import read_text
 from amatune.registry import Method, SearchSpace
 from amatune.tuning.proposals import random_trials
 
+MOST_BYTES = 2**20  # of a file with a search space
 _DRAWS = 50  # a space is tried out this often before it is searched
 _RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
 
@@ -61,18 +63,14 @@ def read_space(path: str | Path) -> dict[str, Any]:
     Raises `RequestError` when it cannot be read.
     """
     file = Path(path).expanduser()
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise RequestError(f"cannot read the search space {file}: {reason}") from error
+    text = read_text(file, "the search space", MOST_BYTES)
     if file.suffix == ".py":
         return {"python": text}
     if file.suffix != ".json":
         raise RequestError(f"a search space is a .py or a .json file, got {file}")
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"the search space {file} is not JSON: {error}") from error
     if not isinstance(settings, dict) or not settings:
         raise RequestError(f"the search space {file} must be an object of settings by name")

@@ -101,6 +101,8 @@ def test_a_base_installation_tells_what_it_lacks(line: str) -> None:
         ("search --stop-at 0.4", "must be in (0.5, 1], got 0.4"),
         ("search --space none.json", "cannot read the search space none.json"),
         ("search --enqueue none.json", "cannot read the settings in none.json"),
+        ("search --space .", "cannot read the search space .: it is not a regular file"),
+        ("search --enqueue .", "cannot read the settings in .: it is not a regular file"),
         ("search --warm-start gone", "'gone'"),
         ("search --quiet --json", "exclude each other"),
         ("search --anomaly-fraction 0.6", "a share in [0, 0.5], got 0.6"),

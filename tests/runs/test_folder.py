@@ -93,3 +93,15 @@ def test_a_run_is_worked_on_by_one_process(tmp_path):
     other.join()
     with run.alone():
         pass
+
+
+@pytest.mark.parametrize("kept", [None, "", "s3://bucket/runs"])
+def test_event_files_lie_in_the_run(tmp_path, kept):
+    run = RunFolder(tmp_path / "r")
+    assert run.event_files(kept) == run.tensorboard
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_event_files_lie_on_the_shared_disk(tmp_path, prefix):
+    shared = tmp_path / "shared"
+    assert RunFolder("r").event_files(f"{prefix}{shared}") == shared / "r" / "tensorboard"

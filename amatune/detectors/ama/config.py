@@ -31,7 +31,7 @@ class AMAConfig(DetectorConfig):
     interpolation_gradient: bool = True  # E and G learn from interpolates; authors' code: False
     lambda_inter: float = 0.5  # weight of the interpolates; 0 switches them off
     lambda_neg: float = 5.0  # weight of a negative in the mean over the batch
-    lambda_reg: float = 1.0  # weight of the mean code norm
+    lambda_reg: float = 0.01  # weight of the mean code norm; published: 1
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
     penalty_share: float = 0.34  # of the pairs of each kind that are penalised; published: 1
@@ -125,6 +125,7 @@ class AMAConfig(DetectorConfig):
 PAPER: dict[str, Any] = {
     "batch_size": 256,
     "critic_steps": 5,
+    "lambda_reg": 1.0,
     "lr": 3e-4,
     "milestones": [0.3, 0.6, 0.9],
     "negative_share": 0.1,

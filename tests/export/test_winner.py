@@ -1,0 +1,70 @@
+"""From a run to an export: what is written, and what is said before hours of training."""
+
+from pathlib import Path
+
+import fake_method
+import pytest
+from fake_method import FakeDetector
+from fake_run import finished_run, searched_run, small_problem
+
+from amatune.errors import RequestError
+from amatune.export import fingerprint, load
+from amatune.export.winner import export_winner, require_exportable
+from amatune.extras import MissingExtraError
+from amatune.results.leaderboard import read_leaderboard
+from amatune.results.scores import VALIDATION, load_scores
+from amatune.runs import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_method.install(monkeypatch)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return searched_run(tmp_path / "runs" / "parts", small_problem())
+
+
+def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amatune.extras._installed", lambda package: package != "onnx")
+
+
+def test_the_export_tells_what_is_known_of_the_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeDetector, "exports_to_onnx", False)
+    problem = small_problem()
+    run = finished_run(tmp_path / "runs" / "parts", problem)
+    board = read_leaderboard(run)
+    assert export_winner(board) == run.best / "export"
+    exported = load(run.best / "export")
+    assert exported.detector.seed == 2  # the one with the best validation AUROC
+    row = board.chosen
+    bright, dark = (exported.figures[f"test AUROC of {name}"] for name in ("bright", "dark"))
+    assert (bright["value"], bright["note"]) == (row.test["bright"].auroc, "mean of 2 seeds")
+    assert dark["note"] == "mean of 2 seeds; not the score in use"
+    assert "it is optimistic" in exported.figures["validation AUROC"]["note"]
+    assert exported.data["summary"] == problem.describe()
+    assert exported.data["training_images"] == fingerprint(problem.train_images())
+    held_out = load_scores(board.chosen_model / VALIDATION)["bright"]["normal"]
+    assert exported.calibration is not None
+    assert exported.calibration.scores == pytest.approx(sorted(held_out))
+
+
+def test_a_foreign_folder_is_refused_before_the_training(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(RequestError, match=r"notes\.txt"):
+        require_exportable(run, tmp_path / "mine")
+    require_exportable(run, tmp_path / "new")
+
+
+def test_missing_packages_are_told_before_the_training(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_onnx(monkeypatch)
+    with pytest.raises(MissingExtraError, match=r"pip install 'amatune\[onnx\]'"):
+        require_exportable(run, tmp_path / "new")
+    monkeypatch.setattr(FakeDetector, "exports_to_onnx", False)
+    require_exportable(run, tmp_path / "new")  # such a method needs none
