@@ -24,6 +24,6 @@ def space(trial: Any) -> dict[str, Any]:
 
     settings["k"] = trial.suggest_int("k", 2, 6)
     settings["lambda_inter"] = trial.suggest_float("lambda_inter", 0.05, 2.0, log=True)
-    settings["lambda_reg"] = trial.suggest_float("lambda_reg", 0.01, 3.0, log=True)
+    settings["lambda_reg"] = trial.suggest_float("lambda_reg", 0.001, 3.0, log=True)
     settings["lr"] = trial.suggest_float("lr", 1e-4, 4e-3, log=True)
     return settings

@@ -208,12 +208,8 @@ def _run_session(
         partial(record.configuration, method),
         emit,
         checkpoint_seconds,
-<<<<<<< HEAD
-        tensorboard_place(run, request.storage_path),
-        decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
-=======
         run.event_files(request.storage_path),
->>>>>>> main
+        decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -338,28 +334,11 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
 
 
-<<<<<<< HEAD
-def tensorboard_place(run: RunFolder, storage_path: str | None) -> Path:
-    """The folder of the event files: on a shared disk, where there is one, else in the run's.
-
-    Workers write them, which on a cluster run on other machines. Object stores take no files that
-    grow.
-    """
-    if storage_path is None:
-        return run.tensorboard
-    scheme, separator, rest = storage_path.rpartition("://")
-    if separator and scheme != "file":
-        return run.tensorboard
-    return Path(rest).resolve() / run.name / "tensorboard"
-
-
 def _grace(record: RunRecord, method: Method) -> int:
     """The first epoch at which a trial may be stopped."""
     return record.configuration(method, record.request.fixed).grace_epochs() + 1
 
 
-=======
->>>>>>> main
 def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
     """The run's study."""
     request = record.request
