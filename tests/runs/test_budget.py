@@ -1,0 +1,35 @@
+"""The budget of a trial: steps, and the slices they are looked at in."""
+
+import pytest
+
+from amatune.errors import RequestError
+from amatune.runs.request import SLICES, SearchRequest, budget
+from amatune.tuning.options import budgeted, with_options
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"),
+    [
+        (None, None, (SLICES, 3000)),  # the usual steps of the method
+        (None, 800, (SLICES, 800)),
+        (None, 7, (7, 7)),  # no slice without a step
+        (40, None, (40, None)),  # passes over the images
+        (40, 800, (40, 800)),
+    ],
+)
+def test_what_is_left_out_follows(epochs, steps, expected):
+    assert budget(3000, epochs, steps) == expected
+
+
+def test_a_new_search_takes_the_usual_steps_of_its_method():
+    request = with_options(SearchRequest(), budgeted({"method": "deep-svdd"}))
+    assert (request.epochs, request.steps) == (SLICES, 3000)
+    request = with_options(SearchRequest(), budgeted({"epochs": 12}))
+    assert (request.epochs, request.steps) == (12, None)
+
+
+def test_steps_are_said_once():
+    with pytest.raises(RequestError, match="say the same thing; give one of them, got 9 and 3"):
+        SearchRequest(steps=9, fixed={"steps_per_epoch": 3})
+    with pytest.raises(RequestError, match="steps must be at least 1, got 0"):
+        SearchRequest(steps=0)
