@@ -19,6 +19,7 @@ from amatune.cli.app import app
 from amatune.cli.config import MOST_BYTES, key_of
 from amatune.cli.views import JsonView, QuietView
 from amatune.data.request import ProblemRequest
+from amatune.detectors.ama import AMA
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 
@@ -38,6 +39,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "method": ("alad", "alad"),
     "trials": (7, "7"),
     "epochs": (9, "9"),
+    "steps": (300, "300"),
     "time-budget": ("1.5h", "1.5h"),
     "width": (0.5, "0.5"),
     "fix": ({"lr": 0.001, "d_zz": False}, "lr=0.001 --fix d_zz=false"),
@@ -137,9 +139,11 @@ def test_the_command_line_wins(asked: list[Any]) -> None:
 def test_settings_of_the_command_line_win_by_name(asked: list[Any]) -> None:
     config = write({"preset": "without-mirror", "fix": {"k": 2, "lr": 0.1}, "width": 0.5})
     assert call(f"search --config {config} --fix k=3") == 1
-    assert asked[0].fixed == {"mirrored": False, "k": 3, "lr": 0.1, "width": 0.5}
+    paper = AMA.presets["paper"]
+    assert asked[0].fixed == {**paper, "mirrored": False, "k": 3, "lr": 0.1, "width": 0.5}
     assert call(f"search --config {config} --width 0.25 --preset without-simplex") == 1
-    assert asked[0].fixed == {"mirrored": False, "k": 1, "lr": 0.1, "width": 0.25}
+    # The preset of the command line also goes before the file's settings.
+    assert asked[0].fixed == {**paper, "mirrored": False, "k": 1, "width": 0.25}
 
 
 def test_settings_in_a_file_are_read_as_on_the_command_line(asked: list[Any]) -> None:
@@ -153,7 +157,7 @@ def test_settings_in_a_file_are_read_as_on_the_command_line(asked: list[Any]) ->
 
 def test_a_share_of_gpus_may_be_left_to_the_search(asked: list[Any]) -> None:
     assert call(f"search --config {write({'gpus-per-trial': 'auto', 'trials': 3})}") == 1
-    assert asked[0] == SearchRequest(trials=3)
+    assert asked[0] == SearchRequest(trials=3, steps=3000)
 
 
 def test_a_space_and_settings_to_try_may_stand_in_the_file(asked: list[Any]) -> None:
@@ -165,7 +169,7 @@ def test_a_space_and_settings_to_try_may_stand_in_the_file(asked: list[Any]) -> 
 
 def test_a_file_may_be_empty_of_values(asked: list[Any]) -> None:
     assert call(f"search --config {write({'trials': None, 'ood': None})}") == 1
-    assert asked[0] == SearchRequest()
+    assert asked[0] == SearchRequest(steps=3000)
 
 
 # --- the run.json of an earlier run ---------------------------------------------------------------

@@ -13,6 +13,7 @@ import amatune.tuning.search
 from amatune.cli import main
 from amatune.cli.views import QuietView
 from amatune.data.request import ProblemRequest
+from amatune.detectors.ama import AMA
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning.search import SearchOutcome
@@ -20,7 +21,7 @@ from amatune.tuning.search import SearchOutcome
 
 def test_without_options_the_request_has_its_defaults(asked: list[Any]) -> None:
     assert main(["search"]) == 1
-    assert asked[0] == SearchRequest()
+    assert asked[0] == SearchRequest(steps=3000)
     assert asked[1] is False
 
 
@@ -87,11 +88,12 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
 
 
 def test_a_preset_holds_its_settings_fixed_and_fix_goes_before(asked: list[Any]) -> None:
+    paper = AMA.presets["paper"]
     assert call("search --preset without-mirror --fix k=2") == 1
-    assert asked[0].fixed == {"mirrored": False, "k": 2}
+    assert asked[0].fixed == {**paper, "mirrored": False, "k": 2}
     assert call("search --preset without-simplex --fix k=2") == 1
-    assert asked[0].fixed == {"k": 2}
-    assert call("search --preset paper") == 1
+    assert asked[0].fixed == {**paper, "k": 2}
+    assert call("search --preset fast") == 1
     assert asked[0].fixed == {}
 
 
