@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +41,8 @@ def rehash(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.fixture
 def bounded_memory() -> Iterator[None]:
     """Meanwhile the process may take 4 GiB of address space more than it has."""
+    import resource  # not on Windows
+
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (held + 2**32, before[1]))
