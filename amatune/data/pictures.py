@@ -36,6 +36,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from amatune.errors import DataError
+from amatune.files import opened
+from amatune.wording import visible
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
 Pixels = NDArray[np.uint8]
@@ -59,6 +61,7 @@ SUFFIXES = (  # in capitals too
     ".webp",
 )
 MIN_SIDE = 8  # pixels; below, nothing is left to convolve
+MAX_SIDE = 1024  # pixels; above, no network here is of use, and a batch does not fit into memory
 MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB: Pillow's own bound on decompression bombs
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -277,7 +280,7 @@ _DECODING_ERRORS = (
 def _decode(path: Path, image_shape: tuple[int, ...]) -> tuple[Pixels, str]:
     """The picture as uint8 (C, H, W), and the digest of its bytes."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             digest = _digest(file)
             with _open(file) as picture:
                 pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
@@ -299,7 +302,7 @@ def _is_turned(picture: Image.Image) -> bool:
 
 def _inspect(path: Path) -> Inspected:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             digest = _digest(file)
             with _open(file) as picture:
                 width, height = picture.size[::-1] if _is_turned(picture) else picture.size
@@ -363,10 +366,9 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         UnidentifiedImageError: f"not a picture, or not one of {', '.join(_FORMATS)}",
         FileNotFoundError: "no such file",
         PermissionError: "no permission to read it",
-        IsADirectoryError: "it is a folder",
     }
     reason = reasons.get(type(error), str(error) or type(error).__name__)
-    return DataError(f"cannot read picture {path}: {reason}")
+    return DataError(f"cannot read picture {visible(str(path))}: {reason}")
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from amatune.data.request import ProblemRequest
 from amatune.data.sources.base import PARTS, Source
 from amatune.data.splits import Selection, Splits, places, spoken
 from amatune.errors import AmatuneError, DataError
+from amatune.wording import visible
 
 
 class Problem:
@@ -184,7 +185,7 @@ class Problem:
         cannot be written.
         """
         reasons = [
-            " ".join(reason.splitlines())  # a file's name may hold anything
+            visible(reason)  # a file's name may hold anything
             for source in self._sources.values()
             for reason in source.unreadable.values()
         ]

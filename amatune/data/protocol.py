@@ -33,6 +33,7 @@ test images are decoded by `Problem.test_images`, never before.
 import dataclasses
 import hashlib
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -251,7 +252,7 @@ def _draw(ids: Iterable[Id], count: int, seed: int, purpose: str) -> list[Id]:
     """The `count` ids that come first in the order of their SHA-256 with seed and purpose."""
 
     def key(one: Id) -> bytes:
-        return hashlib.sha256(f"{seed}/{purpose}/{one}".encode()).digest()
+        return hashlib.sha256(os.fsencode(f"{seed}/{purpose}/{one}")).digest()
 
     return sorted(ids, key=key)[:count]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from amatune import metrics
 from amatune.errors import RequestError
-from amatune.files import write_json
+from amatune.files import read_bytes, write_json
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
@@ -145,7 +145,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     """The leaderboard an earlier retraining wrote. Raises `RequestError` when there is none."""
     path = run.best / "leaderboard.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(path))
         schema = values.pop("schema")
         if schema != SCHEMA:
             raise RequestError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from amatune.data.pictures import SUFFIXES
 from amatune.data.places import DATA
 from amatune.errors import DataError
+from amatune.files import opened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,5 +91,5 @@ def checksum(made: Made, home: Path) -> str | None:
 
 def md5(path: Path) -> str:
     """The MD5 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

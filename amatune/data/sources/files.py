@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002, D102 - as `Source` says; not every source needs every argument
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class PictureFiles(Source):
             for part in PARTS
             for one in used[part]
         ]
-        return {"content": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
+        return {"content": hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()}
 
     @property
     def unreadable(self) -> Mapping[Id, str]:
