@@ -235,7 +235,9 @@ def table(names: Sequence[str], seeds: int, folder: Path) -> str:
                 key=lambda n: statistics.fmean(r["validation"][anomalies][n] for r in records),
             )
             trivial = next(
-                key.split("/")[1] for key in arrays[0] if key.startswith(f"{anomalies}/baseline: ")
+                key.removeprefix(f"{anomalies}/").rpartition("/")[0]
+                for key in arrays[0]
+                if key.startswith(f"{anomalies}/baseline: ")
             )
             baseline = _figures(arrays[:1], anomalies, trivial)
             published = STUDIES[name].published[number]
