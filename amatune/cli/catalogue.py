@@ -28,7 +28,7 @@ def datasets(
     """List the data sets that --dataset and --ood accept, and where they are.
 
     Named sets are looked for in the data folder, and downloaded into it when they are first used.
-    Nothing is downloaded or decoded for the list.
+    Nothing is downloaded or decoded for the list; what is there is verified, as by a search.
     """
     if clear_cache:
         _clear_cache()

@@ -44,17 +44,19 @@ def test_data_sets_are_listed_with_where_they_are(
         Path("data/svhn").mkdir(parents=True, exist_ok=True)
         Path("data/svhn", name).touch()
     Path("data/iSUN").mkdir()
+    Path("data/iSUN/0.png").touch()
+    Path("data/LSUN_resize").mkdir()  # empty
     monkeypatch.setenv("AMATUNE_DATA", "data")
     assert call("datasets") == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 120
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert re.search("60,000 +10,000 +12 MB +CC BY-SA 3.0 +missing", lines["mnist"])
-    assert "missing" in lines["svhn"]  # the files are there, but empty
+    assert "incomplete" in lines["svhn"]  # the files are there, but empty
     assert "complete, in iSUN" in lines["isun"]
     assert "put LSUN_resize.tar.gz" in lines["lsun-resize"]
     assert f"Data folder: {tmp_path / 'data'}" in text
-    assert sorted(os.listdir("data")) == ["iSUN", "svhn"]
+    assert sorted(os.listdir("data")) == ["LSUN_resize", "iSUN", "svhn"]
 
     assert call("datasets --data-dir elsewhere isun") == 0
     assert f"where:      missing: {tmp_path / 'elsewhere'}\n" in capsys.readouterr().out
