@@ -111,6 +111,7 @@ def run_search(
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         problem.list_damaged(run.broken)
+        problem.list_copies(run.near_copies)
         record = replace(
             record,
             request=replace(request, name=run.name),
