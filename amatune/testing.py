@@ -48,15 +48,15 @@ class MethodTests:
 
     # --- what the tests work with ---------------------------------------------------------------
 
-    def config(self, method: Method) -> DetectorConfig:
-        """A configuration of four epochs."""
+    def config(self, method: Method, **settings: Any) -> DetectorConfig:
+        """A configuration of four epochs, with these settings."""
         fields = method.detector.Config.__dataclass_fields__
         small = {name: value for name, value in self.small.items() if name in fields}
-        return method.detector.Config.from_dict({**small, "epochs": 4})
+        return method.detector.Config.from_dict({**small, "epochs": 4, **settings})
 
-    def make(self, method: Method, seed: int = 0) -> Detector:
-        """A new detector on the CPU."""
-        return method.detector(self.config(method), self.shape, seed=seed)
+    def make(self, method: Method, seed: int = 0, **settings: Any) -> Detector:
+        """A new detector on the CPU, with these settings."""
+        return method.detector(self.config(method, **settings), self.shape, seed=seed)
 
     def images(self, count: int, seed: int = 0) -> Tensor:
         """Noise, uint8 (count, C, H, W)."""

@@ -70,13 +70,16 @@ def ours(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: objec
 
 def detector(arguments: argparse.Namespace, kind: type[AMA] = AMA, **settings: object) -> AMA:
     """In the state of training."""
-    config = AMAConfig(
-        network=arguments.family,
-        width=arguments.width,
-        batch_size=arguments.batch,
-        warmup=0.0,
-        direction="inward",
-        **{**AMA.presets["authors-code"], **settings},  # type: ignore[arg-type]
+    config = AMAConfig.from_dict(
+        {
+            **AMA.presets["authors-code"],
+            "network": arguments.family,
+            "width": arguments.width,
+            "batch_size": arguments.batch,
+            "warmup": 0.0,
+            "direction": "inward",
+            **settings,
+        }
     )
     made = kind(config, SHAPES[arguments.family], arguments.device)
     for network in made.networks.values():

@@ -50,13 +50,12 @@ def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")
 def test_the_learning_study_trains_once_and_draws(run, tmp_path):
-    tiny = ["--set", "epochs=1", "width=0.05", "--threads", 1, "--seeds", 2]
-    first = run("learning.py", "mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
-    assert "| mnist-1 | other classes |" in first
-    assert "epoch 1 validation AUROC" in first
-    again = run("learning.py", "mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    tiny = ["--set", "epochs=1", "steps_per_epoch=2", "width=0.05", "--seeds", 2, "--draw"]
+    first = run("learning.py", "few-mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    assert "| few-mnist-1 | other classes | 2 |" in first
+    again = run("learning.py", "few-mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz", ".png"}
 
 
 @pytest.mark.parametrize("family", ["small", "residual"])

@@ -72,7 +72,7 @@ class Mute(Sound):
 
 class Partial(Sound):
     def inference_state(self) -> dict[str, Tensor]:
-        return {**super().inference_state(), "r_mean": torch.zeros(())}
+        return {**super().inference_state(), "means": torch.zeros(2)}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from amatune.config import DetectorConfig
-from amatune.detector import Detector, LossMeans, Optimisation, adam, drops, shuffled_batches
+from amatune.detector import Detector, Optimisation, adam, drops
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
+from amatune.loop import LossMeans, shuffled_batches
 
 SHAPE = (1, 8, 8)
 

@@ -27,7 +27,8 @@ ARROWS: dict[str, set[str]] = {
     "metrics": set(),
     "fields": set(),
     "config": {"errors", "fields"},
-    "detector": {"errors", "config"},
+    "loop": {"errors"},
+    "detector": {"errors", "config", "loop"},
     "nets": {"errors", "config", "detector"},
     "detectors": {"errors", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
@@ -35,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "files": {"errors"},
     "stored": {*BASE, "files", "config", "detector", "registry"},
     "runs": {*BASE, "fields", "files", "config", "data", "registry"},
-    "results": {*TRAINED, "files", "wording", "metrics", "data", "runs"},
+    "results": {*TRAINED, "nets", "files", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "cluster", "results"},
     "search_spaces": set(),
@@ -73,7 +74,7 @@ RESTRICTED: dict[str, set[str]] = {
     **{room: {"torch", "numpy"} for room in ("detector", "nets", "detectors")},
     "estimator": {"numpy", "torch", "sklearn"},
     "metrics": {"numpy"},
-    "results": {"numpy", "scipy"},
+    "results": {"numpy", "scipy", "PIL"},
 }
 
 

@@ -80,13 +80,12 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))
-    share = 0.05 if normal.classes is not None else 0.01
-    held_out = min(max(50, round(share * len(train))), len(train) // 5)
-    validation = set(_draw(train, held_out, request.seed, "validation normals"))
+    validating = held_out(len(train), of_classes=normal.classes is not None)
+    validation = set(_draw(train, validating, request.seed, "validation normals"))
     test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
     to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
-        request, len(train) - held_out, anomalies, taken=to_choose_by
+        request, len(train) - validating, anomalies, taken=to_choose_by
     )
     splits = Splits(
         train_normals=_one(normal, "train", [i for i in train if i not in validation]),
@@ -100,6 +99,8 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
+    if request.keep_together is not None:
+        problem.separate()
     duplicates = problem.duplicates(
         [
             ("train_normals", "validation_normals"),
@@ -125,6 +126,11 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
         )
     problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
     return problem
+
+
+def held_out(train: int, *, of_classes: bool) -> int:
+    """How many of the normal images of the training part validate."""
+    return min(max(50, round((0.05 if of_classes else 0.01) * train)), train // 5)
 
 
 def share_out(total: int, available: Sequence[int]) -> list[int]:

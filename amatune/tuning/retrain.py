@@ -27,15 +27,7 @@ from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import Method
-from amatune.results.baselines import (
-    describe_baselines,
-    fit_baselines,
-    read_baselines,
-    score_baselines,
-    write_baselines,
-)
 from amatune.results.leaderboard import (
-    BaselineRow,
     Comparison,
     Leaderboard,
     LeaderboardRow,
@@ -53,9 +45,10 @@ from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.runs.request import Objective, SearchRequest
+from amatune.runs.request import Objective
 from amatune.stored import read_facts
 from amatune.tuning import study as studies
+from amatune.tuning.baselines import tested_baselines
 from amatune.tuning.events import (
     Event,
     Listener,
@@ -214,7 +207,7 @@ def run_best(
             for candidate in candidates
             if finished[candidate.name]
         ]
-        baselines, strongest = _baselines(run, request, problem)
+        baselines, strongest = tested_baselines(run, request, problem)
         study = studies.open_study(run)
         some_scores = finished[chosen][0].scores(TEST)[validated[chosen].score]
         board = Leaderboard(
@@ -237,7 +230,7 @@ def run_best(
             ),
             test_normals=len(some_scores["normal"]),
             test_anomalies=len(some_scores["anomaly"]),
-            warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
+            warnings=(*problem.test_duplicates(run.near_copies), *problem.list_damaged(run.broken)),
             choice=choice,
             selection=selection(run, request, problem, study),
             effort=studies.effort(study),
@@ -425,36 +418,6 @@ def _test(
         images = problem.test_images()
         for folder, scores in score_models(folders, method.detector, *images, cpus=cpus, gpus=gpus):
             save_scores(folder / TEST, scores)
-
-
-def _baselines(
-    run: RunFolder, request: SearchRequest, problem: Problem
-) -> tuple[tuple[BaselineRow, ...], SeedScores]:
-    """What needs no detector on the test images, and the scores of what validation prefers.
-
-    Kept beside the detectors: the test images are read once.
-    """
-    file = run.best / "baselines.npz"
-    described = read_baselines(run.baselines)
-    if not described or not file.exists():
-        images = Images.of(problem)
-        fitted = fit_baselines(
-            images.train, images.normal, images.anomaly, images.bounds, request.objective
-        )
-        described = describe_baselines(fitted)
-        write_baselines(run.baselines, described)
-        save_scores(file, score_baselines(fitted, *problem.test_images()))
-    scores = load_scores(file)
-    rows = tuple(
-        BaselineRow(
-            name=one.name,
-            side=one.side,
-            validation_auroc=one.validation_auroc,
-            test=figures([scores[one.name]]),
-        )
-        for one in described
-    )
-    return rows, scores[rows[0].name]
 
 
 def _row(

@@ -26,10 +26,6 @@ from amatune.errors import DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.baselines import (
     BaselineFigure,
-    describe_baselines,
-    fit_baselines,
-    read_baselines,
-    write_baselines,
 )
 from amatune.results.objective import set_bounds
 from amatune.results.scores import load_scores, validation_file
@@ -38,6 +34,7 @@ from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
+from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
 from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.session import FINISHED, Session
@@ -119,6 +116,7 @@ def run_search(
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         problem.list_damaged(run.broken)
+        problem.list_copies(run.near_copies)
         record = replace(
             record,
             request=replace(request, name=run.name),
@@ -251,7 +249,8 @@ def _run_session(
     session.close()
     if ending == "finished" and session.left > 0 and session.is_satisfied:
         ending = "good enough"
-    outcome = _outcome(run, request, problem, study, ending, known_baselines(run, request, images))
+    baselines = validated_baselines(run, request, images)
+    outcome = _outcome(run, request, problem, study, ending, baselines)
     emit(
         SearchEnded(
             run=run.path,
@@ -414,18 +413,6 @@ def selection(
         return None
     bounds = set_bounds(problem.validation_sets())
     return correct_for_selection(scores, bounds, request.objective, seed=request.seed)
-
-
-def known_baselines(run: RunFolder, request: SearchRequest, images: Images) -> list[BaselineFigure]:
-    """What needs no detector on a run's validation images; measured once, and kept in the run."""
-    found = read_baselines(run.baselines)
-    if not found:
-        fitted = fit_baselines(
-            images.train, images.normal, images.anomaly, images.bounds, request.objective
-        )
-        found = describe_baselines(fitted)
-        write_baselines(run.baselines, found)
-    return found
 
 
 def _outcome(

@@ -86,7 +86,7 @@ def test_help_imports_nothing_slow() -> None:
         ("search --ood digitz", "'digitz'"),
         ("search --normal-class eleven", "'eleven'"),
         ("search --val-anomalies 3", "at least 10, got 3"),
-        ("search --image-size 2", "at least 8 pixels, got 2"),
+        ("search --image-size 2", "a whole number of 8 to 1024 pixels, got 2"),
         ("search --channels 4", "1 (grey) or 3 (colour), got 4"),
         ("search --max-broken few", "'few' is not a number"),
         ("search --max-broken 1.5", "a whole number of pictures, or a share below 1, got 1.5"),

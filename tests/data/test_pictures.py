@@ -150,8 +150,11 @@ def test_arrays_and_files_meet_the_same_rule(tmp_path):
     [
         ([Header(False, 28, 28)] * 3, (1, 28, 28)),
         ([Header(False, 64, 40)] * 3, (1, 64, 40)),
-        ([Header(False, 65, 40)] * 3, (1, 32, 32)),
+        ([Header(False, 65, 40)] * 3, (1, 64, 64)),
+        ([Header(True, 65, 40)] * 3, (3, 32, 32)),
         ([Header(False, 7, 40)] * 3, (1, 32, 32)),
+        ([Header(False, 30, 40)] * 3 + [Header(False, 400, 300)] * 2, (1, 32, 32)),
+        ([Header(False, 30, 40)] * 2 + [Header(False, 400, 300)] * 3, (1, 64, 64)),
         ([Header(False, 28, 28), Header(True, 28, 28)], (3, 28, 28)),
         ([Header(False, 28, 28), Header(False, 28, 29)], (1, 32, 32)),
         ([], (1, 32, 32)),

@@ -68,8 +68,8 @@ def moved(detector, before):
 # --- published values -----------------------------------------------------------------------------
 
 
-def test_defaults_are_the_published_values():
-    config = ALADConfig().to_dict()
+def test_the_paper_is_a_preset():
+    config = ALADConfig.from_dict(ALAD.presets["paper"]).to_dict()
     published = {
         "batch_size": 32,
         "latent_dim": 100,

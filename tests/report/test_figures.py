@@ -95,7 +95,9 @@ def test_rungs(tested: RunFolder, scheduler: str, expected: list[int]) -> None:
 
 def test_test_figures_are_those_of_the_leaderboard(finished: RunFolder, page: Parsed) -> None:
     board = read_leaderboard(finished)
-    mean, seeds = page.figure("Test AUROC of every configuration")["data"]
+    trivial, mean, seeds = page.figure("Test AUROC of every configuration")["data"]
+    assert trivial["y"] == ["mean brightness"]
+    assert numbers(trivial["x"]) == pytest.approx([board.baselines[0].test.auroc])
     assert mean["y"] == ["default", "trial-1"]
     tests = [row.test["bright"] for row in reversed(board.rows)]
     assert numbers(mean["x"]) == pytest.approx([t.auroc for t in tests])

@@ -137,8 +137,9 @@ def test_files_that_are_no_space(tmp_path):
 
 def test_settings_to_try_are_completed_with_defaults():
     space, default = AMA_METHOD.space, complete({})
-    assert settings_to_try(space, {}, default, {})["lambda_neg"] == 5.0
-    tried = settings_to_try(space, {"geometry": "shell", "delta": 2.0}, default, {"k": 4})
+    assert settings_to_try(space, {}, default, {})["lambda_inter"] == 0.5
+    given = {"negative_share": 0.1, "geometry": "shell", "delta": 2.0}
+    tried = settings_to_try(space, given, default, {"k": 4})
     assert (tried["geometry"], tried["delta"], tried["radius"]) == ("shell", 2.0, "typical")
     assert "k" not in tried
     same = settings_to_try(space, {"k": 4}, default, {"k": 4})
@@ -148,8 +149,12 @@ def test_settings_to_try_are_completed_with_defaults():
 @pytest.mark.parametrize(
     ("given", "fixed", "message"),
     [
-        ({"delta": 3.0}, {}, r"delta must be in \[0.05, 1\] here, got 3.0"),
-        ({"geometry": "ball"}, {}, "geometry must be one of shell, ray, cube here, got 'ball'"),
+        ({"delta": 3.0}, {"negative_share": 0.1}, r"delta must be in \[0.05, 1\] here, got 3.0"),
+        (
+            {"geometry": "ball"},
+            {"negative_share": 0.1},
+            "geometry must be one of shell, ray, cube here, got 'ball'",
+        ),
         ({"radius": "codes"}, {}, "cannot try radius='codes': it is not searched here"),
         ({"width": 0.5}, {}, "cannot try width=0.5: it is not searched here"),
         ({"k": 2}, {"k": 4}, "cannot try k=2: it is held fixed at 4"),

@@ -1,0 +1,44 @@
+"""What an epoch is made of: shuffled batches, and losses read once at its end."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from amatune.errors import DataError
+
+
+def shuffled_batches(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Index tensors that visit `count` images in random order, all of one size.
+
+    The incomplete rest of an epoch is dropped, so that every step has the same shapes; fewer images
+    than one batch make one batch. Raises `DataError` for fewer than two images.
+    """
+    if count < 2:
+        raise DataError(f"training needs at least 2 images, got {count}")
+    size = min(batch_size, count)
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    for start in range(0, count - size + 1, size):
+        yield order[start : start + size]
+
+
+class LossMeans:
+    """Epoch means of named losses, kept on the device: adding never waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add one step's scalar losses, without a graph."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means so far; waits for the device once."""
+        if not self._sums:
+            return {}
+        values = torch.stack(list(self._sums.values())).tolist()
+        counts = self._counts.values()
+        return {n: v / c for n, v, c in zip(self._sums, values, counts, strict=True)}

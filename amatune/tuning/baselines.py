@@ -1,0 +1,61 @@
+"""The baselines of a run: measured once on its validation images, once on its test images."""
+
+from amatune.cluster.job import Images
+from amatune.data.problem import Problem
+from amatune.results.baselines import (
+    BaselineFigure,
+    describe_baselines,
+    fit_baselines,
+    read_baselines,
+    score_baselines,
+    write_baselines,
+)
+from amatune.results.leaderboard import BaselineRow, figures
+from amatune.results.scores import load_scores, save_scores
+from amatune.results.selection import SeedScores
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+
+
+def validated_baselines(
+    run: RunFolder, request: SearchRequest, images: Images
+) -> list[BaselineFigure]:
+    """What needs no detector on a run's validation images; measured once, and kept in the run."""
+    found = read_baselines(run.baselines)
+    if not found:
+        fitted = fit_baselines(
+            images.train, images.normal, images.anomaly, images.bounds, request.objective
+        )
+        found = describe_baselines(fitted)
+        write_baselines(run.baselines, found)
+    return found
+
+
+def tested_baselines(
+    run: RunFolder, request: SearchRequest, problem: Problem
+) -> tuple[tuple[BaselineRow, ...], SeedScores]:
+    """What needs no detector on the test images, and the scores of what validation prefers.
+
+    Kept beside the detectors: the test images are read once.
+    """
+    file = run.best / "baselines.npz"
+    described = read_baselines(run.baselines)
+    if not described or not file.exists():
+        images = Images.of(problem)
+        fitted = fit_baselines(
+            images.train, images.normal, images.anomaly, images.bounds, request.objective
+        )
+        described = describe_baselines(fitted)
+        write_baselines(run.baselines, described)
+        save_scores(file, score_baselines(fitted, *problem.test_images()))
+    scores = load_scores(file)
+    rows = tuple(
+        BaselineRow(
+            name=one.name,
+            side=one.side,
+            validation_auroc=one.validation_auroc,
+            test=figures([scores[one.name]]),
+        )
+        for one in described
+    )
+    return rows, scores[rows[0].name]
