@@ -27,7 +27,8 @@ A draw takes the ids whose SHA-256 with the seed comes first: the same on every 
 every version of NumPy, and an image added later displaces at most one other.
 
 Making a problem decodes the training part, to pass over damaged pictures and to report copies. The
-test images are decoded by `Problem.test_images`, never before.
+test images are decoded by `Problem.test_images`, never before; only where near copies are to be
+kept together, they are looked at to leave copies of them out of the other lists.
 """
 
 import dataclasses
