@@ -26,6 +26,7 @@ from amatune.tuning.events import (
     Event,
     RetrainStarted,
     RetrainUpdate,
+    Saving,
     SearchStarted,
     State,
     TestStarted,
@@ -126,6 +127,8 @@ class View:
                         gpu_bytes=event.gpu_bytes,
                     )
                 )
+            case Saving():
+                self.say("saving; Ctrl-C again ends now")
             case TestStarted():
                 self.say(
                     f"chosen on validation images: {event.chosen}; scoring the test images with "

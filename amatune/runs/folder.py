@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Self
 from filelock import FileLock, Timeout
 
 from amatune.errors import RequestError, did_you_mean
-from amatune.files import write_json
+from amatune.files import read_text, write_json
 
 if TYPE_CHECKING:
     from amatune.runs.record import RunRecord
 
+_MOST_BYTES = 2**30  # of run.json, which lists every image
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -116,14 +117,14 @@ class RunFolder:
         write_json(self.run_json, record.to_dict())
 
     def _text(self) -> str:
+        if not self.run_json.exists():
+            raise RequestError(f"{self.path} is not a run: it holds no run.json")
         try:
-            return self.run_json.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise RequestError(f"{self.path} is not a run: it holds no run.json") from None
-        except UnicodeDecodeError as error:
+            return read_text(self.run_json, "the run", _MOST_BYTES)
+        except RequestError as error:
             raise RequestError(
-                f"{self.run_json} cannot be read as a run: it is not UTF-8 text ({error}); put "
-                "back the file as the search wrote it, or search anew"
+                f"{self.run_json} cannot be read as a run: {error}; put back the file as the "
+                "search wrote it, or search anew"
             ) from None
 
     def event_files(self, storage_path: str | None) -> Path:
@@ -158,7 +159,7 @@ class RunFolder:
 
 def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
     """The runs in a folder, oldest first (by when they were started)."""
-    found = [RunFolder(path.parent) for path in Path(runs_dir).glob("*/run.json")]
+    found = [RunFolder(p.parent) for p in Path(runs_dir).glob("*/run.json") if p.is_file()]
     return sorted(found, key=lambda run: (_started(run), run.name))
 
 
@@ -166,5 +167,5 @@ def _started(run: RunFolder) -> str:
     # Without a check: a broken run is listed too, and says what is wrong with it when it is opened.
     try:
         return str(json.loads(run.run_json.read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
