@@ -101,7 +101,9 @@ class Detector(ABC):
         self.seed = seed
         self.epoch = 0  # epochs completed
         self.is_calibrated = False
-        self.generator = Generator(self.device).manual_seed(seed)
+        # On the meta device, which has shapes alone, nothing can be drawn.
+        drawing = "cpu" if self.device.type == "meta" else self.device
+        self.generator = Generator(drawing).manual_seed(seed)
         self.networks: dict[str, nn.Module] = {}  # trained
         self.averages: dict[str, nn.Module] = {}  # follow trained ones, without gradients
         self._optimisation: Optimisation | None = None
@@ -380,8 +382,16 @@ class Detector(ABC):
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore `inference_state`. Raises `ConfigError`, and loads nothing, when names or shapes
         do not fit."""
-        networks = self.scoring_networks()
-        own = {**_by_flat_name(networks), **self._fitted_values()}
+        self.require_fitting(state)
+        for name, network in self.scoring_networks().items():
+            network.load_state_dict({key: state[f"{name}.{key}"] for key in network.state_dict()})
+        for name in self.fitted:
+            self._take(name, state[name])
+        self.is_calibrated = True
+
+    def require_fitting(self, state: Mapping[str, Tensor]) -> None:
+        """Raise `ConfigError` unless `state` has the names and shapes of `inference_state`."""
+        own = {**_by_flat_name(self.scoring_networks()), **self._fitted_values()}
         expected = {name: tuple(value.shape) for name, value in own.items()}
         wrong = sorted(
             name
@@ -393,11 +403,6 @@ class Detector(ABC):
                 f"the weights do not belong to this configuration: {len(wrong)} tensors are "
                 f"missing, unknown or of another shape, among them {wrong[0]}"
             )
-        for name, network in networks.items():
-            network.load_state_dict({key: state[f"{name}.{key}"] for key in network.state_dict()})
-        for name in self.fitted:
-            self._take(name, state[name])
-        self.is_calibrated = True
 
     def _all_networks(self) -> dict[str, nn.Module]:
         return {**self.networks, **self.averages}

@@ -1,25 +1,52 @@
 """Files that are written whole or not at all, and those of a user, which are read with care."""
 
+import contextlib
 import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from amatune.errors import RequestError
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """A file that a user names, open for reading bytes.
+
+    Raises `OSError` for what is no regular file: a named pipe may never answer, and a device never
+    end. Links are followed.
+    """
+    with open(path, "rb", opener=_open_regular) as file:
+        yield file
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe would wait for whoever is to write into it.
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError("it is not a regular file")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a regular file. Raises `OSError`."""
+    with opened(path) as file:
+        return file.read()
+
+
 def read_text(path: Path, what: str, most_bytes: int) -> str:
     """The text of a file that a user names, in UTF-8; `what` it should hold is for messages.
 
     Raises `RequestError` when it cannot be read, is larger than `most_bytes`, or is no regular
-    file: a named pipe may never answer, and a device never end.
+    file.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise RequestError(f"cannot read {what} {path}: it is not a regular file")
-        with path.open("rb") as file:
+        with opened(path) as file:
             content = file.read(most_bytes + 1)
         if len(content) > most_bytes:
             raise RequestError(f"cannot read {what} {path}: it is larger than {most_bytes:,} bytes")
@@ -56,9 +83,9 @@ def read_json(text: str, what: str) -> Any:
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Write JSON, atomically."""
+    """Write JSON, atomically. Bytes of a file's name that are no UTF-8 become JSON's escapes."""
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

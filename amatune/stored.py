@@ -25,13 +25,14 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from amatune import registry
-from amatune.config import ImageShape
+from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector
 from amatune.errors import RequestError
-from amatune.files import write_bytes
+from amatune.files import read_bytes, write_bytes
 from amatune.version import __version__
 
 SCHEMA_VERSION = 3  # of config.json
+MAX_SIDE = 4096  # pixels, and channels; what is larger, no machine could score
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -41,6 +42,10 @@ _AGAIN = {
     MODEL: "remove the folder and call `amatune best` again",
     EXPORT: "copy or export the model again",
 }
+
+
+_UNSTORED = 64  # times the stored tensors' bytes that all networks together may take, or ...
+_SMALL = 2**28  # ... bytes, whichever is more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,12 +82,36 @@ class StoredDetector:
     ) -> Detector:
         """The detector, ready to score; `detector` is its class where the caller has it.
 
-        Raises `RequestError` for an unknown method, and when settings or tensors do not fit it.
+        Raises `RequestError` for an unknown method, and when settings or tensors do not fit it;
+        nothing of the size that the settings ask for is allocated before that.
         """
         cls = detector or registry.find_method(self.method).detector
-        built = cls(cls.Config.from_dict(self.config), self.image_shape, device, self.seed)
+        config = cls.Config.from_dict(self.config)
+        self._require_fitting(cls, config)
+        built = cls(config, self.image_shape, device, self.seed)
         built.load_inference_state(self.tensors)
         return built
+
+    def _require_fitting(self, cls: type[Detector], config: DetectorConfig) -> None:
+        """Raise `RequestError` unless these settings make networks that the tensors fill.
+
+        They are laid out without memory first. Networks that scoring does not need are bounded by
+        the size of those it does.
+        """
+        try:
+            with torch.device("meta"):
+                shapes = cls(config, self.image_shape, "meta", self.seed)
+        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            told = str(error).partition("\n")[0]
+            raise RequestError(f"no network can be made of the settings: {told}") from error
+        shapes.require_fitting(self.tensors)
+        networks = {**shapes.networks, **shapes.averages}.values()
+        asked = sum(value.nbytes for one in networks for value in one.state_dict().values())
+        held = sum(value.nbytes for value in self.tensors.values())
+        if asked > max(_UNSTORED * held, _SMALL):
+            raise RequestError(
+                f"the settings make networks of {asked:,} bytes, {held:,} of which are stored"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON values."""
@@ -234,7 +263,7 @@ def _export_of_0_1(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_image_shape(values: list[Any]) -> bool:
-    return len(values) == 3 and all(type(v) is int and v > 0 for v in values)
+    return len(values) == 3 and all(type(v) is int and 0 < v <= MAX_SIDE for v in values)
 
 
 def _is_hashes(values: dict[str, Any]) -> bool:
@@ -254,7 +283,7 @@ def _changed(path: Path, kind: str) -> RequestError:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         raise RequestError(
             f"{path.parent} holds no complete model: it has no {path.name}; `amatune best "

@@ -7,7 +7,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 PAGES = {
-    "first-run.md": "README.md",
     "deploy.md": "deploy/README.md",
     "measured.md": "benchmarks/RESULTS.md",
 }

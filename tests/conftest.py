@@ -21,6 +21,22 @@ hypothesis.settings.load_profile("any machine")
 
 torch.set_num_threads(1)  # small networks: more threads only wait for each other
 
+# Files that take longest, in that order: they come first, so that none of them ends alone.
+LONGEST = (
+    "tuning/test_chaos.py",
+    "tuning/test_search_process.py",
+    "tuning/test_search.py",
+    "tuning/test_retrain.py",
+    "test_benchmarks.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; all else stays as it is."""
+    places = {Path(__file__).parent / file: place for place, file in enumerate(LONGEST)}
+    assert all(file.exists() for file in places), "LONGEST names a file that is not there"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
 def trust_the_machine(study: sqlite3.Connection, _: object) -> None:

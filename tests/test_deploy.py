@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,19 @@ def test_the_image_is_built_of_what_is_there() -> None:
         line[1:] for line in read("Dockerfile.dockerignore").splitlines() if line.startswith("!")
     }
     assert allowed == {source for copied in values["COPY"] for source in copied.split()[:-1]}
+
+
+def test_the_image_has_what_a_user_can_need() -> None:
+    (program,) = re.findall(r'RUN python -c "(.*?)" >', read("Dockerfile"), re.DOTALL)
+    source = program.replace("\\\n", "")
+    command = [sys.executable, "-c", source]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    (everything,) = extras["all"]
+    names = everything.removeprefix("amatune[").removesuffix("]").split(",")
+    wanted = {*project["dependencies"], *(one for name in names for one in extras[name])}
+    assert set(told.splitlines()) == wanted
 
 
 # --- Slurm ----------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ def python_blocks(path: Path) -> list[str]:
 # What takes long, and the same in seconds.
 SMALLER = {
     "(512, 1, 28, 28)": "(32, 1, 28, 28)",
-    "trials=12, epochs=30, width=0.25": "trials=1, epochs=1, width=0.05, image_size=12",
+    "trials=12, epochs=30, width=0.25": (
+        "trials=1, epochs=1, width=0.05, image_size=12, gpus_per_trial=0"
+    ),
     "=3": "=1",
 }
 
@@ -90,7 +92,11 @@ def with_the_method_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("path", [p for p in PAGES if python_blocks(p)], ids=name_of)
 @pytest.mark.usefixtures("in_a_folder_with_an_export", "with_the_method_of_the_docs")
-def test_examples_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(
+    path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any("amatune.search" in source for source in python_blocks(path)):
+        request.getfixturevalue("ray_cluster")
     example = types.ModuleType("example")  # one for the page: later examples build on earlier ones
     monkeypatch.setitem(sys.modules, "example", example)
     for number, published in enumerate(python_blocks(path)):

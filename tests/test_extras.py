@@ -86,6 +86,7 @@ ALL = tuple({package: None for packages in EXTRAS.values() for package in packag
 # What each command lacks without any extra.
 LACKS = {
     "search --trials 1": "search",
+    "search --config a.yaml": "search",
     "best": "search",
     "status": "search",
     "space ama": "search",
@@ -94,7 +95,9 @@ LACKS = {
 
 
 def test_without_any_extra(exported: Path, pictures: Path) -> None:
-    works = [f"score {exported} {pictures}", "datasets", "methods", "--help", "search --help"]
+    Path("a.yaml").write_text("trials: 3", encoding="utf-8")
+    works = [f"score {exported} {pictures}", "datasets", "datasets digits", "methods"]
+    works += ["--help", "search --help"]
     found = amatune_without(ALL, *works, *LACKS)
     for line, (code, out, err) in zip(works, found[: len(works)], strict=True):
         assert (code, err) == (0, ""), line

@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "nets": {"errors", "config", "detector"},
     "detectors": {"errors", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
-    "data": {*BASE, "metrics", "wording"},
+    "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},
     "reading": {"errors", "fields"},
     "stored": {*BASE, "files", "config", "detector", "registry"},

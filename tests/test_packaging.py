@@ -89,6 +89,15 @@ def test_every_direct_dependency_has_a_tested_version(project: dict[str, Any]) -
     assert {name.replace("_", "-") for name in wanted} - pinned - {"amatune"} == set()
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/first-run.md"])
+def test_the_build_of_torch_for_cpus_is_the_tested_version(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    tested = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    named = re.findall(r"\b(?:torch|torchvision)==\S+", text)
+    assert len(named) == 2
+    assert set(named) <= set(tested)
+
+
 # --- metadata -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """`amatune datasets`, `methods` and `space`: what a search can be asked for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,24 @@ from amatune.extras import require_extra
 from amatune.wording import count, download_size, memory_size, settings_text, value_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from amatune.data.dataset import Presence
 
 
-@command("amatune datasets", "amatune datasets cifar10", "amatune datasets --clear-cache")
+_ABOUT = "Tell all about this one; folder:PATH and npz:PATH too."
+
+
+@command(
+    "amatune datasets",
+    "amatune datasets cifar10",
+    "amatune datasets folder:photos/good",
+    "amatune datasets --clear-cache",
+)
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")
+        str | None,
+        typer.Argument(metavar="NAME", help=_ABOUT),
     ] = None,
     data_dir: Annotated[Path | None, plain("DIR", DATA_DIR)] = None,
     clear_cache: Annotated[
@@ -28,7 +40,10 @@ def datasets(
     """List the data sets that --dataset and --ood accept, and where they are.
 
     Named sets are looked for in the data folder, and downloaded into it when they are first used.
-    Nothing is downloaded or decoded for the list.
+    Nothing is downloaded or decoded for the list; what is there is verified, as by a search.
+
+    Of folder:PATH and npz:PATH it tells what is in there: images, classes, sizes, modes, copies,
+    broken files, and what a search would bring them to.
     """
     if clear_cache:
         _clear_cache()
@@ -48,8 +63,14 @@ def _clear_cache() -> None:
 
 def _describe(name: str, data_dir: Path | None) -> None:
     """All that is known of one data set."""
-    from amatune.data.catalogue import dataset_info, find_dataset
+    from amatune.data.catalogue import dataset_info, find_dataset, is_path
+    from amatune.data.survey import survey
 
+    console = make_console()
+    if is_path(name):
+        own = survey(name, data_dir)
+        _say_rows(console, {"name": own.name, **own.rows()})
+        return
     info, found = dataset_info(name), find_dataset(name, data_dir)
     rows = {
         "name": info.name,
@@ -64,9 +85,15 @@ def _describe(name: str, data_dir: Path | None) -> None:
         "where": found.state if found.place is None else f"{found.state}: {found.place}",
         "lacking": ", ".join(found.files) or "-",
     }
-    console = make_console()
+    if found.state in ("built in", "complete"):
+        rows["in a search"] = survey(name, data_dir, decode=False).rows()["in a search"]
+    _say_rows(console, rows)
+
+
+def _say_rows(console: "Console", rows: Mapping[str, str]) -> None:
+    width = max(map(len, rows)) + 2
     for key, value in rows.items():
-        say(console, f"{key + ':':<12}{value}")
+        say(console, f"{key + ':':<{width}}{value}")
 
 
 def _list(data_dir: Path | None) -> None:

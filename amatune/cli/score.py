@@ -57,7 +57,8 @@ def score(
 ) -> int:
     """Score pictures with an exported detector; higher is more anomalous.
 
-    Writes CSV with the columns path, score, every score of the detector by name, p_value and flag.
+    Writes CSV with the columns path, score, every score of the detector by name, p_value, flag and
+    error, or with --json an object with these names for each picture.
     The p-value is the share of the export's normal validation images, and this one, that score as
     high or higher; flag is true for scores above the threshold at --fpr. Both are empty for an
     export without a calibration. A path that a spreadsheet would take for a formula begins with an
@@ -66,8 +67,8 @@ def score(
     An .npz file holds images, or train_images and test_images: uint8, (N, H, W) or (N, H, W, C).
     Its images are written as parts.npz[12].
 
-    Pictures that cannot be read are reported on standard error and left out; the exit code is then
-    1, or 2 when nothing could be scored.
+    A picture that cannot be read is a row with its error and no more, and is told on standard
+    error; the others are scored. The exit code is then 1, or 2 when nothing could be scored.
     """
     from amatune.export import explain as write_explanations
     from amatune.export import find_inputs, load, require_explainable
@@ -83,8 +84,8 @@ def score(
         with destination(output) as file, scoring_progress(inputs.count) as progress:
             write = _writer(file, exported.detector.score_names, threshold, as_json)
             for picture in exported.score_inputs(inputs):
+                write(picture)
                 if picture.problem is None:
-                    write(picture)
                     highest.add(picture)
                     scored += 1
                 else:
@@ -160,24 +161,27 @@ class _Highest:
 def _writer(
     file: TextIO, names: Sequence[str], threshold: float | None, as_json: bool
 ) -> Callable[["ScoredPicture"], None]:
-    """What writes one scored picture to `file`: a CSV row, or a line with a JSON object."""
+    """What writes one picture to `file`: a CSV row, or a line with a JSON object."""
     from amatune.export import printable
 
     table = csv.writer(file, lineterminator="\n")
     if not as_json:
-        table.writerow(["path", "score", *names, "p_value", "flag"])
+        table.writerow(["path", "score", *names, "p_value", "flag", "error"])
 
     def write(picture: "ScoredPicture") -> None:
         # Six digits: what lies beyond depends on how pictures were batched. The flag is that of
         # the whole score.
-        scores = {"score": picture.score, **picture.scores, "p_value": picture.p_value}
+        own = picture.scores or dict.fromkeys(names)
+        scores = {"score": picture.score, **own, "p_value": picture.p_value}
         row: dict[str, Any] = {"path": printable(picture.path)}
         row |= {n: None if v is None else float(f"{v:.6g}") for n, v in scores.items()}
-        flagged = None if threshold is None else (picture.score or 0.0) > threshold
+        flagged = None
+        if threshold is not None and picture.score is not None:
+            flagged = picture.score > threshold
         if as_json:
-            print(json.dumps({**row, "flag": flagged}), file=file)
+            print(json.dumps({**row, "flag": flagged, "error": picture.problem}), file=file)
         else:
             flag = "" if flagged is None else str(flagged).lower()
-            table.writerow(map(csv_cell, [*row.values(), flag]))
+            table.writerow(map(csv_cell, [*row.values(), flag, picture.problem or ""]))
 
     return write

@@ -1,5 +1,10 @@
 """Image arrays in NumPy archives (.npz): headers, and rows without the whole array in memory."""
 
+import contextlib
+import math
+import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,14 +16,23 @@ import numpy as np
 
 from amatune.data.pictures import MAX_PIXELS, ImageShape, Pixels, fit
 from amatune.errors import DataError
+from amatune.files import opened
+from amatune.wording import visible
 
-# What damaged archives raise, from the directory of the zip file down to an array's header.
+# What damaged archives raise, from the directory of the zip file down to an array's header, whose
+# shape NumPy parses as Python.
 NPZ_ERRORS = (
     OSError,
     ValueError,
+    TypeError,
+    KeyError,
     EOFError,
-    RuntimeError,
-    NotImplementedError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,  # with NotImplementedError and RecursionError
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -26,6 +40,7 @@ NPZ_ERRORS = (
 IMAGE_KEYS = ("images", "train_images", "test_images")  # arrays that are looked for, in this order
 
 _CHUNK = 2**25  # bytes read at once: bounds the memory that large rows take
+_DEFLATED = 1032  # times that deflated data can grow, at the very most
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,41 @@ class ArrayHeader:
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool  # whether the first index runs fastest
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive, open for reading. Raises one of `NPZ_ERRORS`."""
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+def checked_header(archive: zipfile.ZipFile, key: str) -> ArrayHeader:
+    """The header of an array, which may be believed: as many bytes as it declares are there. Only
+    that of an array of objects is not checked.
+
+    Raises `ValueError` when they are not, or one of `NPZ_ERRORS`.
+    """
+    info = archive.getinfo(f"{key}.npy")
+    with archive.open(info) as member:
+        header = read_header(member)
+        start = member.tell()
+    if header.dtype.hasobject:
+        return header
+    if min(header.shape, default=0) < 0:
+        raise ValueError(f"{key} is of shape {header.shape}")
+    size = math.prod(header.shape) * header.dtype.itemsize
+    if start + size != info.file_size or info.file_size > _most_bytes(archive, info):
+        raise ValueError(
+            f"{key} of shape {header.shape} would have {size:,} bytes, the file holds others"
+        )
+    return header
+
+
+def _most_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """The bytes that a member can have, whatever the archive's directory says."""
+    packed = min(info.compress_size, os.fstat(archive.fp.fileno()).st_size)  # type: ignore[union-attr]
+    return packed if info.compress_type == zipfile.ZIP_STORED else _DEFLATED * packed
 
 
 def read_header(member: IO[bytes]) -> ArrayHeader:
@@ -71,7 +121,7 @@ class ImageArray:
         Raises `DataError` where the archive turns out to be damaged.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
+            with open_archive(self.path) as archive, archive.open(f"{self.key}.npy") as member:
                 read_header(member)
                 yield from self._read(member, image_shape, most)
         except NPZ_ERRORS as error:
@@ -98,14 +148,11 @@ def find_arrays(path: Path) -> list[ImageArray]:
     Only headers are read. Raises `DataError` when there is none, or one is not of images.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             members = {name.removesuffix(".npy") for name in archive.namelist()}
             keys = [key for key in IMAGE_KEYS if key in members]
             keys = keys[:1] if keys[:1] == ["images"] else keys
-            headers = {}
-            for key in keys:
-                with archive.open(f"{key}.npy") as member:
-                    headers[key] = read_header(member)
+            headers = {key: checked_header(archive, key) for key in keys}
     except NPZ_ERRORS as error:
         raise _damaged(str(path), error) from error
     if not headers:
@@ -129,4 +176,4 @@ def _image_array(path: Path, key: str, header: ArrayHeader) -> ImageArray:
 
 
 def _damaged(what: str, error: Exception) -> DataError:
-    return DataError(f"cannot read {what}, it is damaged or no NumPy archive: {error}")
+    return DataError(visible(f"cannot read {what}, it is damaged or no NumPy archive: {error}"))

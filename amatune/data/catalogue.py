@@ -31,7 +31,7 @@ _BY_PATH: Mapping[str, _Kind] = {
         DatasetInfo(
             name="folder:PATH",
             summary="your pictures, any sizes and modes; class folders, train/ and test/ optional",
-            image="their one size, or 32 x 32",
+            image="theirs, at most 64 x 64",
         ),
         FolderSource,
     ),
@@ -67,6 +67,12 @@ def find_dataset(name: str, data_dir: DataDir = None) -> Presence:
     Named sets are looked for in `data_dir`; see `data_folder` for None.
     """
     return _load(name).find(data_dir) if name in _set_names() else Presence(state="at its path")
+
+
+def is_path(text: str) -> bool:
+    """Whether a name is `folder:` or `npz:` with a path of the user's own."""
+    kind, colon, path = text.partition(":")
+    return bool(colon) and kind in _BY_PATH and path not in ("", "PATH")
 
 
 def open_source(text: str, data_dir: DataDir = None) -> Source:

@@ -14,8 +14,10 @@ applied to every other picture: the anomalies, and whatever is scored later.
 
 What the normal set decides: an array set keeps its own shape; a folder is colour when one of its
 training pictures is, and keeps their size when they all have the same and no side exceeds
-64 pixels, else it becomes 32 x 32 (`native_shape`). `image_size` and `channels` of a request
-override either. No side is shorter than 8 pixels.
+64 pixels; else it becomes 64 x 64 when grey and 32 x 32 in colour, or when most of the pictures are
+that small (`native_shape`). Every method here has small networks for grey images and large ones for
+colour: so an epoch costs about the same on a CPU, and four times as much at twice the side.
+`image_size` and `channels` of a request override either. A side has 8 to 1024 pixels.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from io import BufferedReader
@@ -36,6 +38,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from amatune.errors import DataError
+from amatune.files import opened
+from amatune.wording import visible
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
 Pixels = NDArray[np.uint8]
@@ -59,11 +63,14 @@ SUFFIXES = (  # in capitals too
     ".webp",
 )
 MIN_SIDE = 8  # pixels; below, nothing is left to convolve
+MAX_SIDE = 1024  # pixels; above, no network here is of use, and a batch does not fit into memory
 MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB: Pillow's own bound on decompression bombs
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _KEEP_SIDE = 64  # pictures of one size up to this keep it
-_DEFAULT_SIDE = 32
+_GREY_SIDE = 64
+_COLOUR_SIDE = 32
+_SMALL = 48  # longer side; where half of the pictures have no longer one, 32 pixels do
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
@@ -222,7 +229,25 @@ def native_shape(headers: Iterable[Header]) -> ImageShape:
         height, width = sizes.pop()
         if min(height, width) >= MIN_SIDE and max(height, width) <= _KEEP_SIDE:
             return channels, height, width
-    return channels, _DEFAULT_SIDE, _DEFAULT_SIDE
+    longer = sorted(max(header.height, header.width) for header in headers)
+    is_small = not longer or longer[len(longer) // 2] <= _SMALL
+    side = _COLOUR_SIDE if channels == 3 or is_small else _GREY_SIDE
+    return channels, side, side
+
+
+def shape_text(shape: ImageShape) -> str:
+    """ "64 x 48 pixels, grey" for (1, 48, 64)."""
+    channels, height, width = shape
+    return f"{width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
+
+
+def sizes_text(headers: Mapping[Header, int]) -> str:
+    """The size of pictures, width first, or the smallest and the largest."""
+    sizes = sorted({(h.width, h.height) for h in headers}, key=lambda size: size[0] * size[1])
+    if not sizes:
+        return ""
+    texts = [f"{width} x {height}" for width, height in sizes]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def fit(images: Pixels, image_shape: ImageShape) -> Pixels:
@@ -277,7 +302,7 @@ _DECODING_ERRORS = (
 def _decode(path: Path, image_shape: tuple[int, ...]) -> tuple[Pixels, str]:
     """The picture as uint8 (C, H, W), and the digest of its bytes."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             digest = _digest(file)
             with _open(file) as picture:
                 pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
@@ -299,7 +324,7 @@ def _is_turned(picture: Image.Image) -> bool:
 
 def _inspect(path: Path) -> Inspected:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             digest = _digest(file)
             with _open(file) as picture:
                 width, height = picture.size[::-1] if _is_turned(picture) else picture.size
@@ -363,10 +388,9 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         UnidentifiedImageError: f"not a picture, or not one of {', '.join(_FORMATS)}",
         FileNotFoundError: "no such file",
         PermissionError: "no permission to read it",
-        IsADirectoryError: "it is a folder",
     }
     reason = reasons.get(type(error), str(error) or type(error).__name__)
-    return DataError(f"cannot read picture {path}: {reason}")
+    return DataError(f"cannot read picture {visible(str(path))}: {reason}")
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -12,12 +12,13 @@ import numpy as np
 
 from amatune.data.catalogue import open_source
 from amatune.data.duplicates import Prints, find_copies
-from amatune.data.pictures import ImageShape, Pixels
+from amatune.data.pictures import ImageShape, Pixels, shape_text, sizes_text
 from amatune.data.places import DataDir
 from amatune.data.request import ProblemRequest
 from amatune.data.sources.base import PARTS, Source
 from amatune.data.splits import Selection, Splits, places, spoken
 from amatune.errors import AmatuneError, DataError
+from amatune.wording import visible
 
 
 class Problem:
@@ -92,8 +93,12 @@ class Problem:
         return self.duplicates([*pairs, ("test_normals", "test_anomalies")])
 
     def describe(self) -> str:
-        """One line: what is normal, what is not, how many."""
-        return self.request.describe(self.splits.counts())
+        """One line: what is normal, what is not, how many, and what they are brought to."""
+        shape = shape_text(self.image_shape)
+        headers = self._sources[self.splits.train_normals[0].source].headers()
+        if {(header.height, header.width) for header in headers} - {self.image_shape[1:]}:
+            shape += f" (they have {sizes_text(headers)}; see --image-size)"
+        return f"{self.request.describe(self.splits.counts())}; {shape}"
 
     def to_dict(self) -> dict[str, Any]:
         """All that `from_dict` needs, as JSON values."""
@@ -184,7 +189,7 @@ class Problem:
         cannot be written.
         """
         reasons = [
-            " ".join(reason.splitlines())  # a file's name may hold anything
+            visible(reason)  # a file's name may hold anything
             for source in self._sources.values()
             for reason in source.unreadable.values()
         ]

@@ -33,6 +33,7 @@ test images are decoded by `Problem.test_images`, never before.
 import dataclasses
 import hashlib
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -79,13 +80,12 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))
-    share = 0.05 if normal.classes is not None else 0.01
-    held_out = min(max(50, round(share * len(train))), len(train) // 5)
-    validation = set(_draw(train, held_out, request.seed, "validation normals"))
+    validating = held_out(len(train), of_classes=normal.classes is not None)
+    validation = set(_draw(train, validating, request.seed, "validation normals"))
     test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
     to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
-        request, len(train) - held_out, anomalies, taken=to_choose_by
+        request, len(train) - validating, anomalies, taken=to_choose_by
     )
     splits = Splits(
         train_normals=_one(normal, "train", [i for i in train if i not in validation]),
@@ -124,6 +124,11 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
         )
     problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
     return problem
+
+
+def held_out(train: int, *, of_classes: bool) -> int:
+    """How many of the normal images of the training part validate."""
+    return min(max(50, round((0.05 if of_classes else 0.01) * train)), train // 5)
 
 
 def share_out(total: int, available: Sequence[int]) -> list[int]:
@@ -251,7 +256,7 @@ def _draw(ids: Iterable[Id], count: int, seed: int, purpose: str) -> list[Id]:
     """The `count` ids that come first in the order of their SHA-256 with seed and purpose."""
 
     def key(one: Id) -> bytes:
-        return hashlib.sha256(f"{seed}/{purpose}/{one}".encode()).digest()
+        return hashlib.sha256(os.fsencode(f"{seed}/{purpose}/{one}")).digest()
 
     return sorted(ids, key=key)[:count]
 

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from amatune.data.pictures import MIN_SIDE
+from amatune.data.pictures import MAX_SIDE, MIN_SIDE
 from amatune.errors import DataError, did_you_mean
 
 ASKED_ANOMALIES = 10  # fewer cannot be asked for
@@ -35,7 +35,7 @@ class ProblemRequest:
     anomaly_fraction: float = 0.0  # labelled anomalies' share of the training images, at most .5
     contamination: float = 0.0  # hidden anomalies' share of the supposed normals, at most .5
     seed: int = 0  # of the draws
-    image_size: int | None = None  # pixels a side, at least 8; None: the normal set's
+    image_size: int | None = None  # pixels a side, 8 to 1024; None: the normal set's
     channels: int | None = None  # 1 or 3; None: the normal set's
     # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
     # 1%, whichever is more.
@@ -126,8 +126,8 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("seed", "a whole number of at least 0", lambda v: _is_whole(v, 0)),
     (
         "image_size",
-        f"a whole number of at least {MIN_SIDE} pixels",
-        lambda v: v is None or _is_whole(v, MIN_SIDE),
+        f"a whole number of {MIN_SIDE} to {MAX_SIDE} pixels",
+        lambda v: v is None or (_is_whole(v, MIN_SIDE) and v <= MAX_SIDE),
     ),
     (
         "channels",

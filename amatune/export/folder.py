@@ -20,6 +20,7 @@ from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
 from amatune.export.onnx import BATCH, INPUT, TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported
+from amatune.files import read_bytes
 from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
 from amatune.version import __version__
 
@@ -113,7 +114,7 @@ def require_replaceable(folder: str | os.PathLike[str]) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = json.loads(read_bytes(folder / CONFIG))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("kind") == EXPORT

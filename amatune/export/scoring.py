@@ -55,7 +55,7 @@ def find_inputs(paths: Iterable[str | Path]) -> Inputs:
     file that is neither, and when nothing is found.
     """
     asked = [Path(path).expanduser() for path in paths]
-    archives = sorted({path for path in asked if path.suffix.lower() == ".npz" and path.is_file()})
+    archives = sorted({path for path in asked if _is_archive(path)})
     others = [path for path in asked if path not in archives]
     sources: list[Path | ImageArray] = []
     if others or not archives:
@@ -67,6 +67,10 @@ def find_inputs(paths: Iterable[str | Path]) -> Inputs:
         except DataError as error:
             broken.append(ScoredPicture(path, None, {}, str(error)))
     return Inputs(tuple(sorted(sources, key=_place)), tuple(broken))
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.exists() and not path.is_dir()
 
 
 def _place(source: Path | ImageArray) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from amatune.files import opened
 from amatune.runs import RunFolder
 
 # Names of the files beside a detector, by the images that were scored.
@@ -40,7 +41,7 @@ def load_scores(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """
     scores: dict[str, dict[str, np.ndarray]] = {}
     # Opened here: `np.load` leaves a damaged file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with opened(path) as file, np.load(file, allow_pickle=False) as arrays:
         for key in arrays.files:
             name, _, side = key.rpartition("/")
             scores.setdefault(name, {})[side] = arrays[key]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 from filelock import FileLock, Timeout
 
 from amatune.errors import RequestError, did_you_mean
-from amatune.files import read_text, write_json
+from amatune.files import read_bytes, read_text, write_json
 
 if TYPE_CHECKING:
     from amatune.runs.record import RunRecord
@@ -166,6 +166,6 @@ def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
 def _started(run: RunFolder) -> str:
     # Without a check: a broken run is listed too, and says what is wrong with it when it is opened.
     try:
-        return str(json.loads(run.run_json.read_text(encoding="utf-8"))["started"])
+        return str(json.loads(read_bytes(run.run_json))["started"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""

@@ -45,35 +45,6 @@ def test_help_imports_nothing_slow() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-BASE_INSTALLATION = """
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"ray", "optuna", "tensorboard", "plotly", "jinja2", "onnx"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Missing())
-from amatune.cli import main
-code = main(sys.argv[1:])
-print(code)
-"""
-
-
-@pytest.mark.parametrize("line", ["--help", "search --help", "datasets digits", "methods"])
-def test_a_base_installation_tells_what_there_is(line: str) -> None:
-    done = python("-c", BASE_INSTALLATION, *line.split())
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] == "0"
-
-
-@pytest.mark.parametrize("line", ["search --config a.yaml", "status", "best", "space ama"])
-def test_a_base_installation_tells_what_it_lacks(line: str) -> None:
-    Path("a.yaml").write_text("trials: 3", encoding="utf-8")
-    done = python("-c", BASE_INSTALLATION, *line.split())
-    assert done.stdout == "2\n"
-    assert done.stderr.count("\n") == 1
-    assert "pip install 'amatune[search]'" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -13,6 +13,8 @@ import amatune
 from amatune.cli import main
 from amatune.detectors.ama import AMA
 
+COLUMNS = ["path", "score", "A", "R", "p_value", "flag", "error"]
+
 
 @pytest.fixture
 def model(exported: Path) -> str:
@@ -26,7 +28,8 @@ def test_scores_as_csv(
     captured = capsys.readouterr()
     assert captured.err == ""
     rows = list(csv.DictReader(io.StringIO(captured.out)))
-    assert list(rows[0]) == ["path", "score", "A", "R", "p_value", "flag"]
+    assert list(rows[0]) == COLUMNS
+    assert {row["error"] for row in rows} == {""}
     assert [Path(row["path"]).name for row in rows] == [f"{n}.png" for n in range(5)]
     expected = list(amatune.load(model).score_files([pictures]))
     assert [float(row["R"]) for row in rows] == pytest.approx(
@@ -40,7 +43,8 @@ def test_scores_as_json_lines(
 ) -> None:
     assert main(["score", model, str(pictures / "1.png"), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert list(json.loads(line)) == ["path", "score", "A", "R", "p_value", "flag"]
+    assert list(json.loads(line)) == COLUMNS
+    assert json.loads(line)["error"] is None
 
 
 def test_scores_go_to_a_file_complete_or_not_at_all(
@@ -60,13 +64,23 @@ def test_scores_go_to_a_file_complete_or_not_at_all(
     assert "no/such/scores.csv" in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_skipped_and_told(
-    model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_broken_picture_is_a_row_with_its_error(
+    model: str, pictures: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     Path("broken.png").write_bytes(b"not a picture")
-    assert main(["score", model, "broken.png", str(pictures)]) == 1
+    as_json = ["--json"] if form == "json" else []
+    assert main(["score", model, "broken.png", str(pictures), *as_json]) == 1
     captured = capsys.readouterr()
-    assert captured.out.count("\n") == 6
+    lines = captured.out.splitlines()
+    rows = [json.loads(line) for line in lines] if as_json else list(csv.DictReader(lines))
+    assert len(rows) == 6
+    failed = [row for row in rows if row["error"]]
+    assert [row["path"] for row in failed] == ["broken.png"]
+    assert list(failed[0]) == COLUMNS
+    assert failed[0]["error"].startswith("cannot read picture broken.png: not a picture")
+    assert {failed[0][name] for name in COLUMNS[1:-1]} == ({None} if as_json else {""})
+    assert all(row["score"] for row in rows if not row["error"])
     assert captured.err.count("\n") == 1
     assert "broken.png" in captured.err
 

@@ -269,9 +269,9 @@ def test_clearing_tells_what_it_freed_and_leaves_other_files(cache, files):
 # What goes wrong
 
 
-def flip(file, where):
+def flip(file, start, end):
     content = bytearray(file.read_bytes())
-    content[where] ^= 0xFF
+    content[start:end] = (byte ^ 0xFF for byte in content[start:end])
     file.write_bytes(content)
 
 
@@ -295,8 +295,8 @@ def flip_look(file):
     [
         lambda file: file.write_bytes(b"no database at all, however long it may be" * 100),
         lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
-        lambda file: flip(file, 3),
-        lambda file: [flip(file, at) for at in range(caching._PAGE, 2 * caching._PAGE)],
+        lambda file: flip(file, 3, 4),
+        lambda file: flip(file, caching._PAGE, 2 * caching._PAGE),
         flip_pixel,
         flip_look,
     ],

@@ -120,7 +120,7 @@ def test_another_set_for_the_test(invent):
     found = ids(made)
     assert {source for source, _, _ in found["validation_anomalies"]} == {"a"}
     assert len(found["test_anomalies"]) == 20
-    assert made.describe().endswith("test 100 + 20 of b, a")
+    assert "test 100 + 20 of b, a; " in made.describe()
     assert made.test_opened is False
     with pytest.raises(DataError, match=r"n is both .* name another --test-ood"):
         problem(dataset="n", ood=("a",), test_ood=("n",))
@@ -213,7 +213,8 @@ def test_shares_are_equal_where_they_can_be(total, available):
 def test_the_first_problem():
     made = problem()
     assert made.describe() == (
-        "digits: classes 0-4 normal, 582 train, 50+50 validation; test 269 + 54"
+        "digits: classes 0-4 normal, 582 train, 50+50 validation; test 269 + 54; "
+        "28 x 28 pixels, grey"
     )
     assert made.image_shape == (1, 28, 28)
     assert made.warnings == []

@@ -12,8 +12,9 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 def test_real_pictures_of_varying_sizes():
     tile = SHARED / "magnetic_tile"
     made = problem(dataset=f"folder:{tile}/normal", ood=(f"folder:{tile}/defect",))
+    assert "; 64 x 64 pixels, grey (they have " in made.describe()
     counts = made.splits.counts()
-    assert made.image_shape == (1, 32, 32)
+    assert made.image_shape == (1, 64, 64)
     held_out = (counts["train_normals"] + counts["validation_normals"]) // 5
     assert counts["validation_normals"] == held_out
     assert sum(counts[name] for name in counts if "normals" in name) == 300

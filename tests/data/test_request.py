@@ -27,7 +27,7 @@ from amatune.errors import DataError
         ({"anomaly_fraction": 0.6}, r"anomaly_fraction must be a share in \[0, 0.5\], got 0.6"),
         ({"contamination": float("nan")}, r"contamination must be a share .* got nan"),
         ({"anomaly_fraction": 0.5}, r"0.5 needs \d+ anomalies beside \d+ .* enough for 0\.\d+"),
-        ({"image_size": 7}, "image_size must be a whole number of at least 8 pixels, got 7"),
+        ({"image_size": 7}, "image_size must be a whole number of 8 to 1024 pixels, got 7"),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
         *(
             ({"max_broken": value}, "max_broken must be a whole number of pictures, or a share")

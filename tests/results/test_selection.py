@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from amatune.results.leaderboard import choose
 from amatune.results.objective import validation_auroc
@@ -19,13 +18,14 @@ def trial(shift, generator, normals=60, anomalies=50):
 
 
 def auroc(normal, anomaly):
-    labels = np.r_[np.zeros(len(normal)), np.ones(len(anomaly))]
-    return roc_auc_score(labels, np.r_[normal, anomaly])
+    """By its definition: the share of pairs in the right order, ties half."""
+    gaps = anomaly[:, None] - normal
+    return np.mean((gaps > 0) + 0.5 * (gaps == 0))
 
 
 @pytest.mark.parametrize("kind", ["pooled", "mean", "worst"])
 def test_it_is_a_plain_bootstrap_of_the_choice(kind):
-    """Drawn image by image, with scikit-learn's AUROC, and other random numbers."""
+    """Drawn image by image, pair by pair, and with other random numbers."""
     generator = np.random.default_rng(0)
     trials = [trial(s, generator, 30, 24) for s in (0.3, 0.8, 0.9, 1.0)]
     trials[1] = {side: values.round(0) for side, values in trials[1].items()}  # ties

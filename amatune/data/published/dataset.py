@@ -17,7 +17,7 @@ from typing import ClassVar
 from amatune.data.dataset import Dataset, Presence
 from amatune.data.places import DATA, DataDir, data_folder
 from amatune.data.published.downloads import alone, at_hand, fetch
-from amatune.data.published.files import Download, checksum, is_sound, is_there, usable
+from amatune.data.published.files import Download, checksum, fault, is_sound, is_there, usable
 from amatune.data.published.unpacking import install
 from amatune.data.sources.base import Source
 from amatune.errors import DataError
@@ -40,21 +40,34 @@ class PublishedDataset(Dataset):
         return self.info.name
 
     def find(self, data_dir: DataDir = None) -> Presence:
-        """Where it is, or would be put. Raises `DataError` when the data folder cannot be read."""
+        """Where it is, or would be put, verified as `open` does. Raises `DataError` when the data
+        folder cannot be read."""
         root = data_folder(data_dir)
-        homes = [root / home for home in self.homes]
         with usable(root, self.name):
-            states = {home: [is_there(d, home) for d in self.downloads] for home in homes}
-        for home, there in states.items():
-            if all(there):
-                return Presence(state="complete", place=home)
-        first = zip(self.downloads, states[homes[0]], strict=True)
-        lacking = [download for download, there in first if not there]
+            home = self._home(root)
+            faults = {d: why for d in self.downloads if (why := fault(d, home)) is not None}
+            # An archive that is at hand makes what lacks; only a folder is never replaced.
+            lacking = {
+                d: why
+                for d, why in faults.items()
+                if is_there(d, home) or at_hand(d, (home, root))[0] is None
+            }
+        if not lacking:
+            return Presence(state="complete", place=home)
+        nothing = len(lacking) == len(self.downloads) and not any(lacking.values())
         return Presence(
-            state="missing" if len(lacking) == len(self.downloads) else "incomplete",
-            place=homes[0],
-            files=tuple(f"{d.name} ({download_size(d.size)})" for d in lacking),
+            state="missing" if nothing else "incomplete",
+            place=home,
+            files=tuple(
+                f"{d.name} ({download_size(d.size)}{why and ': ' + why})"
+                for d, why in lacking.items()
+            ),
         )
+
+    def _home(self, root: Path) -> Path:
+        """Where most of it lies; of equal places the first."""
+        homes = [root / home for home in self.homes]
+        return max(homes, key=lambda home: sum(is_there(d, home) for d in self.downloads))
 
     def open(self, data_dir: DataDir = None) -> Source:
         """The set, downloaded when it is not there. Raises `DataError` when it cannot be had."""
@@ -73,7 +86,7 @@ class PublishedDataset(Dataset):
         return None
 
     def _fetched(self, root: Path) -> tuple[Path, str]:
-        home = root / self.homes[0]
+        home = self._home(root)
         root.mkdir(parents=True, exist_ok=True)
         with alone(root, self.name) as scratch:
             home.mkdir(parents=True, exist_ok=True)
@@ -85,7 +98,7 @@ class PublishedDataset(Dataset):
                     archive, refusals = fetch(download, scratch, self.name)
                     reasons += refusals
                 if archive is None:
-                    raise self._unavailable(home, lacking[number:], reasons)
+                    raise self._unavailable(root, home, lacking[number:], reasons)
                 install(download, archive, home, scratch)
         sound = self._sound(root)
         if sound is None:
@@ -96,9 +109,13 @@ class PublishedDataset(Dataset):
         return sound
 
     def _unavailable(
-        self, home: Path, lacking: Sequence[Download], reasons: Sequence[str]
+        self, root: Path, home: Path, lacking: Sequence[Download], reasons: Sequence[str]
     ) -> DataError:
-        files = ", ".join(f"{d.name} ({download_size(d.size)}, MD5 {d.md5})" for d in lacking)
+        files = ", ".join(
+            f"{d.name} ({download_size(d.size)}, MD5 {d.md5})"
+            for d in lacking
+            if at_hand(d, (home, root))[0] is None
+        )
         return DataError(
             f"{self.name} is not in the data folder and cannot be downloaded "
             f"({'; '.join(reasons)}); put into {home}: {files}; they come from {self.info.url}; "

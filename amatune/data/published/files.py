@@ -11,6 +11,7 @@ from pathlib import Path
 from amatune.data.pictures import SUFFIXES
 from amatune.data.places import DATA
 from amatune.errors import DataError
+from amatune.files import opened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,32 @@ def is_there(download: Download, home: Path) -> bool:
     return all(map(exists, download.parts))
 
 
+def fault(download: Download, home: Path) -> str | None:
+    """Why what a download makes cannot be used, "" when it is not there; None when it is sound."""
+    if not is_there(download, home):
+        for made in download.parts:
+            path = home / made.path
+            if made.size is not None and path.is_file() and path.stat().st_size != made.size:
+                return f"{made.path} has {path.stat().st_size:,} of {made.size:,} bytes"
+        return ""
+    for made in download.parts:
+        found = _pictures(made, home)
+        if made.pictures is not None and found < made.pictures:
+            return f"{made.path} has {found:,} of {made.pictures:,} pictures, remove it"
+        if made.pictures is None and checksum(made, home) is None:
+            return f"{made.path} is damaged, it has another MD5"
+    return None
+
+
+def _pictures(made: Made, home: Path) -> int:
+    """The picture files in a folder; 0 for a file."""
+    return sum(
+        name.lower().endswith(SUFFIXES)
+        for _, _, names in os.walk(home / made.path)
+        for name in names
+    )
+
+
 def is_sound(download: Download, home: Path) -> bool:
     """Whether what a download makes is there and has the right checksums."""
     return is_there(download, home) and None not in [checksum(m, home) for m in download.parts]
@@ -75,9 +102,7 @@ def checksum(made: Made, home: Path) -> str | None:
     """
     path = home / made.path
     if made.pictures is not None:
-        count = sum(
-            name.lower().endswith(SUFFIXES) for _, _, names in os.walk(path) for name in names
-        )
+        count = _pictures(made, home)
         if count < made.pictures:
             raise DataError(
                 f"{path} has {count:,} of {made.pictures:,} pictures; remove this folder, and it "
@@ -90,5 +115,5 @@ def checksum(made: Made, home: Path) -> str | None:
 
 def md5(path: Path) -> str:
     """The MD5 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from amatune.data.dataset import Dataset, Presence
-from amatune.data.pictures import find_pictures
+from amatune.data.pictures import SUFFIXES, find_pictures
 from amatune.data.places import DATA, DataDir, data_folder
 from amatune.data.published.downloads import alone
 from amatune.data.published.files import usable
@@ -51,8 +51,11 @@ class OdinDataset(Dataset):
 
     def _found(self, root: Path) -> Path | None:
         """The folder, else an archive."""
-        if (root / self.folder).is_dir():
-            return root / self.folder
+        folder = root / self.folder
+        if folder.is_dir() and any(
+            name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names
+        ):
+            return folder
         return next((root / name for name in self._archives if (root / name).is_file()), None)
 
     def find(self, data_dir: DataDir = None) -> Presence:

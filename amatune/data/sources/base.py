@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from amatune.data.pictures import ImageShape, Pixels
+from amatune.data.pictures import Header, ImageShape, Pixels
 
 Part = Literal["train", "test"]
 Id = int | str  # a position in an array, or a path relative to the folder, with forward slashes
@@ -77,6 +77,14 @@ class Source(ABC):
     def notes(self) -> Sequence[str]:
         """What else the user should know."""
         return []
+
+    def headers(self) -> Mapping[Header, int]:
+        """How many images have which size and mode before they are brought to one; of pictures,
+        those met so far."""
+        if self.image_shape is None:
+            return {}
+        channels, height, width = self.image_shape
+        return {Header(channels == 3, height, width): sum(len(self.ids(part)) for part in PARTS)}
 
     def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
         """Those of `ids` that the part does not have."""

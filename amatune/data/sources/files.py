@@ -3,12 +3,14 @@
 # ruff: noqa: ARG002, D102 - as `Source` says; not every source needs every argument
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from amatune.data.cache import PictureCache
-from amatune.data.pictures import ImageShape, Inspected, Pixels
+from amatune.data.pictures import Header, ImageShape, Inspected, Pixels
 from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
 from amatune.errors import DataError
 
@@ -60,7 +62,7 @@ class PictureFiles(Source):
             for part in PARTS
             for one in used[part]
         ]
-        return {"content": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
+        return {"content": hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()}
 
     @property
     def unreadable(self) -> Mapping[Id, str]:
@@ -69,6 +71,13 @@ class PictureFiles(Source):
     @property
     def notes(self) -> Sequence[str]:
         return [self._cache.problem] if self._cache.problem else []
+
+    def headers(self) -> Mapping[Header, int]:
+        return Counter(found.header for found in self._inspected.values())
+
+    def digests(self) -> Mapping[Id, str]:
+        """SHA-256 of the files' bytes, of the pictures met so far."""
+        return {one: found.digest for one, found in self._inspected.items()}
 
     def missing(self, part: Part, ids: Iterable[Id]) -> list[Id]:
         # Only files count: pictures added since a run change neither its ids nor its parts.

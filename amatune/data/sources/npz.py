@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amatune.data.archives import NPZ_ERRORS, is_image_batch, read_header
+from amatune.data.archives import NPZ_ERRORS, checked_header, is_image_batch, open_archive
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels, fit
 from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
 from amatune.errors import DataError
+from amatune.files import opened
+from amatune.wording import visible
 
 
 class NpzSource(Source):
@@ -29,9 +31,10 @@ class NpzSource(Source):
         self._path = self.location = Path(path).expanduser().resolve()
         self.name = f"npz:{self.location}"
         try:
-            with zipfile.ZipFile(self.location) as archive:
+            with open_archive(self.location) as archive:
                 self._members = {info.filename: info for info in archive.infolist()}
                 self._shapes = {part: self._image_header(archive, part) for part in PARTS}
+                self._check_labels(archive)
         except FileNotFoundError:
             raise DataError(f"no such file: {self.location}") from None
         except NPZ_ERRORS as error:
@@ -88,8 +91,7 @@ class NpzSource(Source):
         if f"{key}.npy" not in self._members:
             held = ", ".join(name.removesuffix(".npy") for name in self._members) or "nothing"
             raise DataError(f"{self.name} has no {key!r}, it holds {held}; {_NPZ_RULE}")
-        with archive.open(f"{key}.npy") as member:
-            header = read_header(member)
+        header = checked_header(archive, key)
         shape, dtype = header.shape, header.dtype
         found = f"{self.name}: {key} is {dtype} of shape {shape}"
         if dtype != np.uint8 or not is_image_batch(shape):
@@ -99,6 +101,12 @@ class NpzSource(Source):
         if min(shape[1:3]) < MIN_SIDE:
             raise DataError(f"{found}; images need at least {MIN_SIDE} pixels a side")
         return shape
+
+    def _check_labels(self, archive: zipfile.ZipFile) -> None:
+        """Raise one of `NPZ_ERRORS` for labels that are not all there."""
+        if not self._absent_labels():
+            for part in PARTS:
+                checked_header(archive, f"{part}_labels")
 
     def _read_labels(self) -> dict[Part, list[str]]:
         """The class of every image, or nothing unless both parts have labels."""
@@ -121,7 +129,7 @@ class NpzSource(Source):
 
     def _read(self, key: str) -> NDArray[Any]:
         try:
-            with np.load(self._path, allow_pickle=False) as archive:
+            with opened(self._path) as file, np.load(file, allow_pickle=False) as archive:
                 values: NDArray[Any] = archive[key]
                 return values
         except NPZ_ERRORS as error:
@@ -129,7 +137,7 @@ class NpzSource(Source):
 
     def _damaged(self, error: Exception, key: str = "") -> DataError:
         what = f"{key} of {self.location}" if key else str(self.location)
-        return DataError(f"cannot read {what}, it is damaged or no NumPy archive: {error}")
+        return DataError(visible(f"cannot read {what}, it is damaged or no NumPy archive: {error}"))
 
 
 _NPZ_RULE = (

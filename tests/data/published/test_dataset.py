@@ -97,6 +97,52 @@ def test_a_truncated_file_is_fetched_again(name, file, root, serve):
     assert (home / file).read_bytes() == fake.home[file]
 
 
+@pytest.mark.parametrize("home", REAL["mnist"].homes)
+@pytest.mark.parametrize("fake", ["mnist"], indirect=True)
+def test_one_damaged_file_is_the_only_one_that_is_asked_for(fake, root, home):
+    name = "t10k-labels-idx1-ubyte"
+    lay(root / home, {**fake.home, name: fake.home[name][:-1]})
+    found = find_dataset("mnist")
+    assert (found.state, found.place) == ("incomplete", root / home)
+    (lacking,) = found.files
+    assert lacking.startswith(f"{name}.gz (")
+    assert "bytes" in lacking
+    with pytest.raises(DataError) as raised:
+        open_source("mnist")
+    assert f"put into {root / home}: {name}.gz" in str(raised.value)
+    assert str(raised.value).count(", MD5 ") == 1
+
+
+@pytest.mark.parametrize("fake", ["mnist"], indirect=True)
+def test_of_archives_the_damaged_one_is_asked_for(fake, root):
+    archives = {file: content for file, (content, _) in fake.archives.items()}
+    first = next(iter(archives))
+    lay(root / "MNIST/raw", {**archives, first: archives[first][:-5]})
+    assert [one.split(" ")[0] for one in find_dataset("mnist").files] == [first]
+    with pytest.raises(DataError) as raised:
+        open_source("mnist")
+    assert str(raised.value).count(", MD5 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "told"),
+    [
+        ("svhn", "test_32x32.mat", "test_32x32.mat is damaged, it has another MD5"),
+        ("cifar10", "cifar-10-batches-py/data_batch_2", "data_batch_2 is damaged"),
+    ],
+)
+def test_another_md5_is_not_complete(name, file, told, root, monkeypatch):
+    fake = FAKES[name]()
+    install(monkeypatch, name, fake)
+    home = root / REAL[name].homes[0]
+    lay(home, {**fake.home, file: fake.home[file][:-1] + b"?"})
+    found = find_dataset(name)
+    assert found.state == "incomplete"
+    assert told in found.files[0]
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        open_source(name)
+
+
 @pytest.mark.parametrize("fake", ["omniglot"], indirect=True)
 def test_a_folder_that_lacks_pictures_is_left_alone_and_told(fake, root):
     home = root / "omniglot-py"
@@ -104,6 +150,9 @@ def test_a_folder_that_lacks_pictures_is_left_alone_and_told(fake, root):
     gone = sorted(home.rglob("*.png"))[:2]
     for path in gone:
         path.unlink()
+    found = find_dataset("omniglot")
+    assert found.state == "incomplete"
+    assert "images_background has 58 of 60 pictures" in found.files[0]
     with pytest.raises(DataError, match=r"images_background has 58 of 60 pictures; remove"):
         open_source("omniglot")
     assert len(list(home.rglob("*.png"))) == 88

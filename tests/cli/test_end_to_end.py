@@ -1,24 +1,31 @@
-"""From a search to scores, each command a process of its own."""
+"""From a search to scores, as a user would go."""
 
 import json
 import re
 from pathlib import Path
 
 import numpy as np
-from calls import ANSI, python
+import pytest
+from calls import ANSI, call
 
 import amatune
 
 
-def test_search_best_export_score(pictures: Path) -> None:
+@pytest.mark.usefixtures("ray_cluster")
+def test_search_best_export_score(pictures: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def shell(line: str) -> str:
-        done = python("-m", "amatune.cli", *line.split())
-        assert done.returncode == 0, done.stderr + done.stdout
-        assert done.stderr == ""
-        assert ANSI not in done.stdout
-        return done.stdout
+        capfd.readouterr()
+        code = call(line)
+        output, errors = capfd.readouterr()  # of other programs that it starts, too
+        assert code == 0, errors + output
+        assert errors == ""
+        assert ANSI not in output
+        return output
 
-    small = "--width 0.05 --fix critic_steps=1 --fix batch_size=64 --image-size 12"
+    small = (
+        "--width 0.05 --fix critic_steps=1 --fix batch_size=64 --image-size 12 "
+        "--concurrent 1 --gpus-per-trial 0"
+    )
     Path("first.json").write_text('{"k": 6, "lambda_reg": 0.125}', encoding="utf-8")
     text = shell(f"search --trials 3 --epochs 2 --name tiny {small} --enqueue first.json")
     assert re.search(r"trial 1 \w+, .* k=6 .*lambda_reg=0\.125", text)
