@@ -27,6 +27,7 @@ from amatune.tuning.events import (
     RetrainStarted,
     RetrainUpdate,
     Saving,
+    SearchEnded,
     SearchStarted,
     State,
     TestStarted,
@@ -127,6 +128,10 @@ class View:
                         gpu_bytes=event.gpu_bytes,
                     )
                 )
+            case SearchEnded():
+                for training in self.running():
+                    unfinished = dataclasses.replace(training, state="waiting")
+                    self.trainings[training.label] = unfinished
             case Saving():
                 self.say("saving; Ctrl-C again ends now")
             case TestStarted():

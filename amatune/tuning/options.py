@@ -15,7 +15,7 @@ from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_json, read_text
 from amatune.registry import find_method
 from amatune.runs import RunFolder
-from amatune.runs.request import SearchRequest
+from amatune.runs.request import SearchRequest, is_uri
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -90,6 +90,9 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
             given[name] = _texts(given[name])
     if given.get("data_dir") is not None:
         given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
+    place = given.get("storage_path")
+    if isinstance(place, str) and place and not is_uri(place):
+        given["storage_path"] = str(Path(place).expanduser().resolve())
     if "runs_dir" in given:
         given["runs_dir"] = os.fspath(given["runs_dir"])
     if isinstance(given.get("space"), str | os.PathLike):

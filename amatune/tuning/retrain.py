@@ -41,7 +41,7 @@ from amatune.results.leaderboard import (
     spread,
 )
 from amatune.results.objective import set_bounds, validation_auroc
-from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
+from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.stored import read_facts
@@ -110,6 +110,8 @@ class Retraining(Training):
         mine = {"config": self.config.to_dict(), "seed": self.seed}
         if facts is None or any(facts.get(name) != value for name, value in mine.items()):
             return None
+        if not has_scores(self.folder / VALIDATION):
+            return None  # cut short: it is trained again
         return facts
 
     @property
@@ -196,7 +198,7 @@ def run_best(
         }
         chosen, choice = _choose(finished, validation, seeds)
         untested = [
-            t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
+            t for t in itertools.chain(*finished.values()) if not has_scores(t.folder / TEST)
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))

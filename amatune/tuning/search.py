@@ -26,7 +26,7 @@ from amatune.data.protocol import make_problem
 from amatune.errors import ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.objective import set_bounds
-from amatune.results.scores import load_scores, validation_file
+from amatune.results.scores import has_scores, load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
@@ -111,20 +111,26 @@ def run_search(
     start = _first_trials(record, method, first)  # refuses what is impossible
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
-        problem.list_damaged(run.broken)
-        record = replace(
-            record,
-            request=replace(request, name=run.name),
-            problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
-            first=start,
-        )
-        run.write(record)
         try:
+            problem.list_damaged(run.broken)
+            record = replace(
+                record,
+                request=replace(request, name=run.name),
+                problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
+                first=start,
+            )
+            run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
-        except RequestError:
+        except (RequestError, DiskFullError, OSError) as error:
+            if _has_started(run):
+                raise
             # No room, no cluster: an empty run would only count as the newest.
-            if not _has_started(run):
-                shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)
+            if execution.is_disk_full(error):
+                told = f"no space is left for the run {run.path}; free some and call again"
+                raise DiskFullError(told) from error
+            if isinstance(error, OSError):
+                raise RequestError(f"cannot write to {run.path}: {error.strerror}") from error
             raise
 
 
@@ -383,8 +389,9 @@ def selection(
     scores = []
     for trial in studies.full_trials(study):
         file = validation_file(run, trial.number)
-        if file.exists() and studies.PRIMARY in trial.user_attrs:
-            scores.append(load_scores(file)[trial.user_attrs[studies.PRIMARY]])
+        if studies.PRIMARY in trial.user_attrs and has_scores(file):
+            by_name = load_scores(file)
+            scores += [by_name[n] for n in [trial.user_attrs[studies.PRIMARY]] if n in by_name]
     if not scores:
         return None
     bounds = set_bounds(problem.validation_sets())
