@@ -10,6 +10,10 @@ Images are uint8: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; where b
 comes last. They are used in the size they have. Rows (N, features) are refused: a detector looks
 for what lies next to each other, and rows do not say what does.
 
+`cross_val_predict(detector, images, method="decision_function")` gives the scores of images that
+the detector did not learn from; scikit-learn takes no `score_samples` there, and the two differ by
+the `offset_` of each fold alone.
+
 Neither Ray nor Optuna is imported.
 """
 
@@ -45,7 +49,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         it decides `offset_`. Training images score lower than other normal ones, of which somewhat
         more will be flagged.
     random_state : seed of the training (a whole number of at least 0), a NumPy `RandomState`, or
-        None for another training each time.
+        None for another training each time. It is 0 and not None by default, unlike elsewhere in
+        scikit-learn: how good a detector is depends on its seed, so a result without one could not
+        be repeated. Try several before you trust a figure.
     device : "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
 
     Attributes
@@ -71,7 +77,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int | None = None,
         config: Mapping[str, Any] | None = None,
         contamination: float = 0.05,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
     ) -> None:
         self.method = method

@@ -88,6 +88,14 @@ def visible(text: str) -> str:
     return "".join(map(_visible_character, text))
 
 
+def csv_cell(value: Any) -> Any:
+    """A value as a cell of CSV. Text is one line that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def _visible_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that could not be decoded
         return f"\\x{ord(character) - 0xDC00:02x}"

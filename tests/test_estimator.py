@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import ParameterGrid
+from sklearn.model_selection import ParameterGrid, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks, get_tags
@@ -261,3 +261,23 @@ def test_the_package_exposes_it_without_search_tools() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_the_default_seed_is_fixed() -> None:
+    images = pixels(32, 12, 12)
+
+    def fitted() -> np.ndarray:
+        return (
+            AnomalyDetector(epochs=1, config=TINY, device="cpu").fit(images).score_samples(images)
+        )
+
+    assert (fitted() == fitted()).all()
+    assert (fitted() == make(random_state=0).fit(images).score_samples(images)).all()
+
+
+def test_scores_of_images_that_were_held_out() -> None:
+    images = pixels(32, 12, 12)
+    found = cross_val_predict(make(), images, cv=2, method="decision_function")
+    halves = make().fit(images[:16]), make().fit(images[16:])
+    assert np.allclose(found[16:], halves[0].decision_function(images[16:]))
+    assert np.allclose(found[:16], halves[1].decision_function(images[:16]))

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from amatune.cli.output import csv_cell, make_console, say, tensorboard_of_all
+from amatune.cli.output import make_console, say, tensorboard_of_all
 from amatune.cli.tables import cell, make_table, never_cut
-from amatune.wording import counted, figure, interval, sentence, value_text, visible
+from amatune.wording import counted, csv_cell, figure, interval, sentence, value_text, visible
 
 if TYPE_CHECKING:
     from amatune.results.comparison import ComparedRun, RunComparison

@@ -10,7 +10,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
@@ -44,14 +44,6 @@ def say(console: Console, line: str = "") -> None:
 def complain(line: str) -> None:
     """Print one line on standard error, under the program's name."""
     print(f"amatune: {visible(line)}", file=sys.stderr)
-
-
-def csv_cell(value: Any) -> Any:
-    """A value as a cell of CSV. Text is one line that no spreadsheet takes for a formula."""
-    if not isinstance(value, str):
-        return value
-    text = visible(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 @contextlib.contextmanager

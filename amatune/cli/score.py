@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from amatune.cli.options import command, number, plain, whole
-from amatune.cli.output import Interrupted, complain, csv_cell, destination
+from amatune.cli.output import Interrupted, complain, destination
 from amatune.cli.progress import scoring_progress
 from amatune.errors import RequestError
-from amatune.wording import counted
+from amatune.wording import counted, csv_cell
 
 if TYPE_CHECKING:
     from amatune.export import Exported, ScoredPicture

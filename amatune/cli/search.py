@@ -60,6 +60,10 @@ _BROKEN = (
     "Damaged pictures to pass over in each folder: a number such as 20, or a share such as 0.05; "
     "by default 5 or 1%, whichever is more. The run's broken.txt lists them."
 )
+_TOGETHER = (
+    "Leave out of the training what nearly is an image of the validation or the test, and of the "
+    "validation what nearly is one of the test; by default both stay. near-copies.csv lists them."
+)
 _METHOD = "The detector; `amatune methods` lists them."
 _TRIALS = "Settings to try, those of an earlier session included."
 _EPOCHS = "Full budget of a trial: passes over the training images."
@@ -107,6 +111,7 @@ def search(
     image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=whole)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=whole)] = None,
     data_dir: Annotated[Path | None, _data("DIR", DATA_DIR)] = None,
+    keep_together: Annotated[str | None, _data("near-copies", _TOGETHER)] = None,
     max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
     trials: Annotated[int, _tune("N", _TRIALS, parser=whole)] = 50,

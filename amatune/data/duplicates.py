@@ -4,12 +4,20 @@ A picture saved again as JPEG, resized or a little brighter is still the same pi
 lies in the training part and one in the test part, the test is easier than it should be.
 """
 
+import csv
 import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
 
 from amatune.data.pictures import Pixels, fit
+from amatune.data.sources.base import Id, Part
+from amatune.errors import AmatuneError
+from amatune.files import write_bytes
+from amatune.wording import csv_cell
 
 SIDE = 16  # pixels; images are compared at this size, in grey
 NEAR = 4.0  # root mean square difference in grey levels, of 255
@@ -23,6 +31,52 @@ class Copy(NamedTuple):
     original: int
     copy: int
     exact: bool
+
+
+class Found(NamedTuple):
+    """Two images of different lists that are the same, or nearly."""
+
+    image: tuple[str, Part, Id]  # source, part and id
+    list_name: str
+    original: tuple[str, Part, Id]
+    original_list: str
+    exact: bool
+    left_out: bool = False  # of its list
+
+    def row(self) -> tuple[str, ...]:
+        """As a row of `HEAD`."""
+        return (
+            *(self.list_name, *map(str, self.image)),
+            "identical" if self.exact else "nearly identical",
+            *(self.original_list, *map(str, self.original)),
+            "left out" if self.left_out else "kept",
+        )
+
+
+HEAD = (
+    *("list", "source", "part", "image", "is"),
+    *("to_list", "to_source", "to_part", "to_image", "and_is"),
+)
+
+
+def list_copies(found: Iterable[Found], file: Path) -> None:
+    """Add to a CSV file what it does not list yet; it is made when there is something to list.
+
+    Raises `AmatuneError` when it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    for one in found:
+        table.writerow(map(csv_cell, one.row()))
+    new = text.getvalue().splitlines()
+    if not new:
+        return
+    try:
+        listed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = dict.fromkeys([",".join(HEAD), *listed, *new])
+        write_bytes(file, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise AmatuneError(f"cannot write {file}: {error.strerror}") from error
 
 
 class Prints(NamedTuple):
@@ -58,6 +112,24 @@ def find_copies(originals: Prints, others: Prints) -> list[Copy]:
         elif near[i]:
             found.append(Copy(int(nearest[i]), i, exact=False))
     return found
+
+
+def find_all_copies(originals: Prints, others: Prints) -> list[Copy]:
+    """Those of `others` that are copies of `originals`, or have a copy there: `find_copies` in both
+    directions, at most one entry for each."""
+    found = {copy.copy: copy for copy in find_copies(originals, others)}
+    left = [row for row in range(len(others.digests)) if row not in found]
+    while left:
+        rest = Prints([others.digests[row] for row in left], others.small[left])
+        more = {
+            left[one.original]: Copy(one.copy, left[one.original], one.exact)
+            for one in find_copies(rest, originals)
+        }
+        if not more:
+            break
+        found |= more
+        left = [row for row in left if row not in more]
+    return [found[row] for row in sorted(found)]
 
 
 def _nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

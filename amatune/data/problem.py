@@ -4,21 +4,27 @@ The test images are decoded by `Problem.test_images`, never before.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from amatune.data.catalogue import open_source
-from amatune.data.duplicates import Prints, find_copies
+from amatune.data.duplicates import Found, Prints, find_all_copies, find_copies, list_copies
 from amatune.data.pictures import ImageShape, Pixels, shape_text, sizes_text
 from amatune.data.places import DataDir
 from amatune.data.request import ProblemRequest
-from amatune.data.sources.base import PARTS, Source
+from amatune.data.sources.base import PARTS, Id, Part, Source
 from amatune.data.splits import Selection, Splits, places, spoken
 from amatune.errors import AmatuneError, DataError
 from amatune.wording import visible
+
+_SIDES = (
+    ("test_normals", "test_anomalies"),
+    ("validation_normals", "validation_anomalies"),
+    ("train_normals", "train_anomalies", "hidden_anomalies"),
+)
 
 
 class Problem:
@@ -48,6 +54,8 @@ class Problem:
         self.test_opened = False
         self._sources = sources
         self._images: dict[str, Pixels] = {}
+        self._copies: list[Found] = []  # met so far
+        self._told_copies: set[str] = set()  # what `warnings` may say of them
         self._damage: dict[str, str] = {}  # source -> what `warnings` says of its damaged pictures
 
     def train_images(self) -> Pixels:
@@ -81,16 +89,21 @@ class Problem:
         self.test_images()
         return places(self.splits.test_anomalies)
 
-    def test_duplicates(self) -> list[str]:
+    def test_duplicates(self, file: Path | None = None) -> list[str]:
         """Copies between the test images and the others, or between normal and anomalous ones.
 
-        One sentence per pair of splits; empty when there are none. Opens the test part.
+        One sentence per pair of splits; empty when there are none. Opens the test part. A file is
+        as for `list_copies`.
         """
         self.test_images()
         tests = ("test_normals", "test_anomalies")
         seen = [name for name in self.splits.by_name() if name not in tests]
         pairs = [(old, new) for new in tests for old in seen]
-        return self.duplicates([*pairs, ("test_normals", "test_anomalies")])
+        told = self.duplicates([*pairs, ("test_normals", "test_anomalies")])
+        if file is None or not told:
+            return told
+        list_copies(self._copies, file)
+        return [f"{one}; all are listed in {file}" for one in told]
 
     def describe(self) -> str:
         """One line: what is normal, what is not, how many, and what they are brought to."""
@@ -207,6 +220,15 @@ class Problem:
                 self.warnings[self.warnings.index(told)] = told + where
         return list(self._damage.values())
 
+    def list_copies(self, file: Path) -> None:
+        """Add the copies met so far to a CSV file, made when there are any; warnings about them
+        then name it. Raises `AmatuneError` when it cannot be written."""
+        list_copies(self._copies, file)
+        self.warnings = [
+            f"{told}; all are listed in {file}" if told in self._told_copies else told
+            for told in self.warnings
+        ]
+
     def update_warnings(self) -> None:
         """Bring the warnings up to date with what the sources met."""
         for name, source in self._sources.items():
@@ -231,22 +253,77 @@ class Problem:
         pairs = [pair for pair in pairs if all(getattr(self.splits, name) for name in pair)]
         names = {name for pair in pairs for name in pair}
         prints = {name: Prints.of(self.images(name)) for name in names}
-        keys = {
-            name: [key for selection in split for key in selection.identities()]
-            for name, split in self.splits.by_name().items()
-        }
+        keys = self._keys()
         found = []
         for first, second in pairs:
             copies = find_copies(prints[first], prints[second])
             for exact, word in ((True, "identical"), (False, "nearly identical")):
                 those = [copy for copy in copies if copy.exact is exact]
+                self._copies += [
+                    Found(keys[second][copy.copy], second, keys[first][copy.original], first, exact)
+                    for copy in those
+                ]
                 if those:
                     original, copy = keys[first][those[0].original], keys[second][those[0].copy]
                     found.append(
                         f"{len(those)} of {len(keys[second])} {spoken(second)} are {word} to "
                         f"{spoken(first)}, for example {copy[2]} to {original[2]}"
                     )
+        self._told_copies.update(found)
         return found
+
+    def separate(self) -> None:
+        """Leave out of the training what nearly is an image of the validation or the test, and of
+        the validation what nearly is one of the test.
+
+        All images are looked at for that, those of the test as well: their prints, 16 x 16 pixels,
+        decide about others, and they are read anew when the test is opened.
+        """
+        known: list[tuple[str, Prints]] = []  # of the sides before
+        for side in _SIDES:
+            new = []
+            for name in side:
+                if not getattr(self.splits, name):
+                    continue
+                prints = Prints.of(self.images(name))
+                gone: dict[int, Found] = {}
+                keys = self._keys()
+                for other, originals in known:
+                    for original, copy, exact in find_all_copies(originals, prints):
+                        place = (keys[name][copy], name, keys[other][original], other, exact)
+                        gone.setdefault(copy, Found(*place, left_out=True))
+                self._leave_out(name, list(gone))
+                self._copies += gone.values()
+                if gone:
+                    told = f"{len(gone)} {spoken(name)} left out, copies of images on other sides"
+                    self._told_copies.add(told)
+                    self.warnings.append(told)
+                kept = [row for row in range(len(prints.digests)) if row not in gone]
+                left = Prints([prints.digests[row] for row in kept], prints.small[kept])
+                new.append((name, left))
+            known += new
+        for name in _SIDES[0]:
+            self._images.pop(name, None)
+
+    def _leave_out(self, name: str, rows: Collection[int]) -> None:
+        """Remove some images from a split, by their positions."""
+        if not rows:
+            return
+        images = self.images(name)
+        start, selections = 0, []
+        for selection in getattr(self.splits, name):
+            ids = [one for i, one in enumerate(selection.ids, start) if i not in rows]
+            start += len(selection.ids)
+            selections.append(dataclasses.replace(selection, ids=tuple(ids)))
+        self.splits = dataclasses.replace(self.splits, **{name: tuple(selections)})
+        self._images[name] = np.delete(images, list(rows), axis=0)
+
+    def _keys(self) -> dict[str, list[tuple[str, Part, Id]]]:
+        """What each image of each split is."""
+        return {
+            name: [key for selection in split for key in selection.identities()]
+            for name, split in self.splits.by_name().items()
+        }
 
 
 def open_for(request: ProblemRequest, name: str, data_dir: DataDir) -> Source:

@@ -99,6 +99,8 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
+    if request.keep_together is not None:
+        problem.separate()
     duplicates = problem.duplicates(
         [
             ("train_normals", "validation_normals"),

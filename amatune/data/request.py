@@ -20,6 +20,8 @@ from amatune.errors import DataError, did_you_mean
 ASKED_ANOMALIES = 10  # fewer cannot be asked for
 MAX_SHARE = 0.5  # of anomalies among the training images
 
+KEEP_TOGETHER = ("near-copies",)
+
 _DEFAULT_NORMAL = {"digits": ("0", "1", "2", "3", "4")}  # the problem of a first run
 
 
@@ -37,6 +39,7 @@ class ProblemRequest:
     seed: int = 0  # of the draws
     image_size: int | None = None  # pixels a side, 8 to 1024; None: the normal set's
     channels: int | None = None  # 1 or 3; None: the normal set's
+    keep_together: str | None = None  # KEEP_TOGETHER: what must not lie on both sides of a split
     # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
     # 1%, whichever is more.
     max_broken: float | None = None
@@ -133,6 +136,11 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "channels",
         "1 (grey) or 3 (colour)",
         lambda v: v is None or (_is_whole(v, 1) and v in (1, 3)),
+    ),
+    (
+        "keep_together",
+        " or ".join(map(repr, KEEP_TOGETHER)),
+        lambda v: v is None or (isinstance(v, str) and v in KEEP_TOGETHER),
     ),
     (
         "max_broken",

@@ -1,11 +1,14 @@
 """The model card of an export."""
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from amatune.detector import Detector
 from amatune.export.calibration import DEFAULT_RATE
+from amatune.wording import visible
 
 _OVER_SEEDS = """\
 A figure with a spread is the mean and standard deviation over several trainings, each from a seed
@@ -25,20 +28,20 @@ def model_card(config: Mapping[str, Any], detector: Detector) -> str:
     colour = "grey" if channels == 1 else "RGB"
     data = config["data"]
     figures = "\n".join(
-        f"| {name} | {_value(f)} | {_interval(f)} | {f.get('note', '')} |"
+        f"| {_plain(name)} | {_value(f)} | {_interval(f)} | {_plain(f.get('note', ''))} |"
         for name, f in config["figures"].items()
     )
-    warnings = "".join(f"- Warning: {warning}\n" for warning in data.get("warnings", []))
+    warnings = "".join(f"- Warning: {_plain(warning)}\n" for warning in data.get("warnings", []))
     spreads = [figure.get("spread") for figure in config["figures"].values()]
     seeds = "" if all(spread is None for spread in spreads) else _OVER_SEEDS
-    settings = "\n".join(f"| {k} | `{json.dumps(v)}` |" for k, v in config["config"].items())
+    settings = "\n".join(f"| {k} | {_code(v)} |" for k, v in config["config"].items())
     return f"""# {detector.name} anomaly detector
 
 {detector.summary}.
 Trained on images of what is normal, it gives every picture a score; the higher, the less it looks
 like them.
 
-- Data: {data.get("summary", "not stated")}
+- Data: {_plain(data.get("summary", "not stated"))}
 - Training images: {_training(data)}
 - Input: {colour} pictures, brought to {width} x {height} pixels
 - Scores: {_names(detector)}
@@ -95,7 +98,21 @@ def _training(data: Mapping[str, Any]) -> str:
         return "not stated"
     count, *shape = training["shape"]
     size = " x ".join(map(str, shape))
-    return f"{count:,} of {size} (channels, height, width), SHA-256 `{training['sha256']}`"
+    digest = _plain(training["sha256"])
+    return f"{count:,} of {size} (channels, height, width), SHA-256 `{digest}`"
+
+
+def _plain(text: Any) -> str:
+    """Text of others, such as the name of a folder or a class, as Markdown that shows it and no
+    more: neither HTML nor links, pictures, code, columns or commands to a terminal."""
+    escaped = html.escape(visible(str(text)), quote=False)
+    return re.sub(r"([\\`\[\]|])", r"\\\1", escaped)
+
+
+def _code(value: Any) -> str:
+    """A value as inline code in a table."""
+    text = json.dumps(value)
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _names(detector: Detector) -> str:

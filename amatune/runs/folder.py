@@ -5,6 +5,7 @@ runs/<name>/  run.json      what was asked, versions, command line, seed, split 
               trials/       Ray Tune's results and checkpoints
               tensorboard/  one folder of event files per trial
               broken.txt    damaged pictures that were passed over, where there are any
+              near-copies.csv  images that are in two lists, or nearly, where there are any
               log.txt       what Ray and Optuna log
               best/         retrained models, leaderboard.json, export/
 """
@@ -42,6 +43,7 @@ class RunFolder:
         self.trials = self.path / "trials"
         self.tensorboard = self.path / "tensorboard"
         self.broken = self.path / "broken.txt"
+        self.near_copies = self.path / "near-copies.csv"
         self.log = self.path / "log.txt"
         self.best = self.path / "best"
 

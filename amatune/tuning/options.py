@@ -44,6 +44,7 @@ class SearchOptions(TypedDict, total=False):
     contamination: float  # [0, 0.5]
     image_size: int | None  # pixels
     channels: int | None  # 1 or 3
+    keep_together: str | None  # "near-copies"
     max_broken: float | None  # a whole number of pictures, or a share below 1
     data_dir: FilePath | None
     # The search

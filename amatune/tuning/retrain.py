@@ -233,7 +233,7 @@ def run_best(
             ),
             test_normals=len(some_scores["normal"]),
             test_anomalies=len(some_scores["anomaly"]),
-            warnings=(*problem.test_duplicates(), *problem.list_damaged(run.broken)),
+            warnings=(*problem.test_duplicates(run.near_copies), *problem.list_damaged(run.broken)),
             choice=choice,
             selection=selection(run, request, problem, study),
             effort=studies.effort(study),

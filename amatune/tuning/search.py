@@ -113,6 +113,7 @@ def run_search(
     with run.alone():
         try:
             problem.list_damaged(run.broken)
+            problem.list_copies(run.near_copies)
             record = replace(
                 record,
                 request=replace(request, name=run.name),

@@ -33,6 +33,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "contamination": (0.05, "0.05"),
     "image-size": (24, "24"),
     "channels": (1, "1"),
+    "keep-together": ("near-copies", "near-copies"),
     "max-broken": (0.25, "0.25"),
     "data-dir": ("/data", "/data"),
     "method": ("alad", "alad"),

@@ -12,9 +12,10 @@ from calls import call
 from rich.console import Console
 
 from amatune.cli import main
-from amatune.cli.output import complain, csv_cell, destination, say
+from amatune.cli.output import complain, destination, say
 from amatune.cli.tables import make_table
 from amatune.errors import AmatuneError, RequestError
+from amatune.wording import csv_cell
 
 
 def write(output: Path, text: str = "new\n") -> None:
@@ -140,7 +141,8 @@ def test_odd_names_of_pictures_are_harmless(
     captured = capsys.readouterr()
     rows = list(csv.reader(io.StringIO(captured.out)))
     found = {row[0] for row in rows[1:]}
-    assert found == {"'=cmd.png", "bell\\x07\\x1b[2J.png", "two\\nlines.png"}
+    plain = {"'=cmd.png", "bell\\x07\\x1b[2J.png", "two\\nlines.png"}
+    assert found == {*plain, "'-bad\\x1b[2J.png"}
     assert captured.err.count("\n") == 1
     assert "\x1b" not in captured.out + captured.err
 
