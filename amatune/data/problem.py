@@ -1,6 +1,7 @@
 """The problem a detector is judged on: its images, and what was decided about them.
 
-The test images are decoded by `Problem.test_images`, never before.
+The test images are decoded by `Problem.test_images`, never before, but for a request to keep near
+copies together: see `Problem.separate`.
 """
 
 import dataclasses

@@ -27,7 +27,8 @@ A draw takes the ids whose SHA-256 with the seed comes first: the same on every 
 every version of NumPy, and an image added later displaces at most one other.
 
 Making a problem decodes the training part, to pass over damaged pictures and to report copies. The
-test images are decoded by `Problem.test_images`, never before.
+test images are decoded by `Problem.test_images`, never before; only where near copies are to be
+kept together, they are looked at to leave copies of them out of the other lists.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from amatune.data.pictures import ImageShape
+from amatune.data.pictures import ImageShape, shape_text
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem, open_for
 from amatune.data.request import ASKED_ANOMALIES, ProblemRequest
@@ -46,6 +47,7 @@ from amatune.data.sources.base import PARTS, Id, Part, Source
 from amatune.data.splits import Selection, Split, Splits, spoken
 from amatune.errors import DataError
 from amatune.metrics import hanley_mcneil
+from amatune.wording import memory_size
 
 MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .54 to .99
 MIN_TEST_NORMALS = 10
@@ -99,6 +101,7 @@ def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
+    _require_memory(problem)
     if request.keep_together is not None:
         problem.separate()
     duplicates = problem.duplicates(
@@ -326,6 +329,26 @@ def _require_normals(request: ProblemRequest, train: int, test: int) -> None:
             f"{MIN_NORMALS} needed) and {test} in the test part (at least {MIN_TEST_NORMALS} "
             "needed)"
         )
+
+
+def _require_memory(problem: Problem) -> None:
+    """Raise `DataError` before more is decoded than this machine could hold."""
+    counts = problem.splits.counts()
+    images = sum(count for name, count in counts.items() if not name.startswith("test"))
+    needed, there = images * math.prod(problem.image_shape), _memory()
+    if needed > there:
+        raise DataError(
+            f"{images:,} images of {shape_text(problem.image_shape)} are {memory_size(needed)}, "
+            f"this machine has {memory_size(there)}; choose a smaller --image-size"
+        )
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return math.inf
 
 
 def _require_anomalies(splits: Splits, wanted: Mapping[str, int]) -> None:

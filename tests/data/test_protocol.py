@@ -11,6 +11,7 @@ from listed_source import ListSource
 from pictures_on_disk import write_npz, write_pictures
 from problems import ids, problem
 
+from amatune.data import protocol
 from amatune.data.catalogue import open_source
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem, share_out
@@ -323,3 +324,11 @@ def test_geometry_is_the_normal_sets_unless_asked_otherwise(tmp_path):
         images = [made.train_images(), *made.validation_images(), *made.test_images()]
         assert {image.shape[1:] for image in images} == {shape}
         assert {image.dtype for image in images} == {np.dtype(np.uint8)}
+
+
+def test_more_than_the_memory_holds_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(protocol, "_memory", lambda: 2**20)
+    monkeypatch.setattr(Problem, "images", lambda *_: pytest.fail("images are decoded"))
+    told = r"images of 256 x 256 pixels, grey are \d+ MiB, this machine has 1 MiB; choose"
+    with pytest.raises(DataError, match=told):
+        problem(image_size=256)

@@ -150,6 +150,18 @@ def test_a_damaged_archive_is_told_after_what_could_be_read(
     )
 
 
+def test_an_archive_that_is_a_pipe_is_told(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo("pipe.npz")
+    os.mkfifo("pipe.png")
+    Path("zero.png").symlink_to("/dev/zero")
+    assert score("pipe.npz", "pipe.png", "zero.png", pictures) == 1
+    told = [row["error"] for row in rows(capsys.readouterr().out) if row["error"]]
+    assert len(told) == 3
+    assert all("it is not a regular file" in one for one in told)
+
+
 def test_an_archive_that_is_not_there() -> None:
     with pytest.raises(DataError, match=r"no such file or folder: none\.npz"):
         find_inputs(["none.npz"])

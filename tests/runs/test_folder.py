@@ -144,6 +144,16 @@ def test_a_run_is_worked_on_by_one_process(tmp_path):
         pass
 
 
+@pytest.mark.skipif(os.name != "posix", reason="named pipes")
+def test_a_pipe_is_no_record(tmp_path):
+    make(tmp_path, "a")
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / "run.json")
+    assert {run.name for run in all_runs(tmp_path)} == {"a", "b"}
+    with pytest.raises(RequestError, match="no run 'b'"):
+        RunFolder.open("b", tmp_path)
+
+
 @pytest.mark.parametrize("kept", [None, "", "s3://bucket/runs"])
 def test_event_files_lie_in_the_run(tmp_path, kept):
     run = RunFolder(tmp_path / "r")
