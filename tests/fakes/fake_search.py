@@ -65,9 +65,6 @@ class FakeProblem:
         file.write_text("a damaged picture\n", encoding="utf-8")
         return []
 
-    def list_copies(self, _file: Path) -> None:
-        pass
-
     def describe(self) -> str:
         return "noise against brighter noise"
 

@@ -74,15 +74,6 @@ def test_a_name_that_no_run_can_have_is_not_found(tmp_path):
         RunFolder.open("n" * 300, tmp_path)
 
 
-@pytest.mark.timeout(20)
-def test_a_pipe_is_no_record(tmp_path):
-    (tmp_path / "mine").mkdir()
-    os.mkfifo(tmp_path / "mine" / "run.json")
-    assert all_runs(tmp_path) == []
-    with pytest.raises(RequestError, match="it is not a regular file"):
-        RunFolder(tmp_path / "mine").record()
-
-
 def test_whether_a_run_is_in_use(tmp_path):
     run = make(tmp_path, "mine")
     assert not run.in_use
