@@ -58,8 +58,11 @@ class FakeProblem:
     def test_sets(self) -> dict[str, slice]:
         return {"bright": slice(0, 25), "brighter": slice(25, 40)}
 
-    def test_duplicates(self) -> list[str]:
+    def test_duplicates(self, file: Path | None = None) -> list[str]:  # noqa: ARG002
         return []
+
+    def list_copies(self, file: Path) -> None:
+        file.write_text("a copy\n", encoding="utf-8")
 
     def list_damaged(self, file: Path) -> list[str]:
         file.write_text("a damaged picture\n", encoding="utf-8")
