@@ -203,7 +203,7 @@ def _is_run(path: Path) -> bool:
 
 def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
     """The runs in a folder, oldest first (by when they were started)."""
-    found = [RunFolder(p.parent) for p in Path(runs_dir).glob("*/run.json") if p.is_file()]
+    found = [RunFolder(path.parent) for path in Path(runs_dir).glob("*/run.json")]
     return sorted(found, key=lambda run: (_started(run), run.name))
 
 
