@@ -47,7 +47,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     if request.fixed:
         say(console, f"Held fixed: {settings_text(request.fixed)}")
     say(console)
-    print_trials(console, trials, held=tuple(request.fixed))
+    print_trials(console, trials, held=tuple(request.fixed), over=not folder.in_use)
     say(console)
     if (folder.best / "leaderboard.json").exists():
         print_leaderboard(console, read_leaderboard(folder))

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from amatune import fields
@@ -13,6 +15,8 @@ from amatune.errors import RequestError
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
+
+SCHEMES = ("file", "s3", "gs", "hdfs")  # of a storage path
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
@@ -99,6 +103,8 @@ class SearchRequest:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"
             )
+        if self.storage_path is not None and (wrong := _wrong_place(self.storage_path)):
+            found.append(wrong)
         if self.address is not None and self.address.startswith("ray://"):
             found.append(
                 f"a search cannot run through a Ray client address ({self.address}); run it on a "
@@ -143,6 +149,26 @@ class SearchRequest:
             if before != now:
                 found.append(f"{name} was {before!r}, now {now!r}")
         return sorted(found)
+
+
+def is_uri(place: str) -> bool:
+    """Whether a storage path starts with a scheme, such as that of s3://bucket."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place) is not None
+
+
+def _wrong_place(place: str) -> str | None:
+    scheme, separator, rest = place.partition("://")
+    if is_uri(place):
+        right = separator and scheme in SCHEMES and rest.strip("/")
+    else:
+        right = Path(place).is_absolute() and place.strip("/")
+    if right and "\0" not in place:
+        return None
+    listed = ", ".join(f"{one}://" for one in SCHEMES)
+    return (
+        f"the storage path must be the whole path of a folder, or one of {listed} and what follows "
+        f"there, got {place!r}"
+    )
 
 
 def _is_space(space: Mapping[str, Any]) -> bool:

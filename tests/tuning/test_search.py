@@ -270,7 +270,9 @@ def test_too_much_per_trial_is_refused(tmp_path):
 def test_stopped_in_good_order_nothing_is_trained_twice(tmp_path, monkeypatch):
     halts = []
     original = execution.Halt
-    monkeypatch.setattr(execution, "Halt", lambda s: halts.append(original(s)) or halts[0])
+    monkeypatch.setattr(
+        execution, "Halt", lambda *a, **o: halts.append(original(*a, **o)) or halts[0]
+    )
 
     def stop_soon(event):
         if getattr(event, "epoch", 0) == 3:
