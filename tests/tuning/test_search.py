@@ -73,10 +73,11 @@ def test_events_tell_the_story(finished):
     assert epochs == list(range(10))
 
 
-def test_damaged_pictures_are_listed_in_the_run(finished):
+def test_damaged_pictures_and_copies_are_listed_in_the_run(finished):
     run = RunFolder(finished[0] / "run")
     assert run.broken == run.path / "broken.txt"
     assert run.broken.read_text() == "a damaged picture\n"
+    assert run.near_copies.read_text() == "a copy\n"
 
 
 def test_the_outcome_is_the_best_full_trial(finished):
