@@ -37,6 +37,10 @@ class OutOfMemoryError(AmatuneError):
     """A device, or the machine, has too little memory for what was asked of it."""
 
 
+class ClusterLostError(AmatuneError):
+    """The processes of Ray that the work runs on have died; what is finished is kept."""
+
+
 class DiskFullError(AmatuneError):
     """A file could not be written because no space is left."""
 

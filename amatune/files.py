@@ -58,6 +58,30 @@ def read_text(path: Path, what: str, most_bytes: int) -> str:
         raise RequestError(f"cannot read {what} {path}: {reason}") from error
 
 
+def read_json(text: str, what: str) -> Any:
+    """The JSON value in a text that a user may have written; `what` it is, is for messages.
+
+    Raises `RequestError` for what is no JSON, is nested too deep, holds a number of thousands of
+    digits, or text that cannot be written again (half of a surrogate pair).
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise RequestError(f"{what} is not JSON that can be read: it is nested too deep") from None
+    except UnicodeEncodeError:
+        raise RequestError(
+            f"{what} is not JSON that can be read: half of a surrogate pair is no text"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{what} is not JSON: {error}") from None
+    except ValueError:  # Python's limit on the digits of a whole number
+        raise RequestError(
+            f"{what} is not JSON that can be read: one of its numbers has too many digits"
+        ) from None
+    return value
+
+
 def write_json(path: Path, contents: Any) -> None:
     """Write JSON, atomically. Bytes of a file's name that are no UTF-8 become JSON's escapes."""
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"

@@ -34,9 +34,15 @@ ARROWS: dict[str, set[str]] = {
     "registry": {*BASE, "config", "detector", "detectors"},
     "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},
+    "reading": {"errors", "fields"},
     "stored": {*BASE, "files", "config", "detector", "registry"},
+<<<<<<< HEAD
     "runs": {*BASE, "fields", "files", "config", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "wording", "metrics", "data", "runs"},
+=======
+    "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
+    "results": {*TRAINED, "files", "reading", "wording", "metrics", "data", "runs"},
+>>>>>>> main
     "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "cluster", "results"},
     "search_spaces": set(),

@@ -48,7 +48,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     if request.fixed:
         say(console, f"Held fixed: {settings_text(request.fixed)}")
     say(console)
-    print_trials(console, trials, held=tuple(request.fixed))
+    print_trials(console, trials, held=tuple(request.fixed), over=not folder.in_use)
     say(console)
     for one in read_baselines(folder.baselines)[:1]:
         best = figure(one.validation_auroc)

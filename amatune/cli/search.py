@@ -223,7 +223,8 @@ def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool)
     trials = read_trials(run)
     if not brief:
         say(console)
-        print_trials(console, trials, held=tuple(record.request.fixed), most=TABLE_ROWS)
+        held = tuple(record.request.fixed)
+        print_trials(console, trials, held=held, most=TABLE_ROWS, over=True)
         if len(trials) > TABLE_ROWS:
             more = len(trials) - TABLE_ROWS
             say(console, f"and {more} more: {about(run, 'status', run.name)}")
@@ -274,6 +275,7 @@ def _optimistic(outcome: "SearchOutcome", sides: tuple[int, int], ended: int) ->
     `sides` are the numbers of anomalies and normal images, `ended` that of trials.
     """
     from amatune.metrics import hanley_mcneil
+    from amatune.results.selection import SEED_LUCK
 
     auroc = outcome.best_auroc or 0.0
     error = hanley_mcneil(auroc, *sides)
@@ -283,5 +285,5 @@ def _optimistic(outcome: "SearchOutcome", sides: tuple[int, int], ended: int) ->
         sure = f"nothing was misranked among {anomalies}, too few to tell it from a little less"
     told = f"validation AUROC {figure(auroc)} ({sure}), an optimistic figure: the best of {ended}"
     if (picked := outcome.selection) is not None and picked.of > 1:
-        told += f"; about {figure(picked.corrected)} after correction for that"
+        told += f"; about {figure(picked.corrected)} after correction for that; {SEED_LUCK}"
     return told

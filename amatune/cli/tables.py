@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -40,15 +41,57 @@ def never_cut(columns: Sequence[Column]) -> None:
         column.no_wrap, column.overflow = False, "fold"
 
 
+def print_by_columns(
+    console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], named: int
+) -> None:
+    """A table; where it is wider than the terminal several, each with the first `named` columns.
+
+    Headings are broken between words, and values not at all.
+    """
+
+    def width(column: int, headed: bool) -> int:
+        head = [heads[column]] if headed else heads[column].split()
+        return max(map(cell_len, [*head, *(row[column] for row in rows), ""]))
+
+    columns = range(len(heads))
+    room = console.width - sum(width(column, False) + 2 for column in columns[:named])
+    whole = sum(width(column, True) + 2 for column in columns) <= console.width
+    groups: list[list[int]] = [[]]
+    for column in columns[named:]:
+        used = sum(width(other, False) + 2 for other in groups[-1])
+        if not whole and groups[-1] and used + width(column, False) + 2 > room:
+            groups.append([])
+        groups[-1].append(column)
+    for number, group in enumerate(groups):
+        if number:
+            say(console)
+        shown = [*columns[:named], *group]
+        table = make_table(*(heads[column] for column in shown))
+        never_cut(table.columns)
+        for place, column in zip(table.columns, shown, strict=True):
+            place.width = width(column, whole)
+        for row in rows:
+            table.add_row(*(cell(row[column]) for column in shown))
+        console.print(table)
+
+
 def cell(text: str) -> str:
     """Text as the cell of a table: it holds neither markup nor commands to a terminal."""
     return escape(visible(text))
 
 
 def print_trials(
-    console: Console, trials: "Sequence[TrialUpdate]", held: Sequence[str], most: int | None = None
+    console: Console,
+    trials: "Sequence[TrialUpdate]",
+    held: Sequence[str],
+    most: int | None = None,
+    *,
+    over: bool = False,
 ) -> None:
-    """The trials, those with the full budget first, then by validation AUROC."""
+    """The trials, those with the full budget first, then by validation AUROC.
+
+    When the search is `over`, those that were running are unfinished.
+    """
     order: list[State] = ["done", "running", "pruned", "failed", "waiting"]
     ranked = sorted(
         trials,
@@ -59,7 +102,10 @@ def print_trials(
         failed = trial.state == "failed"
         table.add_row(
             str(trial.number),
-            Text(trial.state, style=STYLES[trial.state]),
+            Text(
+                "unfinished" if over and trial.state == "running" else trial.state,
+                style=STYLES[trial.state],
+            ),
             f"{trial.epoch}/{trial.epochs}",
             figure(trial.auroc),
             cell(trial.reason if failed else settings_text(trial.settings, held)),
@@ -70,6 +116,7 @@ def print_trials(
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
     retrained = f"retrained, {counted(len(board.seeds), 'seed')}"
+<<<<<<< HEAD
     table = make_table("", retrained, "by", "validation AUROC", "test AUROC", "95% interval")
     never_cut(table.columns[2:])
     for row in board.rows:
@@ -101,6 +148,22 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
             of = (figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names)
             table.add_row(cell(row.configuration), *of)
         console.print(table)
+=======
+    rows = []
+    for row in board.rows:
+        in_use = row.test[primary]
+        rows.append(
+            [
+                "*" if row.chosen else "",
+                row.configuration,
+                figure(row.validation_auroc, row.validation_spread),
+                figure(in_use.auroc, in_use.auroc_spread),
+                interval(in_use.auroc_low, in_use.auroc_high),
+                *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in others),
+            ]
+        )
+    print_by_columns(console, ["", retrained, "validation AUROC", *heads], rows, named=2)
+>>>>>>> main
 
     chosen = board.chosen
     test = chosen.test[board.primary_score]

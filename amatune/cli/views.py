@@ -26,6 +26,8 @@ from amatune.tuning.events import (
     Event,
     RetrainStarted,
     RetrainUpdate,
+    Saving,
+    SearchEnded,
     SearchStarted,
     State,
     TestStarted,
@@ -126,6 +128,12 @@ class View:
                         gpu_bytes=event.gpu_bytes,
                     )
                 )
+            case SearchEnded():
+                for training in self.running():
+                    unfinished = dataclasses.replace(training, state="waiting")
+                    self.trainings[training.label] = unfinished
+            case Saving():
+                self.say("saving; Ctrl-C again ends now")
             case TestStarted():
                 self.say(
                     f"chosen on validation images: {event.chosen}; scoring the test images with "

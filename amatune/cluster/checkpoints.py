@@ -7,17 +7,34 @@ Each session has a folder of its own, so that a new checkpoint never overwrites 
 be needed. The place is a folder or a URI such as s3://bucket/run.
 """
 
+import errno
+
 from pyarrow import fs  # type: ignore[import-untyped]
+
+from amatune.errors import RequestError
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
 class Checkpoints:
-    """The checkpoints below `place`, a folder or URI that Ray Tune writes into."""
+    """The checkpoints below `place`, a folder or URI that Ray Tune writes into.
+
+    Raises `RequestError` where nothing can be written: no network, no credentials, no folder.
+    """
 
     def __init__(self, place: str) -> None:
         self._place = place
-        self._files, self._root = fs.FileSystem.from_uri(place)
+        try:
+            self._files, self._root = fs.FileSystem.from_uri(place)
+            self._files.create_dir(self._root, recursive=True)
+        except (OSError, ValueError, NotImplementedError, ImportError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise RequestError(
+                f"trials cannot be kept at {place}: {reason}; name another --storage-path, or see "
+                "that it can be reached and written to"
+            ) from error
         self._given: dict[str, int] = {}  # number of the newest folder, by training
 
     def next_folder(self, training: str) -> str:

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,39 +13,110 @@ from typing import Any
 
 import ray
 
-from amatune.errors import RequestError
+from amatune.cluster.processes import ClusterLost, OwnProcesses
+from amatune.errors import ClusterLostError, RequestError
+
+__all__ = ["ClusterLost", "cluster", "gpus", "most_cpus", "places", "require_alive"]
 
 ANSWER_SECONDS = 10.0  # until a cluster counts as not there
+WATCH_SECONDS = 0.5  # between two looks at the processes of one's own cluster
+STUCK_SECONDS = 5.0  # for giving up after their loss, in good order ...
+SHUTDOWN_SECONDS = 10.0  # ... and for Ray to let go of what is not there any more
+RECONNECT_SECONDS = 12  # after which Ray itself ends all that has lost the control service
+_own: list[OwnProcesses] = []  # of the cluster that is connected, if this process has started it
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, log: Path) -> Iterator[None]:
-    """A cluster for the duration: the one at `address`, or one started on this machine.
+def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
+    """A cluster for the duration: the one at `address`, or one started on this machine, for this
+    process alone.
 
     A connection that exists already is used and left open. What Ray and Optuna log goes to the file
-    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address.
+    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, and
+    `ClusterLostError` when one started here dies meanwhile. Where Ray, waiting for what is dead,
+    lets nothing be raised, this process ends and says how to `go_on`; Ray itself would end it a
+    minute later.
     """
     with _logging_to(log):
         if ray.is_initialized():
             yield
             return
-        if address is None:
-            _provide_token()
-        else:
-            _require_answer(address)
         try:
+            with _own_cluster(go_on) if address is None else _joined(address):
+                yield
+        except ClusterLost as lost:
+            raise ClusterLostError(str(lost)) from None
+
+
+@contextlib.contextmanager
+def _own_cluster(go_on: str) -> Iterator[None]:
+    _provide_token()
+    processes = OwnProcesses()
+    leaving, over = threading.Event(), threading.Event()
+    watched = (processes, leaving, over, go_on)
+    watch = threading.Thread(target=_end_if_stuck, args=watched, daemon=True)
+    watch.start()
+    try:
+        with processes.starting():
             ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,  # workers' output; also keeps /tmp/ray from growing
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,  # workers' output
                 logging_level=logging.ERROR,
+                _temp_dir=str(processes.folder),
+                _system_config={"gcs_rpc_server_reconnect_timeout_s": RECONNECT_SECONDS},
             )
-        except ConnectionError as error:
-            raise _no_answer(str(address), error) from None
+        _own.append(processes)
+        yield
+    finally:
+        _own.clear()
+        leaving.set()
+        ray.shutdown()
+        over.set()
+        watch.join()
+        processes.end()
+
+
+def _end_if_stuck(
+    processes: OwnProcesses, leaving: threading.Event, over: threading.Event, go_on: str
+) -> None:
+    """End this process when it does not get over the loss of its cluster."""
+    while not leaving.wait(WATCH_SECONDS):
         try:
-            yield
-        finally:
-            ray.shutdown()
+            processes.require_alive()
+        except ClusterLost as lost:
+            if leaving.wait(STUCK_SECONDS) and over.wait(SHUTDOWN_SECONDS):
+                return
+            processes.end()
+            shown = "\x1b[?25h" if sys.stdout.isatty() else ""  # the cursor, hidden by a live table
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+            sys.stderr.write(f"amatune: the Ray cluster was lost: {lost}; {go_on}\n")
+            sys.stderr.flush()
+            os._exit(1)
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    _require_answer(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise _no_answer(address, error) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_alive() -> None:
+    """Raise `ClusterLost` when the cluster that this process has started cannot go on.
+
+    `cluster` makes a `ClusterLostError` of it. To be called now and then: of a dead control service
+    Ray itself tells after a minute, by ending the process.
+    """
+    for processes in _own:
+        processes.require_alive()
 
 
 def gpus() -> float:

@@ -9,10 +9,12 @@ the searcher once more. For a trial that broke: the scheduler, the searcher, the
 
 import contextlib
 import errno
+import os
 import signal
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from amatune.cluster import connection
 from amatune.cluster.job import Failure, Images, Progress, Trained, Work
 from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError
 
@@ -35,14 +38,22 @@ Ending = Literal["finished", "good enough", "out of time", "interrupted", "disk 
 class Halt(tune.Stopper):
     """Stops the whole session, on request or when its time is over.
 
-    Running trials first get the chance to finish an epoch and save, for SAVING_SECONDS.
+    Running trials first get the chance to finish an epoch and save, for SAVING_SECONDS; that they
+    do is told by `saving`, once.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(
+        self, seconds: float | None = None, saving: Callable[[], None] | None = None
+    ) -> None:
         self.ending: Ending = "finished"
+        self._saving = saving
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._limit = 0.0
         self.unsaved: set[str] = set()  # running trials, by Tune's identifier
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For Tune's snapshot, of which nothing is read: a listener cannot be pickled."""
+        return {**vars(self), "_saving": None}
 
     @property
     def requested(self) -> bool:
@@ -61,9 +72,14 @@ class Halt(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Asked by Tune all the time."""
+        connection.require_alive()
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline:
             self.request("out of time")
+        if self.ending == "interrupted" and (tell := self._saving) is not None:
+            # Here and not where the signal arrives, which may be in the middle of a line.
+            self._saving = None
+            tell()
         return self.requested and (not self.unsaved or now >= self._limit)
 
     @contextlib.contextmanager
@@ -117,6 +133,8 @@ class _Proposals(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if error:
+            connection.require_alive()  # else the trial is not to blame, and goes on another day
         self._running.discard(trial_id)
         if error or not result:
             without = Failure("it ended without a result")
@@ -203,6 +221,8 @@ def execute(
 
     A job that asks for a larger share of the machine gets it, up to one GPU and the `most_cpus` of
     any machine. Tune's files go to `place`, a folder or URI whose last part names the experiment.
+
+    Raises `ClusterLost` when the cluster dies, unless the session is coming to its end anyway.
     """
     storage, _, name = place.rpartition("/")
     proposals = _Proposals(work, halt, concurrent)
@@ -215,23 +235,28 @@ def execute(
 
     with_images = tune.with_parameters(trainable, **images.to_dict())
     with halt.on_interrupt():
-        tune.run(
-            tune.with_resources(with_images, resources),
-            name=name,
-            storage_path=storage,
-            num_samples=-1,  # the searcher says when it is over
-            search_alg=proposals,
-            max_concurrent_trials=concurrent,
-            scheduler=_Decisions(work, proposals),
-            stop=halt,
-            callbacks=[_Watch(work, halt)],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            reuse_actors=True,  # 0.2 to 0.4 s instead of 2 to 3 s per trial
-            raise_on_failed_trial=False,
-            trial_name_creator=_folder,
-            trial_dirname_creator=_folder,
-            verbose=0,
-        )
+        try:
+            tune.run(
+                tune.with_resources(with_images, resources),
+                name=name,
+                storage_path=storage,
+                num_samples=-1,  # the searcher says when it is over
+                search_alg=proposals,
+                max_concurrent_trials=concurrent,
+                scheduler=_Decisions(work, proposals),
+                stop=halt,
+                callbacks=[_Watch(work, halt)],
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                reuse_actors=True,  # 0.2 to 0.4 s instead of 2 to 3 s per trial
+                raise_on_failed_trial=False,
+                trial_name_creator=_folder,
+                trial_dirname_creator=_folder,
+                verbose=0,
+            )
+        except connection.ClusterLost:
+            # A signal for everybody, or a service manager, ended search and cluster together.
+            if not halt.requested:
+                raise
     return halt.ending
 
 
@@ -259,7 +284,10 @@ def _failure(trial: Trial) -> Failure:
     path = trial.pickled_error_file
     if path is None or not Path(path).is_file():
         return Failure("its worker could not be started", "lost")
-    error = cloudpickle.loads(Path(path).read_bytes())
+    pickled = _own_bytes(Path(path))
+    if pickled is None:
+        return Failure(f"it broke; its error in {path} was not read, as other users can write it")
+    error = cloudpickle.loads(pickled)
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     if is_disk_full(cause):
         return Failure(str(cause), "disk")
@@ -273,3 +301,19 @@ def _failure(trial: Trial) -> Failure:
         return Failure("its worker process died; it may have run out of memory", "lost")
     lines = str(cause).strip().splitlines() or [""]
     return Failure(f"{type(cause).__name__}: {lines[-1]}")
+
+
+def _own_bytes(path: Path) -> bytes | None:
+    """The contents of a file of this user's that not everybody can write; None for another one.
+
+    Reading a pickle runs it, and on a cluster that others have started its folder may be open to
+    all users of the machine.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(handle, "rb") as file:
+        facts = os.fstat(handle)
+        mine = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+        return file.read() if mine and not facts.st_mode & stat.S_IWOTH else None

@@ -8,6 +8,7 @@ import numpy as np
 import ray
 import torch
 
+from amatune.cluster import connection
 from amatune.cluster.device import claim_device
 from amatune.detector import Detector
 from amatune.stored import StoredDetector
@@ -34,9 +35,11 @@ def score_models(
         stored = StoredDetector.load(folder)
         pending[score.remote(stored, detector_class, *sides, cpus, gpus)] = folder
     while pending:
-        task = ray.wait(list(pending))[0][0]
-        scores: Any = ray.get(task)
-        yield pending.pop(task), scores
+        connection.require_alive()
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+        for task in ready:
+            scores: Any = ray.get(task)
+            yield pending.pop(task), scores
 
 
 def _score(

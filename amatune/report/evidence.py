@@ -6,7 +6,6 @@ that is, once `amatune best` has opened them. Nothing of a run is executed, and 
 
 import dataclasses
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +24,7 @@ from amatune.data.problem import Problem
 from amatune.data.sources.base import Id
 from amatune.data.splits import Selection
 from amatune.detector import Detector
-from amatune.errors import AmatuneError, DataError
+from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.report.figures import SearchFigure, search_figures
 from amatune.results.effort import Effort
 from amatune.results.leaderboard import (
@@ -40,6 +39,7 @@ from amatune.runs.record import RunRecord
 from amatune.stored import StoredDetector
 from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
+from amatune.wording import sentence
 
 FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
 TRAINING_IMAGES = 1000  # at most, decoded and scored for the density
@@ -224,8 +224,8 @@ def _read_scores(file: Path) -> dict[str, dict[str, np.ndarray]]:
     """Kept scores. Raises `DataError` when they are not there, or not what was kept."""
     try:
         return load_scores(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"The scores in {file} cannot be read: {error}") from error
+    except RequestError as error:
+        raise DataError(sentence(str(error))) from error
 
 
 def threshold_of(validation: Sides) -> tuple[float, float]:

@@ -7,7 +7,6 @@ p is Holm's, so that the chance of any false alarm stays at 5%.
 import dataclasses
 import itertools
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -285,7 +284,7 @@ def _scores(one: ComparedRun) -> list[SeedScores]:
         file = model_folder(one.run, one.row.configuration, seed) / TEST
         try:
             scores = load_scores(file)[one.board.primary_score]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (RequestError, KeyError) as error:
             raise RequestError(
                 f"the scores in {file} cannot be read ({error}); `amatune best {one.run.name}` "
                 "makes them again"

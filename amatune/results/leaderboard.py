@@ -10,7 +10,7 @@ on other images of the same kind.
 """
 
 import dataclasses
-import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,19 @@ from typing import Any
 
 from amatune import metrics
 from amatune.errors import RequestError
-from amatune.files import read_bytes, write_json
+from amatune.files import read_json, read_text, write_json
+from amatune.reading import build
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
+<<<<<<< HEAD
 SCHEMA = 2  # of leaderboard.json
+=======
+SCHEMA = 1  # of leaderboard.json
+_MOST_BYTES = 2**26  # of it
+>>>>>>> main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +148,12 @@ class Leaderboard:
 
 
 def read_leaderboard(run: RunFolder) -> Leaderboard:
-    """The leaderboard an earlier retraining wrote. Raises `RequestError` when there is none."""
+    """The leaderboard an earlier retraining wrote.
+
+    Raises `RequestError` when there is none, and for one that is not as it should be.
+    """
     path = run.best / "leaderboard.json"
+<<<<<<< HEAD
     try:
         values = json.loads(read_bytes(path))
         schema = values.pop("schema")
@@ -171,11 +181,46 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
             **values,
         )
     except FileNotFoundError:
+=======
+    if not path.exists():
+>>>>>>> main
         raise RequestError(
             f"the run {run.name!r} has no leaderboard yet; `amatune best {run.name}` makes it"
+        )
+    try:
+        values = read_json(read_text(path, "the leaderboard", _MOST_BYTES), "it")
+        if not isinstance(values, dict):
+            raise RequestError("it must hold a JSON object")
+        if values.get("schema") != SCHEMA:
+            found = f"schema {values['schema']!r:.80}" if "schema" in values else "no schema"
+            raise RequestError(f"it has {found}, and this version of amatune reads {SCHEMA}")
+        board = build(Leaderboard, {**values, "run": run})
+        if wrong := _contradictions(board):
+            raise RequestError(wrong)
+    except RequestError as error:
+        raise RequestError(
+            f"{path} cannot be read as a leaderboard: {error}; `amatune best {run.name}` makes it "
+            "again"
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} cannot be read as a leaderboard: {error!r}") from None
+    return board
+
+
+def _contradictions(board: Leaderboard) -> str | None:
+    """What in a leaderboard contradicts itself."""
+    if sum(row.chosen for row in board.rows) != 1:
+        return "one of its rows must be the chosen one"
+    for row in board.rows:
+        # It names a folder.
+        if not re.fullmatch(r"default|trial-[0-9]+", row.configuration):
+            return f"a configuration is default or trial-NUMBER, got {row.configuration!r:.80}"
+        if board.primary_score not in row.test:
+            return f"{row.configuration} has no figures of {board.primary_score!r:.80}"
+        by_seed = row.seeds, row.validation_by_seed, row.test_auroc_by_seed
+        if not row.seeds or len({len(one) for one in by_seed}) != 1:
+            return f"{row.configuration} must have figures of one or more seeds, of each the same"
+        if row.test.keys() != board.rows[0].test.keys():
+            return f"{row.configuration} has figures of other scores than the rest"
+    return None
 
 
 def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
@@ -263,6 +308,7 @@ def choose(
 def spread(values: Sequence[float]) -> float | None:
     """Standard deviation, of a sample; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
+<<<<<<< HEAD
 
 
 def _baseline(values: dict[str, Any]) -> BaselineRow:
@@ -275,3 +321,5 @@ def _row(values: dict[str, Any]) -> LeaderboardRow:
         values[name] = tuple(values[name])
     by_set = {n: TestFigures(**figures) for n, figures in values.pop("test_by_set", {}).items()}
     return LeaderboardRow(test=test, test_by_set=by_set, **values)
+=======
+>>>>>>> main

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from amatune.results.objective import Objective
 
 DRAWS = 500
+# What the correction does not contain: each trial was trained once.
+SEED_LUCK = "the luck of its seed is still in it, another seed may lose more than that"
 
 Floats = NDArray[np.float64]
 SeedScores = Mapping[str, np.ndarray]  # "normal" (N,), "anomaly" (M,), higher = more anomalous
@@ -27,7 +29,7 @@ class Selection:
     """The best of several validation AUROCs, as it stands and as it can be expected to hold."""
 
     apparent: float
-    corrected: float
+    corrected: float  # at most `apparent`
     of: int  # trials with the full budget that it was chosen from
     scores: int = 1  # of each trial, of which the best was taken
 
@@ -35,9 +37,13 @@ class Selection:
         if self.of == self.scores == 1:
             return f"{self.apparent:.3f}, of the only trial with the full budget"
         picked = f"corrected for being picked from {self.of}"
+<<<<<<< HEAD
         if self.scores > 1:
             picked += f" and by the best of {self.scores} scores"
         return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}"
+=======
+        return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}; {SEED_LUCK}"
+>>>>>>> main
 
 
 def correct_for_selection(
@@ -54,7 +60,8 @@ def correct_for_selection(
     choice. A score is of the same validation images in the same order, "normal" (N,) and
     "anomaly" (M,); `bounds` and `kind` are those of `validation_auroc`. Normal images and each set
     of anomalies are drawn apart, so that their numbers stay. One trial alone was not chosen: its
-    corrected figure differs from the apparent one by chance only.
+    corrected figure differs from the apparent one by chance only. The luck of the seeds that the
+    trials were trained with is not corrected for.
 
     Raises `ValueError` without trials.
     """
@@ -79,6 +86,7 @@ def correct_for_selection(
     measured = np.array(held_out)[best, np.arange(draws)]
     # A small set may be drawn as a whole, which leaves nothing to measure on.
     known = measured[np.isfinite(measured)]
+<<<<<<< HEAD
     corrected = float(known.mean()) if len(known) else float("nan")
     return Selection(
         apparent=max(apparent),
@@ -86,6 +94,11 @@ def correct_for_selection(
         of=len(trials),
         scores=max(len(scores) for scores in trials),
     )
+=======
+    # By chance the bootstrap may come out above; nobody should expect more than was seen.
+    corrected = min(float(known.mean()), max(apparent)) if len(known) else max(apparent)
+    return Selection(apparent=max(apparent), corrected=corrected, of=len(trials))
+>>>>>>> main
 
 
 def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:

@@ -11,6 +11,7 @@ runs/<name>/  run.json      what was asked, versions, command line, seed, split 
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from amatune.errors import RequestError, did_you_mean
-from amatune.files import read_bytes, write_json
+from amatune.errors import DiskFullError, RequestError, did_you_mean
+from amatune.files import read_bytes, read_text, write_json
 
 if TYPE_CHECKING:
     from amatune.runs.record import RunRecord
 
+_MOST_BYTES = 2**30  # of run.json, which lists every image
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -57,6 +59,11 @@ class RunFolder:
         in the same second. Raises `RequestError` for a name that is taken or cannot be a folder.
         """
         base = Path(runs_dir)
+        with _writing(base):
+            return cls._created(base, name, dataset)
+
+    @classmethod
+    def _created(cls, base: Path, name: str | None, dataset: str) -> Self:
         base.mkdir(parents=True, exist_ok=True)
         if name is not None:
             if not _NAME.fullmatch(name):
@@ -100,7 +107,7 @@ class RunFolder:
                 raise RequestError(f"there are no runs in {runs_dir}; `amatune search` makes one")
             return cls(existing[-1].path)
         for path in (Path(runs_dir) / text, Path(text)):
-            if (path / "run.json").is_file():
+            if _is_run(path):
                 return cls(path)
         if not existing:
             raise RequestError(f"no run {text!r}: there are no runs in {runs_dir}")
@@ -116,17 +123,18 @@ class RunFolder:
 
     def write(self, record: "RunRecord") -> None:
         """Replace `run.json`; a reader sees the old or the new contents, never a part."""
-        write_json(self.run_json, record.to_dict())
+        with _writing(self.run_json):
+            write_json(self.run_json, record.to_dict())
 
     def _text(self) -> str:
+        if not self.run_json.exists():
+            raise RequestError(f"{self.path} is not a run: it holds no run.json")
         try:
-            return read_bytes(self.run_json).decode()
-        except FileNotFoundError:
-            raise RequestError(f"{self.path} is not a run: it holds no run.json") from None
-        except UnicodeDecodeError as error:
+            return read_text(self.run_json, "the run", _MOST_BYTES)
+        except RequestError as error:
             raise RequestError(
-                f"{self.run_json} cannot be read as a run: it is not UTF-8 text ({error}); put "
-                "back the file as the search wrote it, or search anew"
+                f"{self.run_json} cannot be read as a run: {error}; put back the file as the "
+                "search wrote it, or search anew"
             ) from None
 
     def event_files(self, storage_path: str | None) -> Path:
@@ -140,6 +148,17 @@ class RunFolder:
             return self.tensorboard
         return Path(rest).resolve() / self.name / "tensorboard"
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works on this run now."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with self.alone():
+                return False
+        except RequestError:
+            return True
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only process that works on this run; the lock goes with the process.
@@ -148,7 +167,8 @@ class RunFolder:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(blocking=False)
+            with _writing(self.path):
+                lock.acquire(blocking=False)
         except Timeout:
             raise RequestError(
                 f"another process is working on the run {self.name!r}; wait for it, or stop it"
@@ -157,6 +177,29 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+@contextlib.contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Raises `DiskFullError` or `RequestError` for what the system says against writing there."""
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"cannot write to {place}: {reason}; free some space") from error
+        raise RequestError(
+            f"cannot write to {error.filename or place}: {reason}; name another folder or run"
+        ) from error
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
 
 
 def all_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
@@ -169,5 +212,5 @@ def _started(run: RunFolder) -> str:
     # Without a check: a broken run is listed too, and says what is wrong with it when it is opened.
     try:
         return str(json.loads(read_bytes(run.run_json))["started"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""

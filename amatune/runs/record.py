@@ -15,8 +15,11 @@ never run: a search space written in Python is kept in it as text.
 
 import dataclasses
 import importlib.metadata
+<<<<<<< HEAD
 import json
 import math
+=======
+>>>>>>> main
 import platform
 import shlex
 import sys
@@ -24,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from amatune import fields
 from amatune.config import DetectorConfig, ImageShape
@@ -33,13 +36,13 @@ from amatune.data.problem import Problem
 from amatune.data.request import ProblemRequest
 from amatune.data.splits import Selection, Splits
 from amatune.errors import AmatuneError, RequestError
+from amatune.files import read_json
+from amatune.reading import build
 from amatune.registry import Method
 from amatune.runs.request import SearchRequest
 from amatune.version import __version__
 
 SCHEMA = 1
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +116,7 @@ class ProblemRecord:
         for kind in ("counts", "splits"):
             if absent := fields.missing(Splits, _object(values, kind)):
                 raise RequestError(f"{kind} must be of every split, there is no {absent[0]}")
-        return _build(
+        return build(
             cls,
             {
                 **values,
@@ -202,9 +205,7 @@ class RunRecord:
         Raises `RequestError` that names the file, what is wrong with it and what to do.
         """
         try:
-            return cls._from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
-            told = f"it is not whole JSON ({error})"
+            return cls._from_dict(read_json(text, "it"))
         except AmatuneError as error:
             told = str(error)
         raise RequestError(
@@ -228,32 +229,18 @@ class RunRecord:
         except AmatuneError as error:
             raise RequestError(f"in its problem: {error}") from None
         share = values.get("gpu_share")
-        return _build(
+        return build(
             cls,
             {
                 "request": request,
                 "problem": problem,
-                "begun": _build(Circumstances, values),
+                "begun": build(Circumstances, values),
                 "first": tuple(_list(values, "first")),
                 "share_is_known": "gpu_share" in values,
                 "gpu_share": None if share is None else _share(_object(values, "gpu_share")),
-                "continued": tuple(
-                    _build(Circumstances, one) for one in _list(values, "continued")
-                ),
+                "continued": tuple(build(Circumstances, one) for one in _list(values, "continued")),
             },
         )
-
-
-def _build(cls: type[_T], values: Any) -> _T:
-    """A dataclass from the `values` of its fields; others are passed over."""
-    if not isinstance(values, Mapping):
-        raise RequestError(f"there must be an object, got {values!r}")
-    if missing := fields.missing(cls, values):
-        raise RequestError(f"{', '.join(missing)} not there")
-    known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}  # type: ignore[arg-type]
-    if wrong := fields.wrong_types(cls, known):
-        raise RequestError("; ".join(wrong))
-    return cls(**known)
 
 
 def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -278,7 +265,7 @@ def _selection(split: str, values: Any) -> Selection:
     if not isinstance(values, Mapping):
         raise RequestError(f"{split} must be a list of objects, got {values!r:.80}")
     ids = tuple(_list(values, "ids"))
-    return _build(Selection, {**values, "ids": ids})
+    return build(Selection, {**values, "ids": ids})
 
 
 def _share(values: Mapping[str, Any]) -> GpuShare:
@@ -286,4 +273,4 @@ def _share(values: Mapping[str, Any]) -> GpuShare:
     if not all(name.isdecimal() for name in rates):
         raise RequestError(f"images_per_second must be by the number of trials, got {rates!r:.80}")
     # Numbers cannot be keys in JSON.
-    return _build(GpuShare, {**values, "images_per_second": {int(n): r for n, r in rates.items()}})
+    return build(GpuShare, {**values, "images_per_second": {int(n): r for n, r in rates.items()}})

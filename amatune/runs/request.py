@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from amatune import fields
@@ -14,7 +16,11 @@ Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 
+<<<<<<< HEAD
 SLICES = 25  # of a trial that is given its steps
+=======
+SCHEMES = ("file", "s3", "gs", "hdfs")  # of a storage path
+>>>>>>> main
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
@@ -117,11 +123,16 @@ class SearchRequest:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"
             )
+<<<<<<< HEAD
         if self.steps is not None and "steps_per_epoch" in self.fixed:
             found.append(
                 "steps and a fixed steps_per_epoch say the same thing; give one of them, got "
                 f"{self.steps} and {self.fixed['steps_per_epoch']}"
             )
+=======
+        if self.storage_path is not None and (wrong := _wrong_place(self.storage_path)):
+            found.append(wrong)
+>>>>>>> main
         if self.address is not None and self.address.startswith("ray://"):
             found.append(
                 f"a search cannot run through a Ray client address ({self.address}); run it on a "
@@ -166,6 +177,26 @@ class SearchRequest:
             if before != now:
                 found.append(f"{name} was {before!r}, now {now!r}")
         return sorted(found)
+
+
+def is_uri(place: str) -> bool:
+    """Whether a storage path starts with a scheme, such as that of s3://bucket."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place) is not None
+
+
+def _wrong_place(place: str) -> str | None:
+    scheme, separator, rest = place.partition("://")
+    if is_uri(place):
+        right = separator and scheme in SCHEMES and rest.strip("/")
+    else:
+        right = Path(place).is_absolute() and place.strip("/")
+    if right and "\0" not in place:
+        return None
+    listed = ", ".join(f"{one}://" for one in SCHEMES)
+    return (
+        f"the storage path must be the whole path of a folder, or one of {listed} and what follows "
+        f"there, got {place!r}"
+    )
 
 
 def _is_space(space: Mapping[str, Any]) -> bool:

@@ -46,6 +46,13 @@ class TrialUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saving:
+    """Ctrl-C or SIGTERM came: what runs saves its newest epoch, and then the session ends."""
+
+    seconds: float  # it takes at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchEnded:
     """No trial runs any more."""
 
@@ -95,5 +102,13 @@ class TestStarted:
     models: int  # to be scored
 
 
-Event = SearchStarted | TrialUpdate | SearchEnded | RetrainStarted | RetrainUpdate | TestStarted
+Event = (
+    SearchStarted
+    | TrialUpdate
+    | Saving
+    | SearchEnded
+    | RetrainStarted
+    | RetrainUpdate
+    | TestStarted
+)
 Listener = Callable[[Event], None]

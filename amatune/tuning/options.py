@@ -5,7 +5,6 @@ its default, or stays as it was when a run is continued.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,14 @@ from typing import Any, TypedDict
 
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
-from amatune.files import read_text
+from amatune.files import read_json, read_text
 from amatune.registry import find_method
 from amatune.runs import RunFolder
+<<<<<<< HEAD
 from amatune.runs.request import SearchRequest, budget
+=======
+from amatune.runs.request import SearchRequest, is_uri
+>>>>>>> main
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -93,6 +96,9 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
             given[name] = _texts(given[name])
     if given.get("data_dir") is not None:
         given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
+    place = given.get("storage_path")
+    if isinstance(place, str) and place and not is_uri(place):
+        given["storage_path"] = str(Path(place).expanduser().resolve())
     if "runs_dir" in given:
         given["runs_dir"] = os.fspath(given["runs_dir"])
     if isinstance(given.get("space"), str | os.PathLike):
@@ -191,10 +197,8 @@ def _settings(given: FirstSettings) -> list[dict[str, Any]]:
     if isinstance(given, str | os.PathLike):
         file = Path(given).expanduser()
         place = str(file)
-        try:
-            content = json.loads(read_text(file, "the settings in", MOST_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"cannot read the settings in {file}: {error}") from error
+        text = read_text(file, "the settings in", MOST_BYTES)
+        content = read_json(text, f"the file of settings {file}")
     listed = [content] if isinstance(content, Mapping) else content
     is_list = isinstance(listed, Sequence) and not isinstance(listed, str)
     if not is_list or not all(isinstance(one, Mapping) for one in listed):

@@ -10,8 +10,9 @@ detector, and turned into a `Leaderboard`.
 import contextlib
 import dataclasses
 import itertools
+import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from amatune.cluster.job import CHECKPOINT_SECONDS, Images, Job, Progress, Train
 from amatune.cluster.scoring import score_models
 from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
-from amatune.errors import AmatuneError, DiskFullError, RequestError
+from amatune.errors import AmatuneError, ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.leaderboard import (
     Comparison,
@@ -40,9 +41,14 @@ from amatune.results.leaderboard import (
     read_leaderboard,
     spread,
 )
+<<<<<<< HEAD
 from amatune.results.objective import best_score, set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
 from amatune.results.selection import SeedScores
+=======
+from amatune.results.objective import set_bounds, validation_auroc
+from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
+>>>>>>> main
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.runs.request import Objective
@@ -54,6 +60,7 @@ from amatune.tuning.events import (
     Listener,
     RetrainStarted,
     RetrainUpdate,
+    Saving,
     State,
     TestStarted,
 )
@@ -112,6 +119,8 @@ class Retraining(Training):
         mine = {"config": self.config.to_dict(), "seed": self.seed}
         if facts is None or any(facts.get(name) != value for name, value in mine.items()):
             return None
+        if not has_scores(self.folder / VALIDATION):
+            return None  # cut short: it is trained again
         return facts
 
     def scores(self, file: str) -> dict[str, dict[str, np.ndarray]]:
@@ -172,7 +181,7 @@ def run_best(
         )
         if work.left:
             # One for training and testing.
-            stack.enter_context(connection.cluster(request.address, run.log))
+            stack.enter_context(_cluster(run, request.address))
             _train(work, record, method, problem)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
@@ -189,7 +198,7 @@ def run_best(
         }
         chosen, choice = _choose(validated, seeds)
         untested = [
-            t for t in itertools.chain(*finished.values()) if not (t.folder / TEST).exists()
+            t for t in itertools.chain(*finished.values()) if not has_scores(t.folder / TEST)
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
@@ -237,6 +246,18 @@ def run_best(
         )
         board.write()
         return board
+
+
+@contextlib.contextmanager
+def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
+    """A cluster; an error that says how to go on when it is lost."""
+    command = shlex.join(["amatune", "best", run.name, "--runs-dir", str(run.path.parent)])
+    go_on = f"what is finished is kept; continue with: {command}, and the same options"
+    try:
+        with connection.cluster(address, run.log, go_on):
+            yield
+    except ClusterLostError as lost:
+        raise ClusterLostError(f"the Ray cluster was lost: {lost}; {go_on}") from None
 
 
 def shortlist(
@@ -289,7 +310,7 @@ class _Retrainings(Trainings[Retraining]):
             checkpoint_seconds,
             request.objective,
         )
-        self._emit = emit
+        self.emit = emit
         self.left = [training for training in trainings if training.facts is None]
         self.failures: dict[str, list[str]] = {}  # by candidate
 
@@ -333,7 +354,7 @@ class _Retrainings(Trainings[Retraining]):
         self._update(training, "failed", reason)
 
     def _update(self, training: Retraining, state: State, reason: str = "") -> None:
-        self._emit(
+        self.emit(
             RetrainUpdate(
                 configuration=training.candidate.name,
                 seed=training.number,
@@ -356,7 +377,7 @@ def _train(work: _Retrainings, record: RunRecord, method: Method, problem: Probl
         cpus_per_trial=record.request.cpus_per_trial,
         **find_room(record, method).for_execution,
         place=work.place,
-        halt=execution.Halt(),
+        halt=execution.Halt(saving=lambda: work.emit(Saving(seconds=execution.SAVING_SECONDS))),
     )
     if ending == "interrupted":
         raise KeyboardInterrupt
@@ -412,7 +433,7 @@ def _test(
     problem: Problem,
 ) -> None:
     """Open the test set and keep every detector's scores beside it."""
-    with connection.cluster(record.request.address, run.log):
+    with _cluster(run, record.request.address):
         cpus, gpus = record.request.cpus_per_trial, find_room(record, method).gpus_per_trial
         folders = [training.folder for training in trainings]
         images = problem.test_images()

@@ -4,6 +4,7 @@ One validation AUROC per epoch is all that steers it; no test image is read. The
 AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
 """
 
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -22,21 +23,26 @@ from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
-from amatune.errors import DiskFullError, RequestError
+from amatune.errors import ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.baselines import (
     BaselineFigure,
 )
 from amatune.results.objective import set_bounds
-from amatune.results.scores import load_scores, validation_file
+from amatune.results.scores import has_scores, load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
+<<<<<<< HEAD
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
 from amatune.tuning.proposals import decision_epochs, make_pruner
+=======
+from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
+from amatune.tuning.proposals import make_pruner
+>>>>>>> main
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
@@ -79,8 +85,8 @@ def run_search(
     unfinished ones continue from their newest checkpoint, then new ones follow until there are
     `request.trials` in all. Raises `RequestError` (also its kinds `ConfigError`, `DataError`) for
     what cannot be done, before anything is started; on resuming also when the request differs from
-    the saved one in what decides the search. Raises `DiskFullError` when no space is left; the run
-    can be continued.
+    the saved one in what decides the search. Raises `DiskFullError` when no space is left and
+    `ClusterLostError` when Ray's processes die; the run can be continued.
 
     `first` are settings to try right after the defaults; what they leave out has its default.
     They belong to a new run alone.
@@ -115,21 +121,27 @@ def run_search(
     start = _first_trials(record, method, first)  # refuses what is impossible
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
-        problem.list_damaged(run.broken)
-        problem.list_copies(run.near_copies)
-        record = replace(
-            record,
-            request=replace(request, name=run.name),
-            problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
-            first=start,
-        )
-        run.write(record)
         try:
+            problem.list_damaged(run.broken)
+            problem.list_copies(run.near_copies)
+            record = replace(
+                record,
+                request=replace(request, name=run.name),
+                problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
+                first=start,
+            )
+            run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
-        except RequestError:
+        except (RequestError, DiskFullError, OSError) as error:
+            if _has_started(run):
+                raise
             # No room, no cluster: an empty run would only count as the newest.
-            if not _has_started(run):
-                shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)
+            if execution.is_disk_full(error):
+                told = f"no space is left for the run {run.path}; free some and call again"
+                raise DiskFullError(told) from error
+            if isinstance(error, OSError):
+                raise RequestError(f"cannot write to {run.path}: {error.strerror}") from error
             raise
 
 
@@ -166,10 +178,18 @@ def _search(
         return _run_session(run, record, method, problem, emit, checkpoint_seconds)
     except DiskFullError:
         raise
+    except ClusterLostError as lost:
+        raise ClusterLostError(f"the Ray cluster was lost: {lost}; {_how_to_go_on(run)}") from None
     except Exception as error:
         if execution.is_disk_full(error):
             raise _no_space(run, error) from error
         raise
+
+
+def _how_to_go_on(run: RunFolder) -> str:
+    command = ["amatune", "search", "--resume", "--name", run.name]
+    command += ["--runs-dir", str(run.path.parent)]
+    return f"what is finished is kept; continue with: {shlex.join(command)}"
 
 
 def _no_space(run: RunFolder, error: Exception) -> DiskFullError:
@@ -211,7 +231,7 @@ def _run_session(
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
-        with connection.cluster(request.address, run.log):
+        with connection.cluster(request.address, run.log, _how_to_go_on(run)):
             record = _measured(run, record, method, images.train)
             found = find_room(record, method)
             session.gpus_per_trial = found.gpus_per_trial
@@ -244,7 +264,10 @@ def _run_session(
                 cpus_per_trial=request.cpus_per_trial,
                 **found.for_execution,
                 place=place,
-                halt=execution.Halt(request.time_budget),
+                halt=execution.Halt(
+                    request.time_budget,
+                    saving=lambda: emit(Saving(seconds=execution.SAVING_SECONDS)),
+                ),
             )
     session.close()
     if ending == "finished" and session.left > 0 and session.is_satisfied:
@@ -404,11 +427,17 @@ def selection(
     scores = []
     for trial in studies.full_trials(study):
         file = validation_file(run, trial.number)
+<<<<<<< HEAD
         if file.exists() and studies.PRIMARY in trial.user_attrs:
             found = load_scores(file)
             chosen = trial.user_attrs[studies.CONFIG].get("score") == "auto"
             primary = trial.user_attrs[studies.PRIMARY]
             scores.append(list(found.values()) if chosen else [found[primary]])
+=======
+        if studies.PRIMARY in trial.user_attrs and has_scores(file):
+            by_name = load_scores(file)
+            scores += [by_name[n] for n in [trial.user_attrs[studies.PRIMARY]] if n in by_name]
+>>>>>>> main
     if not scores:
         return None
     bounds = set_bounds(problem.validation_sets())

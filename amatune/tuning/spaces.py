@@ -13,17 +13,19 @@ A run keeps the contents of the file in `run.json`, so that it can be continued 
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
-from amatune.files import read_text
+from amatune.files import read_json, read_text
 from amatune.registry import Method, SearchSpace
 from amatune.tuning.proposals import random_trials
 
 MOST_BYTES = 2**20  # of a file with a search space
+_LARGEST = 1e15  # of a range's numbers
 _DRAWS = 50  # a space is tried out this often before it is searched
 _RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
 
@@ -68,10 +70,7 @@ def read_space(path: str | Path) -> dict[str, Any]:
         return {"python": text}
     if file.suffix != ".json":
         raise RequestError(f"a search space is a .py or a .json file, got {file}")
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the search space {file} is not JSON: {error}") from error
+    settings = read_json(text, f"the search space {file}")
     if not isinstance(settings, dict) or not settings:
         raise RequestError(f"the search space {file} must be an object of settings by name")
     return {"json": settings}
@@ -146,9 +145,15 @@ def _json_space(method: Method, settings: Mapping[str, Any]) -> SearchSpace:
     branches = {
         name: rules if isinstance(rules, list) else [rules] for name, rules in settings.items()
     }
+    earlier: list[str] = []
     for name, rules in branches.items():
+        if not rules:
+            raise RequestError(
+                f"the search space's {name} must be an object, or a list of one or more, got []"
+            )
         for rule in rules:
-            _check_rule(name, rule, kinds)
+            _check_rule(name, rule, kinds, earlier)
+        earlier.append(name)
 
     def space(trial: Any) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
@@ -163,7 +168,8 @@ def _json_space(method: Method, settings: Mapping[str, Any]) -> SearchSpace:
     return space
 
 
-def _check_rule(name: str, rule: Any, kinds: Mapping[str, str]) -> None:
+def _check_rule(name: str, rule: Any, kinds: Mapping[str, str], earlier: Collection[str]) -> None:
+    """Raise `RequestError` for a rule that is none; `earlier` are the settings drawn before it."""
     known = set(kinds) - {"epochs"}
     if name not in known:
         raise RequestError(
@@ -177,16 +183,65 @@ def _check_rule(name: str, rule: Any, kinds: Mapping[str, str]) -> None:
     elif ("choices" in rule) == ("low" in rule or "high" in rule):
         problem = 'needs either "choices", or "low" and "high"'
     elif "choices" in rule:
-        if not isinstance(rule["choices"], list) or not rule["choices"]:
-            problem = '"choices" must be a list'
-    elif not all(_is_number(rule.get(end)) for end in ("low", "high")):
-        problem = '"low" and "high" must be numbers'
-    elif rule["low"] > rule["high"] or (rule.get("log") and rule["low"] <= 0):
-        problem = '"low" must be at most "high", and positive with "log"'
-    if problem is None and not all(isinstance(v, list) for v in rule.get("if", {}).values()):
-        problem = '"if" must hold lists of values by name'
+        problem = _wrong_choices(rule)
+    else:
+        problem = _wrong_range(rule, whole="whole" in kinds[name])
+    problem = problem or _wrong_condition(rule, earlier)
     if problem:
-        raise RequestError(f"the search space's {name} {problem}, got {json.dumps(rule)}")
+        raise RequestError(
+            f"the search space's {name} {problem}, got {json.dumps(rule, default=repr):.200}"
+        )
+
+
+def _wrong_choices(rule: Mapping[str, Any]) -> str | None:
+    choices = rule["choices"]
+    if not isinstance(choices, list) or not choices:
+        return '"choices" must be a list of one or more values'
+    plain = (str, int, float, bool, type(None))
+    if not all(isinstance(one, plain) and _is_finite(one) for one in choices):
+        return '"choices" must hold texts, numbers, true, false or null'
+    if "step" in rule or "log" in rule:
+        return 'has "choices", to which neither "step" nor "log" belongs'
+    return None
+
+
+def _wrong_range(rule: Mapping[str, Any], *, whole: bool) -> str | None:
+    numbers = {end: rule[end] for end in ("low", "high", "step") if end in rule}
+    if not {"low", "high"} <= set(numbers):
+        return '"low" and "high" must be numbers'
+    for end, number in numbers.items():
+        if not _is_number(number) or not _is_finite(number):
+            return (
+                '"low" and "high" must be numbers' if end != "step" else '"step" must be a number'
+            )
+        if abs(number) > _LARGEST:
+            return f'"{end}" must lie within {_LARGEST:g}'
+        if whole and number != int(number):
+            return f'is a whole number, and so must be "{end}"'
+    if not isinstance(rule.get("log", False), bool):
+        return '"log" must be true or false'
+    if rule["low"] > rule["high"] or (rule.get("log") and rule["low"] <= 0):
+        return '"low" must be at most "high", and positive with "log"'
+    if "step" in rule and (rule["step"] <= 0 or rule.get("log")):
+        return '"step" must be positive, and does not go with "log"'
+    return None
+
+
+def _wrong_condition(rule: Mapping[str, Any], earlier: Collection[str]) -> str | None:
+    condition = rule.get("if", {})
+    if not isinstance(condition, dict) or not all(isinstance(v, list) for v in condition.values()):
+        return '"if" must hold lists of values by name'
+    for other, values in condition.items():
+        if other not in earlier:
+            known = did_you_mean(other, earlier) if earlier else "there are none before it"
+            return f'"if" names {other!r}, which is not drawn before it; {known}'
+        if not values:
+            return f'"if" must name a value of {other}'
+    return None
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_number(value: object) -> bool:
@@ -197,8 +252,11 @@ def _suggest(trial: Any, name: str, rule: Mapping[str, Any], *, whole: bool) -> 
     if "choices" in rule:
         return trial.suggest_categorical(name, rule["choices"])
     options = {key: rule[key] for key in ("step", "log") if key in rule}
-    kind = trial.suggest_int if whole else trial.suggest_float
-    return kind(name, rule["low"], rule["high"], **options)
+    if not whole:
+        return trial.suggest_float(name, rule["low"], rule["high"], **options)
+    if "step" in options:
+        options["step"] = int(options["step"])
+    return trial.suggest_int(name, int(rule["low"]), int(rule["high"]), **options)
 
 
 class _Given:

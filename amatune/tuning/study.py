@@ -4,7 +4,9 @@ Sampler, pruner and `--resume` all work from it alone. It has one writer, the pr
 any number may read. SQLite must lie on a local disk, not on NFS.
 """
 
+import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from amatune.errors import RequestError
 from amatune.results.effort import Effort
 from amatune.runs import RunFolder
 from amatune.tuning.events import State, TrialUpdate
+
+LOCK_SECONDS = 60.0  # until a study that another process holds counts as locked
+METRIC = "validation AUROC"  # of the study's one value
 
 # Keys of a trial's user attributes.
 SETTINGS = "settings"  # what was suggested and what was held fixed
@@ -45,6 +50,9 @@ def create_study(run: RunFolder, first: Sequence[Mapping[str, Any]]) -> None:
     temporary.unlink(missing_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
     study = optuna.create_study(study_name=run.name, storage=storage, direction="maximize")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([METRIC])  # what optuna-dashboard shows in place of "Objective 0"
     for settings in first:
         study.enqueue_trial(dict(settings))
     storage.engine.dispose()
@@ -60,21 +68,53 @@ def open_study(run: RunFolder, pruner: optuna.pruners.BasePruner | None = None) 
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{run.study_path}",
             # A reader (a dashboard, `amatune status`) may hold the lock for a moment.
-            engine_kwargs={"connect_args": {"timeout": 60}},
+            engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
             skip_table_creation=True,
         )
         names = optuna.get_all_study_names(storage)
         if len(names) != 1:
-            raise RequestError(
-                f"{run.study_path} must hold one study, it holds {len(names)}: {', '.join(names)}"
-            )
+            raise RequestError(f"it must hold one study, it holds {len(names)}")
         # Not by the run's name: a run folder may have been renamed.
-        return optuna.load_study(study_name=names[0], storage=storage, pruner=pruner)
-    except RequestError:
-        raise
+        study = optuna.load_study(study_name=names[0], storage=storage, pruner=pruner)
+        if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+            raise RequestError("its study must maximise one value")
+        for trial in study.get_trials(deepcopy=False):
+            _check(trial)
+        return study
     except Exception as error:  # SQLAlchemy and Optuna each have their own families of errors
-        first_line = str(error).partition("\n")[0]
-        raise RequestError(f"{run.study_path} cannot be read as a study: {first_line}") from error
+        told, way_out = _reason(error), "put back the file as the search wrote it, or search anew"
+        if "locked" in told:
+            way_out = "another program holds it: wait for that, or end it"
+        raise RequestError(
+            f"{run.study_path} cannot be read as a study: {told:.200}; {way_out}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Of the error that all came from, in one line: what wraps it says less."""
+    while (cause := error.__cause__) is not None:
+        error = cause
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _check(trial: FrozenTrial) -> None:
+    """Raise `RequestError` when what the study holds of a trial is not what was written."""
+    kinds: dict[str, type] = {
+        **dict.fromkeys((SETTINGS, CONFIG, TRIES, COST), Mapping),
+        **dict.fromkeys((REASON, PRIMARY), str),
+        STOPPED: int,
+    }
+    for name, kind in kinds.items():
+        if name in trial.user_attrs and not isinstance(trial.user_attrs[name], kind):
+            found = f"{trial.user_attrs[name]!r:.80}"
+            raise RequestError(f"of trial {trial.number} {name} is {found}")
+    for name in (COST, TRIES):
+        for value in trial.user_attrs.get(name, {}).values():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise RequestError(f"of trial {trial.number} {name} is {value!r:.80}")
+    aurocs = [*trial.intermediate_values.values(), *([] if trial.value is None else [trial.value])]
+    if not all(0 <= one <= 1 for one in aurocs) or any(e < 1 for e in trial.intermediate_values):
+        raise RequestError(f"of trial {trial.number} an AUROC is not in [0, 1], or has no epoch")
 
 
 def trial_update(trial: FrozenTrial, epochs: int) -> TrialUpdate:

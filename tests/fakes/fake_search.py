@@ -19,6 +19,7 @@ import pytest
 import ray
 
 from amatune.data.request import ProblemRequest
+from amatune.errors import AmatuneError
 from amatune.runs import RunFolder
 from amatune.runs import record as records
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
@@ -153,7 +154,10 @@ if __name__ == "__main__":
             print(type(event).__name__, getattr(event, "state", ""), flush=True)
 
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    outcome = search.run_search(
-        request(**wanted), show, resume=sys.argv[2:] == ["resume"], checkpoint_seconds=saving
-    )
+    try:
+        outcome = search.run_search(
+            request(**wanted), show, resume=sys.argv[2:] == ["resume"], checkpoint_seconds=saving
+        )
+    except AmatuneError as error:
+        sys.exit(f"amatune: {error}")
     sys.exit(130 if outcome.interrupted else 0)

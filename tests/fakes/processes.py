@@ -2,28 +2,35 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from amatune.runs import RunFolder
 from amatune.tuning.study import read_trials
 
 HERE = Path(__file__).parent
+MARK = "AMATUNE_TEST_SEARCH"  # in the environment of a search and of all that it starts
 
 
 def start(tmp_path, *words, **changes):
     """The search of `fake_search.py`, in a session of its own: its group can be signalled."""
     wanted = {"runs_dir": str(tmp_path), "trials": 4, "scheduler": "none", **changes}
-    return subprocess.Popen(
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
         [sys.executable, str(HERE / "fake_search.py"), json.dumps(wanted), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, MARK: mark},
     )
+    process.mark = mark
+    return process
 
 
 def trials(tmp_path, name="run"):
@@ -50,20 +57,27 @@ def epochs_of(tmp_path):
 
 
 def members(process):
-    """Processes of the search's session and their names."""
+    """Living processes that the search has started, and itself, by what they carry, and the words
+    that each was called with."""
+    mark = f"{MARK}={process.mark}".encode()
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
-                if session == process.pid:
-                    words = (folder / "cmdline").read_bytes().split(b"\0")
-                    found[int(folder.name)] = words[0].decode(errors="replace")
-    return found
+                carried = (folder / "environ").read_bytes().split(b"\0")
+                if mark in carried:
+                    words = (folder / "cmdline").read_bytes().decode(errors="replace")
+                    found[int(folder.name)] = words.split("\0")
+    return {pid: words for pid, words in found.items() if words != [""]}  # a dead one has none
+
+
+def named(process, name):
+    """The processes of the search whose program has this name."""
+    return [pid for pid, words in members(process).items() if Path(words[0]).name == name]
 
 
 def trainers(process):
     """The workers that train."""
     others = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
-    names = members(process).items()
-    return [pid for pid, name in names if name.startswith("ray::") and name not in others]
+    names = {pid: words[0] for pid, words in members(process).items()}
+    return [p for p, name in names.items() if name.startswith("ray::") and name not in others]

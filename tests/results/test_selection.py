@@ -125,9 +125,22 @@ def test_the_default_is_taken_when_it_is_within_a_standard_error():
 
 def test_the_figure_of_the_only_full_trial_is_not_said_to_be_corrected():
     assert str(Selection(apparent=0.836, corrected=0.8312, of=3)) == (
-        "0.836, corrected for being picked from 3: 0.831"
+        "0.836, corrected for being picked from 3: 0.831; the luck of its seed is still in it, "
+        "another seed may lose more than that"
     )
     chosen = str(Selection(apparent=0.836, corrected=0.8312, of=3, scores=4))
     assert "picked from 3 and by the best of 4 scores: 0.831" in chosen
     alone = str(Selection(apparent=0.824, corrected=0.824, of=1))
     assert alone == "0.824, of the only trial with the full budget"
+
+
+def test_it_is_never_above_what_was_seen():
+    """One trial was not picked: there the bootstrap alone would come out above every other time."""
+    generator = np.random.default_rng(5)
+    for _ in range(20):
+        found = correct_for_selection(
+            [trial(0.8, generator)], np.array([0, 50]), "pooled", draws=50
+        )
+        assert found.corrected <= found.apparent
+    alone = correct_for_selection([trial(1, generator, 1, 1)], np.array([0, 1]), "pooled")
+    assert alone.corrected == alone.apparent

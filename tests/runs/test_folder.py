@@ -1,11 +1,13 @@
 """Run folders: names, refusals, and files that are never half written."""
 
+import errno
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
-from amatune.errors import RequestError
+from amatune.errors import DiskFullError, RequestError
 from amatune.files import write_json
 from amatune.runs import RunFolder, all_runs
 
@@ -40,6 +42,44 @@ def test_impossible_names_are_refused(tmp_path, name):
     with pytest.raises(RequestError, match="cannot be called"):
         RunFolder.create(tmp_path, name, "digits")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("runs_dir", "name", "told"),
+    [
+        ("file", None, "file: File exists"),
+        ("file/below", "mine", "Not a directory"),
+        ("runs", "n" * 256, "File name too long"),
+        ("/proc/runs", "mine", "/proc/runs: No such file or directory"),
+    ],
+)
+def test_places_that_take_no_run(tmp_path, runs_dir, name, told):
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match=f"cannot write to .*{told}; name another folder or run"):
+        RunFolder.create(tmp_path / runs_dir, name, "digits")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_full_disk_is_no_wrong_request(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DiskFullError, match="No space left on device; free some space"):
+        RunFolder.create(tmp_path / "runs", "mine", "digits")
+
+
+def test_a_name_that_no_run_can_have_is_not_found(tmp_path):
+    with pytest.raises(RequestError, match="there are no runs"):
+        RunFolder.open("n" * 300, tmp_path)
+
+
+def test_whether_a_run_is_in_use(tmp_path):
+    run = make(tmp_path, "mine")
+    assert not run.in_use
+    with run.alone():
+        assert RunFolder(run.path).in_use
+    assert not run.in_use
 
 
 def test_an_existing_run_is_refused(tmp_path):

@@ -1,7 +1,9 @@
 """`run.json`: everything comes back, and what is not as it should be is refused in one message."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 from fake_method import METHOD, FakeConfig
 from fake_run import change, small_problem, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amatune.data.problem import Problem
 from amatune.errors import ConfigError, RequestError
@@ -169,7 +173,7 @@ def test_files_that_are_no_whole_json(run: RunFolder, tmp_path: Path) -> None:
     whole = run.run_json.read_bytes()
     for part in (whole[: len(whole) // 2], b"", b"\xff"):
         run.run_json.write_bytes(part)
-        with pytest.raises(RequestError, match=r"run\.json cannot be read as a run: it is not"):
+        with pytest.raises(RequestError, match=r"run\.json cannot be read as a run: .*it is not"):
             run.record()
     with pytest.raises(RequestError, match=r"is not a run: it holds no run\.json"):
         RunFolder(tmp_path / "none").record()
@@ -192,3 +196,38 @@ def test_reading_a_run_runs_nothing_of_it(run: RunFolder, tmp_path: Path) -> Non
     assert not SearchRequest(space={"json": {"lr": {}}}).brings_a_program
     assert not marker.exists()
     assert RunRecord.parse(run.run_json.read_text(encoding="utf-8"), run.run_json) == record
+
+
+@given(st.integers(0, 100_000), st.binary(min_size=1, max_size=20), st.booleans())
+@settings(max_examples=60)
+def test_nothing_but_a_request_error_comes_of_damaged_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+    problem: Problem,
+    where: int,
+    damage: bytes,
+    truncated: bool,
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damaged-record"
+    if not folder.exists():
+        write_run(folder, problem.to_dict(), study=False)
+        shutil.copy(folder / "run.json", folder / "whole.json")
+    content = (folder / "whole.json").read_bytes()
+    where %= len(content)
+    rest = b"" if truncated else content[where + len(damage) :]
+    (folder / "run.json").write_bytes(content[:where] + damage + rest)
+    with contextlib.suppress(RequestError):
+        RunFolder(folder).record()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "is nested too deep"),
+        ('{"schema": ' + "9" * 5000 + "}", "has too many digits"),
+        ('{"schema": "\\ud800"}', "half of a surrogate pair"),
+    ],
+)
+def test_json_that_cannot_be_read(run: RunFolder, text: str, told: str) -> None:
+    run.run_json.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=told):
+        run.record()

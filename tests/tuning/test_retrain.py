@@ -166,6 +166,20 @@ def test_called_again_it_trains_only_what_is_missing(searched, tmp_path):
     assert again.rows == board.rows
 
 
+def test_scores_that_were_cut_short_are_made_again(searched, tmp_path):
+    """A killed machine, a full disk: `best` goes on from what can be read."""
+    run = copy(searched[0], tmp_path)
+    before = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
+    for kept in ("default/seed1/test.npz", "default/seed2/validation.npz"):
+        file = run.best / "models" / kept
+        file.write_bytes(file.read_bytes()[:200])
+    events = []
+    run_best(run, top=2, seeds=3, listener=events.append)
+    assert {(e.configuration, e.seed) for e in updates(events)} == {("default", 2)}
+    after = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
+    assert after["rows"] == before["rows"]
+
+
 def test_another_budget_trains_anew(searched, tmp_path):
     run = copy(searched[0], tmp_path)
     events = []

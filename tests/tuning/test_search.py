@@ -73,10 +73,11 @@ def test_events_tell_the_story(finished):
     assert epochs == list(range(10))
 
 
-def test_damaged_pictures_are_listed_in_the_run(finished):
+def test_damaged_pictures_and_copies_are_listed_in_the_run(finished):
     run = RunFolder(finished[0] / "run")
     assert run.broken == run.path / "broken.txt"
     assert run.broken.read_text() == "a damaged picture\n"
+    assert run.near_copies.read_text() == "a copy\n"
 
 
 def test_the_outcome_is_the_best_full_trial(finished):
@@ -269,7 +270,9 @@ def test_too_much_per_trial_is_refused(tmp_path):
 def test_stopped_in_good_order_nothing_is_trained_twice(tmp_path, monkeypatch):
     halts = []
     original = execution.Halt
-    monkeypatch.setattr(execution, "Halt", lambda s: halts.append(original(s)) or halts[0])
+    monkeypatch.setattr(
+        execution, "Halt", lambda *a, **o: halts.append(original(*a, **o)) or halts[0]
+    )
 
     def stop_soon(event):
         if getattr(event, "epoch", 0) == 3:

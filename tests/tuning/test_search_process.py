@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from processes import epochs_of, start, trials, wait_until
+from processes import epochs_of, members, start, trials, wait_until
 
 
 def test_kill_nine_and_resume(tmp_path):
@@ -38,21 +38,21 @@ def test_kill_nine_and_resume(tmp_path):
     assert not list((tmp_path / "run" / "trials").glob("*/checkpoint_*"))
 
 
-@pytest.mark.parametrize("by", ["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
-    """Ctrl-C in a terminal reaches every process of the group, a job's end the driver alone."""
+    """Ctrl-C in a terminal reaches every process of the group, and so do `timeout` and the end of a
+    batch job."""
     process = start(tmp_path, fixed={"seconds": 0.1}, epochs=500, trials=3, concurrent=2)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 4, process)
     began = time.monotonic()
-    if by == "ctrl-c":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.terminate()
+    os.killpg(process.pid, by)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors == ""
     assert time.monotonic() - began < 40
-    assert "SearchEnded" in output
+    assert output.splitlines()[-1].strip() == "SearchEnded"
+    assert output.count("Saving") == 1
+    assert not members(process)
     unfinished = trials(tmp_path)
     assert {t.state for t in unfinished} == {"running"}
     for trial in (t for t in unfinished if t.epoch > 0):

@@ -1,9 +1,12 @@
 """The user's own search spaces, and settings to try first."""
 
+import contextlib
 import json
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amatune.detectors.ama import AMAConfig
 from amatune.errors import RequestError
@@ -54,7 +57,7 @@ def draws(space, count=100, fixed=()):
 def test_a_space_in_json(tmp_path):
     space = space_of(AMA_METHOD, read(tmp_path, JSON))
     check_space(AMA_METHOD, space, {}, complete)
-    seen = [settings for settings, _ in draws(space)]
+    seen = [drawn for drawn, _ in draws(space)]
     assert {s["geometry"] for s in seen} == {"shell", "ray"}
     assert {s["k"] for s in seen} == {2, 4, 6}
     assert all(("radius" in s) == (s["geometry"] == "shell") for s in seen)
@@ -90,6 +93,30 @@ def test_no_file_is_the_methods_own_space():
         ({"k": {"low": 2, "high": 3, "max": 1}}, "has 'max'; known: choices"),
         ({"k": {"low": 2, "high": 3, "choices": [2]}}, 'either "choices", or "low"'),
         ({"k": {"choices": []}}, '"choices" must be a list'),
+        ({"k": {"choices": [[1]]}}, '"choices" must hold texts, numbers, true, false or null'),
+        ({"lr": {"choices": [1e-3], "log": True}}, 'to which neither "step" nor "log" belongs'),
+        ({"k": []}, r"k must be an object, or a list of one or more, got \[\]"),
+        ({"k": {"low": 2.5, "high": 6}}, 'k is a whole number, and so must be "low"'),
+        ({"k": {"low": 2, "high": 6, "step": 0.5}}, 'and so must be "step"'),
+        ({"k": {"low": 2, "high": 6, "step": 0}}, '"step" must be positive'),
+        ({"lr": {"low": 1, "high": 6, "step": 1, "log": True}}, 'does not go with "log"'),
+        ({"lr": {"low": 1, "high": 2, "log": "yes"}}, '"log" must be true or false'),
+        ({"lr": {"low": 1, "high": float("inf")}}, '"low" and "high" must be numbers'),
+        ({"lr": {"low": 1, "high": 2, "step": "x"}}, '"step" must be a number'),
+        ({"k": {"low": 1, "high": 10**400}}, '"high" must lie within 1e'),
+        ({"k": {"low": 2, "high": 3, "if": "x"}}, '"if" must hold lists of values by name'),
+        (
+            {"geometry": {"choices": ["ray"]}, "k": {"low": 2, "high": 3, "if": {"geomtry": [1]}}},
+            "names 'geomtry', which is not drawn before it; did you mean 'geometry'",
+        ),
+        ({"k": {"low": 2, "high": 3, "if": {"k": [2]}}}, "there are none before it"),
+        (
+            {"geometry": {"choices": ["ray"]}, "k": {"low": 2, "high": 3, "if": {"geometry": []}}},
+            '"if" must name a value of geometry',
+        ),
+        ('{"k": ' + "[" * 100_000, "is nested too deep"),
+        ('{"k": {"low": 1, "high": ' + "9" * 5000 + "}}", "has too many digits"),
+        ('{"k": {"choices": ["\\ud800"]}}', "half of a surrogate pair"),
         ({"k": 3}, "must be an object"),
         ({"k": {"low": 2, "high": 3, "if": {"geometry": "ray"}}}, '"if" must hold lists'),
         ({"k": {"low": 0, "high": 0}}, "draws impossible settings: .* k must be at least 1, got 0"),
@@ -169,3 +196,30 @@ def test_settings_that_cannot_be_tried(given, fixed, message):
 def test_defaults_outside_a_narrow_space_are_brought_into_it(tmp_path):
     space = space_of(AMA_METHOD, read(tmp_path, {"k": {"low": 4, "high": 6}}))
     assert settings_to_try(space, {}, complete({}), {}) == {"k": 4}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+RULE = st.dictionaries(
+    st.sampled_from(["choices", "low", "high", "step", "log", "if"]),
+    ANYTHING | st.integers(1, 9) | st.dictionaries(st.sampled_from(["k", "lr"]), ANYTHING),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["k", "lr", "geometry", "x"]), RULE | st.lists(RULE)))
+@settings(max_examples=200)
+def test_nothing_but_a_request_error_comes_of_a_wrong_space(rules):
+    with contextlib.suppress(RequestError):
+        check_space(AMA_METHOD, space_of(AMA_METHOD, {"json": rules}), {}, complete)
+
+
+@given(st.binary(max_size=60), st.integers(0, 100))
+def test_nothing_but_a_request_error_comes_of_damaged_bytes(tmp_path_factory, damage, place):
+    content = json.dumps(JSON).encode()
+    file = tmp_path_factory.mktemp("damaged") / "space.json"
+    file.write_bytes(content[:place] + damage + content[place + len(damage) :])
+    with contextlib.suppress(RequestError):
+        space_of(AMA_METHOD, read_space(file))

@@ -1,0 +1,159 @@
+"""The processes of a search's own cluster: who can reach them, and what their death does."""
+
+import os
+import re
+import signal
+import stat
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from processes import epochs_of, members, named, start, trials, wait_until
+from ray import cloudpickle
+
+from amatune.cluster import connection, execution
+from amatune.cluster.execution import Halt
+from amatune.cluster.processes import ClusterLost, OwnProcesses
+from amatune.errors import OutOfMemoryError
+
+LISTENING = "0A"
+
+
+def listening(pids):
+    """The addresses, as the kernel writes them, that these processes listen at."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes |= set(re.findall(r"^socket:\[(\d+)\]$", os.readlink(link)))
+            except OSError:
+                continue
+    rows = [
+        line.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()[1:]
+    ]
+    return [row[1].partition(":")[0] for row in rows if row[3] == LISTENING and row[9] in inodes]
+
+
+def is_loopback(address):
+    """127.0.0.1, also as an address of IPv6, or ::1; words are stored back to front."""
+    plain = address.removeprefix("0" * 16 + "FFFF0000")
+    return plain == "0100007F" or address == "0" * 24 + "01000000"
+
+
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet", "everything"])
+def test_a_cluster_that_dies_ends_the_search_with_a_message(tmp_path, victim):
+    """At once and not after Ray's minute; a service manager sends SIGTERM to every process."""
+    process = start(tmp_path, fixed={"seconds": 0.1}, epochs=500, trials=3, concurrent=2)
+    try:
+        wait_until(lambda: sum(epochs_of(tmp_path)) >= 2, process)
+        before = members(process)
+        assert {"gcs_server", "raylet"} <= {Path(words[0]).name for words in before.values()}
+        folder = check_privacy(before)
+        hit = list(before) if victim == "everything" else named(process, victim)
+        began = time.monotonic()
+        for pid in hit:
+            os.kill(pid, signal.SIGTERM if victim == "everything" else signal.SIGKILL)
+        _, errors = process.communicate(timeout=40)
+        assert time.monotonic() - began < 15 + 5  # a busy machine
+        assert hit
+        wait_until(lambda: not set(hit) & set(members(process)), None, seconds=5)
+    finally:
+        process.kill()
+    if victim == "everything":
+        assert process.returncode == 130, errors
+        assert errors == ""
+    else:
+        assert process.returncode == 1, errors
+        assert re.fullmatch(
+            r"amatune: the Ray cluster was lost: Ray's (control|node) service (was|has) .*; "
+            r"what is finished is kept; continue with: amatune search --resume --name run .*\n",
+            errors,
+        )
+    assert members(process) == {}
+    assert not folder.exists()
+    assert "running" in {trial.state for trial in trials(tmp_path)}
+    assert "failed" not in {trial.state for trial in trials(tmp_path)}
+
+
+def check_privacy(processes):
+    """Nobody else can reach them; returns the folder that they write to."""
+    addresses = listening(processes)
+    assert len(addresses) >= 4
+    assert all(map(is_loopback, addresses)), addresses
+    (folder,) = {
+        Path(found)
+        for words in processes.values()
+        for found in re.findall(r"(/[^ =]*/amatune-\w+)/ray/", " ".join(words))
+    }
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.stat().st_uid == os.geteuid()
+    return folder
+
+
+def test_addresses_that_are_the_loopback():
+    assert is_loopback("0100007F")
+    assert is_loopback("0000000000000000FFFF00000100007F")
+    assert is_loopback("00000000000000000000000001000000")
+    for other in ("00000000", "0" * 32, "0000000000000000FFFF000000000000", "0101A8C0"):
+        assert not is_loopback(other)
+
+
+def test_a_long_temporary_folder_is_not_used(tmp_path, monkeypatch):
+    """Paths of Unix sockets end at 107 characters."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 60)))
+    processes = OwnProcesses()
+    assert len(str(processes.folder)) < 40
+    processes.end()
+    assert not processes.folder.parent.exists()
+
+
+def test_the_loss_is_noticed_while_the_trials_run(monkeypatch):
+    def lost():
+        raise ClusterLost("gone")
+
+    halt = Halt()
+    assert not halt.stop_all()
+    monkeypatch.setattr(connection, "require_alive", lost)
+    with pytest.raises(ClusterLost):
+        halt.stop_all()
+
+
+def test_that_it_is_saving_is_told_once_and_only_when_interrupted():
+    told = []
+    halt = Halt(saving=lambda: told.append(1))
+    halt.unsaved.add("a")
+    assert not halt.stop_all()
+    assert told == []
+    halt.request("interrupted")
+    assert not halt.stop_all()
+    assert not halt.stop_all()
+    assert told == [1]
+    cloudpickle.dumps(Halt(saving=threading.Lock().acquire))
+
+
+def test_an_error_that_others_could_have_written_is_not_read(tmp_path):
+    """Unpickling runs what is pickled."""
+    file = tmp_path / "error.pkl"
+    trial = SimpleNamespace(pickled_error_file=str(file))
+    assert execution._failure(trial).kind == "lost"
+    file.write_bytes(cloudpickle.dumps(OutOfMemoryError("too large")))
+    assert execution._failure(trial).reason == "too large"
+    file.chmod(0o666)
+    assert "was not read, as other users can write it" in execution._failure(trial).reason
+    (tmp_path / "link.pkl").symlink_to(file)
+    file.chmod(0o600)
+    linked = SimpleNamespace(pickled_error_file=str(tmp_path / "link.pkl"))
+    assert "was not read" in execution._failure(linked).reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_an_error_of_another_user_is_not_read(tmp_path):
+    file = tmp_path / "error.pkl"
+    file.write_bytes(cloudpickle.dumps(OutOfMemoryError("too large")))
+    os.chown(file, 12345, -1)
+    trial = SimpleNamespace(pickled_error_file=str(file))
+    assert "was not read" in execution._failure(trial).reason
