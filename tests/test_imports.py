@@ -36,13 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "files": {"errors"},
     "reading": {"errors", "fields"},
     "stored": {*BASE, "files", "config", "detector", "registry"},
-<<<<<<< HEAD
-    "runs": {*BASE, "fields", "files", "config", "data", "registry"},
-    "results": {*TRAINED, "nets", "files", "wording", "metrics", "data", "runs"},
-=======
     "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
-    "results": {*TRAINED, "files", "reading", "wording", "metrics", "data", "runs"},
->>>>>>> main
+    "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "cluster", "results"},
     "search_spaces": set(),

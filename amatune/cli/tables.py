@@ -116,54 +116,38 @@ def print_trials(
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
     retrained = f"retrained, {counted(len(board.seeds), 'seed')}"
-<<<<<<< HEAD
-    table = make_table("", retrained, "by", "validation AUROC", "test AUROC", "95% interval")
-    never_cut(table.columns[2:])
-    for row in board.rows:
-        test = row.test[row.score]
-        table.add_row(
-            "*" if row.chosen else "",
-            cell(row.configuration),
-            cell(row.score),
-            figure(row.validation_auroc, row.validation_spread),
-            figure(test.auroc, test.auroc_spread),
-            interval(test.auroc_low, test.auroc_high),
-        )
-    for one in board.baselines:
-        table.add_row(
-            "",
-            Text(one.name, style="dim"),
-            Text("no detector", style="dim"),
-            figure(one.validation_auroc),
-            figure(one.test.auroc),
-            interval(one.test.auroc_low, one.test.auroc_high),
-        )
-    console.print(table)
     names = list(board.rows[0].test)
-    if len(names) > 1:
-        say(console)
-        table = make_table("test AUROC of", *names)
-        never_cut(table.columns)
-        for row in board.rows:
-            of = (figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names)
-            table.add_row(cell(row.configuration), *of)
-        console.print(table)
-=======
     rows = []
     for row in board.rows:
-        in_use = row.test[primary]
+        test = row.test[row.score]
         rows.append(
             [
                 "*" if row.chosen else "",
                 row.configuration,
+                row.score,
                 figure(row.validation_auroc, row.validation_spread),
-                figure(in_use.auroc, in_use.auroc_spread),
-                interval(in_use.auroc_low, in_use.auroc_high),
-                *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in others),
+                figure(test.auroc, test.auroc_spread),
+                interval(test.auroc_low, test.auroc_high),
+                *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names),
             ]
         )
-    print_by_columns(console, ["", retrained, "validation AUROC", *heads], rows, named=2)
->>>>>>> main
+    for one in board.baselines:
+        rows.append(
+            [
+                "",
+                one.name,
+                "no detector",
+                figure(one.validation_auroc),
+                figure(one.test.auroc),
+                interval(one.test.auroc_low, one.test.auroc_high),
+                *("" for _ in names),
+            ]
+        )
+    heads = ["", retrained, "by", "validation AUROC", "test AUROC", "95% interval"]
+    heads += [f"of {name}" for name in names]
+    if len(names) == 1:
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    print_by_columns(console, heads, rows, named=2)
 
     chosen = board.chosen
     test = chosen.test[board.primary_score]

@@ -26,12 +26,8 @@ from amatune.results.effort import Effort
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
-<<<<<<< HEAD
 SCHEMA = 2  # of leaderboard.json
-=======
-SCHEMA = 1  # of leaderboard.json
 _MOST_BYTES = 2**26  # of it
->>>>>>> main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,37 +149,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
     Raises `RequestError` when there is none, and for one that is not as it should be.
     """
     path = run.best / "leaderboard.json"
-<<<<<<< HEAD
-    try:
-        values = json.loads(read_bytes(path))
-        schema = values.pop("schema")
-        if schema != SCHEMA:
-            raise RequestError(
-                f"{path} has schema {schema}; this version reads {SCHEMA}: "
-                f"`amatune best {run.name}` makes it anew"
-            )
-        del values["notes"]
-        rows = tuple(_row(row) for row in values.pop("rows"))
-        comparisons = {
-            name: Comparison(**values[name]) if values[name] else None
-            for name in ("comparison", "against_baseline")
-        }
-        values["baselines"] = tuple(_baseline(one) for one in values["baselines"])
-        values |= comparisons
-        for name, kind in (("selection", Selection), ("effort", Effort)):
-            if values.get(name) is not None:
-                values[name] = kind(**values[name])
-        for name in ("seeds", "dropped", "warnings"):
-            values[name] = tuple(values[name])
-        return Leaderboard(
-            run=run,
-            rows=rows,
-            **values,
-        )
-    except FileNotFoundError:
-=======
     if not path.exists():
->>>>>>> main
         raise RequestError(
             f"the run {run.name!r} has no leaderboard yet; `amatune best {run.name}` makes it"
         )
@@ -308,18 +274,3 @@ def choose(
 def spread(values: Sequence[float]) -> float | None:
     """Standard deviation, of a sample; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
-<<<<<<< HEAD
-
-
-def _baseline(values: dict[str, Any]) -> BaselineRow:
-    return BaselineRow(**{**values, "test": TestFigures(**values["test"])})
-
-
-def _row(values: dict[str, Any]) -> LeaderboardRow:
-    test = {name: TestFigures(**figures) for name, figures in values.pop("test").items()}
-    for name in ("seeds", "validation_by_seed", "test_auroc_by_seed", "failures"):
-        values[name] = tuple(values[name])
-    by_set = {n: TestFigures(**figures) for n, figures in values.pop("test_by_set", {}).items()}
-    return LeaderboardRow(test=test, test_by_set=by_set, **values)
-=======
->>>>>>> main

@@ -37,13 +37,9 @@ class Selection:
         if self.of == self.scores == 1:
             return f"{self.apparent:.3f}, of the only trial with the full budget"
         picked = f"corrected for being picked from {self.of}"
-<<<<<<< HEAD
         if self.scores > 1:
             picked += f" and by the best of {self.scores} scores"
-        return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}"
-=======
         return f"{self.apparent:.3f}, {picked}: {self.corrected:.3f}; {SEED_LUCK}"
->>>>>>> main
 
 
 def correct_for_selection(
@@ -86,19 +82,14 @@ def correct_for_selection(
     measured = np.array(held_out)[best, np.arange(draws)]
     # A small set may be drawn as a whole, which leaves nothing to measure on.
     known = measured[np.isfinite(measured)]
-<<<<<<< HEAD
-    corrected = float(known.mean()) if len(known) else float("nan")
+    # By chance the bootstrap may come out above; nobody should expect more than was seen.
+    corrected = min(float(known.mean()), max(apparent)) if len(known) else max(apparent)
     return Selection(
         apparent=max(apparent),
         corrected=corrected,
         of=len(trials),
         scores=max(len(scores) for scores in trials),
     )
-=======
-    # By chance the bootstrap may come out above; nobody should expect more than was seen.
-    corrected = min(float(known.mean()), max(apparent)) if len(known) else max(apparent)
-    return Selection(apparent=max(apparent), corrected=corrected, of=len(trials))
->>>>>>> main
 
 
 def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:

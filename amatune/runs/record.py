@@ -15,11 +15,7 @@ never run: a search space written in Python is kept in it as text.
 
 import dataclasses
 import importlib.metadata
-<<<<<<< HEAD
-import json
 import math
-=======
->>>>>>> main
 import platform
 import shlex
 import sys

@@ -16,11 +16,8 @@ Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 
-<<<<<<< HEAD
 SLICES = 25  # of a trial that is given its steps
-=======
 SCHEMES = ("file", "s3", "gs", "hdfs")  # of a storage path
->>>>>>> main
 
 # Where and for how long, not what: these may change when a run is continued.
 CHANGEABLE = frozenset(
@@ -123,16 +120,13 @@ class SearchRequest:
             found.append(
                 "epochs cannot be held fixed: the number of epochs is a request of its own"
             )
-<<<<<<< HEAD
         if self.steps is not None and "steps_per_epoch" in self.fixed:
             found.append(
                 "steps and a fixed steps_per_epoch say the same thing; give one of them, got "
                 f"{self.steps} and {self.fixed['steps_per_epoch']}"
             )
-=======
         if self.storage_path is not None and (wrong := _wrong_place(self.storage_path)):
             found.append(wrong)
->>>>>>> main
         if self.address is not None and self.address.startswith("ray://"):
             found.append(
                 f"a search cannot run through a Ray client address ({self.address}); run it on a "

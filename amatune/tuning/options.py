@@ -15,11 +15,7 @@ from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_json, read_text
 from amatune.registry import find_method
 from amatune.runs import RunFolder
-<<<<<<< HEAD
-from amatune.runs.request import SearchRequest, budget
-=======
-from amatune.runs.request import SearchRequest, is_uri
->>>>>>> main
+from amatune.runs.request import SearchRequest, budget, is_uri
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 

@@ -41,14 +41,9 @@ from amatune.results.leaderboard import (
     read_leaderboard,
     spread,
 )
-<<<<<<< HEAD
 from amatune.results.objective import best_score, set_bounds, validation_auroc
-from amatune.results.scores import TEST, VALIDATION, load_scores, save_scores
-from amatune.results.selection import SeedScores
-=======
-from amatune.results.objective import set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
->>>>>>> main
+from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.runs.request import Objective

@@ -35,14 +35,9 @@ from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
-<<<<<<< HEAD
 from amatune.tuning.baselines import validated_baselines
-from amatune.tuning.events import Event, Listener, SearchEnded, SearchStarted
-from amatune.tuning.proposals import decision_epochs, make_pruner
-=======
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
-from amatune.tuning.proposals import make_pruner
->>>>>>> main
+from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
@@ -427,17 +422,11 @@ def selection(
     scores = []
     for trial in studies.full_trials(study):
         file = validation_file(run, trial.number)
-<<<<<<< HEAD
-        if file.exists() and studies.PRIMARY in trial.user_attrs:
-            found = load_scores(file)
-            chosen = trial.user_attrs[studies.CONFIG].get("score") == "auto"
-            primary = trial.user_attrs[studies.PRIMARY]
-            scores.append(list(found.values()) if chosen else [found[primary]])
-=======
         if studies.PRIMARY in trial.user_attrs and has_scores(file):
             by_name = load_scores(file)
-            scores += [by_name[n] for n in [trial.user_attrs[studies.PRIMARY]] if n in by_name]
->>>>>>> main
+            chosen = trial.user_attrs[studies.CONFIG].get("score") == "auto"
+            names = by_name if chosen else [trial.user_attrs[studies.PRIMARY]]
+            scores.append([by_name[name] for name in names if name in by_name])
     if not scores:
         return None
     bounds = set_bounds(problem.validation_sets())
