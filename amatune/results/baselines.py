@@ -17,7 +17,6 @@ number of components, are what validation images find best, as a detector's sett
 
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amatune.errors import RequestError
-from amatune.files import write_json
+from amatune.files import read_json, read_text, write_json
 from amatune.nets.scores import COMPLEXITY_FLOOR
+from amatune.reading import build
 from amatune.results.objective import Objective, validation_auroc
 
 Side = Literal["high", "low", "both"]
@@ -39,6 +39,7 @@ Measure = Callable[[NDArray[np.uint8]], Values]  # images (N, C, H, W) -> (N,)
 SAMPLE = 2000  # training images that PCA and nearest neighbours are made of
 COMPONENTS = (16, 64)
 BATCH = 256  # images
+_MOST_BYTES = 2**16  # of a file of figures
 SIDES: dict[Side, str] = {
     "high": "anomalies are higher",
     "low": "anomalies are lower",
@@ -89,14 +90,16 @@ def read_baselines(file: Path) -> list[BaselineFigure]:
 
     Raises `RequestError` when it holds something else.
     """
-    try:
-        return [BaselineFigure(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
-    except FileNotFoundError:
+    if not file.exists():
         return []
-    except (ValueError, TypeError, OSError) as error:
+    try:
+        values = read_json(read_text(file, "the baselines", _MOST_BYTES), "it")
+        if not isinstance(values, list):
+            raise RequestError(f"it must hold a list, got {values!r:.80}")
+        return [build(BaselineFigure, one) for one in values]
+    except RequestError as error:
         raise RequestError(
-            f"{file} cannot be read as figures of baselines ({error}); remove it, and `amatune "
-            "best` makes it anew"
+            f"{file} cannot be read as figures of baselines: {error}; remove it, and it is made anew"
         ) from None
 
 

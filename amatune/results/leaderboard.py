@@ -179,8 +179,8 @@ def _contradictions(board: Leaderboard) -> str | None:
         # It names a folder.
         if not re.fullmatch(r"default|trial-[0-9]+", row.configuration):
             return f"a configuration is default or trial-NUMBER, got {row.configuration!r:.80}"
-        if board.primary_score not in row.test:
-            return f"{row.configuration} has no figures of {board.primary_score!r:.80}"
+        if row.score not in row.test:
+            return f"{row.configuration} has no figures of {row.score!r:.80}"
         by_seed = row.seeds, row.validation_by_seed, row.test_auroc_by_seed
         if not row.seeds or len({len(one) for one in by_seed}) != 1:
             return f"{row.configuration} must have figures of one or more seeds, of each the same"

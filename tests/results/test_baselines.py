@@ -10,9 +10,16 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from amatune.errors import RequestError
 from amatune.nets.scores import complexity, per_complexity
 from amatune.results import baselines
-from amatune.results.baselines import fit_baselines, score_baselines
+from amatune.results.baselines import (
+    describe_baselines,
+    fit_baselines,
+    read_baselines,
+    score_baselines,
+    write_baselines,
+)
 
 SHAPE = (1, 12, 12)
 
@@ -106,3 +113,20 @@ def test_scores_by_name_and_side_of_the_problem():
     found = list(fit().values())
     scores = score_baselines(found, pictures(7, 3), pictures(5, 4))
     assert {(len(s["normal"]), len(s["anomaly"])) for s in scores.values()} == {(7, 5)}
+
+
+def test_figures_are_kept_and_read_again(tmp_path):
+    figures = describe_baselines(list(fit().values()))
+    write_baselines(tmp_path / "baselines.json", figures)
+    assert read_baselines(tmp_path / "baselines.json") == figures
+    assert read_baselines(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "3", "[3]", '[{"name": 1}]', '[{"name": "a", "side": "b"}]', "\ufeff[", ""]
+)
+def test_other_contents_are_refused_by_name(tmp_path, content):
+    file = tmp_path / "baselines.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"baselines.json cannot be read .* remove it"):
+        read_baselines(file)

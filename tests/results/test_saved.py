@@ -62,7 +62,10 @@ def test_it_comes_back(run: RunFolder) -> None:
         (lambda board: {**board, "rows": []}, "one of its rows must be the chosen one"),
         (lambda board: {**board, "rows": 3}, "rows must be a list of"),
         (lambda board: {**board, "rows": [3]}, "rows must be a list of"),
-        (lambda board: {**board, "primary_score": "dark"}, "has no figures of 'dark'"),
+        (
+            lambda board: {**board, "rows": [{**row, "score": "odd"} for row in board["rows"]]},
+            "has no figures of 'odd'",
+        ),
         (lambda board: {**board, "effort": {"trials": 3}}, "in effort: .* not there"),
         (with_row(seeds=[1]), "figures of one or more seeds, of each the same"),
         (with_row(configuration="../../etc"), "trial-NUMBER, got '../../etc'"),

@@ -139,8 +139,8 @@ def test_it_is_never_above_what_was_seen():
     generator = np.random.default_rng(5)
     for _ in range(20):
         found = correct_for_selection(
-            [trial(0.8, generator)], np.array([0, 50]), "pooled", draws=50
+            [[trial(0.8, generator)]], np.array([0, 50]), "pooled", draws=50
         )
         assert found.corrected <= found.apparent
-    alone = correct_for_selection([trial(1, generator, 1, 1)], np.array([0, 1]), "pooled")
+    alone = correct_for_selection([[trial(1, generator, 1, 1)]], np.array([0, 1]), "pooled")
     assert alone.corrected == alone.apparent
