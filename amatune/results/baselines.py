@@ -99,7 +99,8 @@ def read_baselines(file: Path) -> list[BaselineFigure]:
         return [build(BaselineFigure, one) for one in values]
     except RequestError as error:
         raise RequestError(
-            f"{file} cannot be read as figures of baselines: {error}; remove it, and it is made anew"
+            f"{file} cannot be read as figures of baselines: {error}; remove it, and it is made "
+            "anew"
         ) from None
 
 
