@@ -116,38 +116,41 @@ def print_trials(
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
     retrained = f"retrained, {counted(len(board.seeds), 'seed')}"
+    rows = [
+        [
+            "*" if row.chosen else "",
+            row.configuration,
+            row.score,
+            figure(row.validation_auroc, row.validation_spread),
+            figure(row.test[row.score].auroc, row.test[row.score].auroc_spread),
+            interval(row.test[row.score].auroc_low, row.test[row.score].auroc_high),
+        ]
+        for row in board.rows
+    ]
+    rows += [
+        [
+            "",
+            one.name,
+            "no detector",
+            figure(one.validation_auroc),
+            figure(one.test.auroc),
+            interval(one.test.auroc_low, one.test.auroc_high),
+        ]
+        for one in board.baselines
+    ]
+    heads = ["", retrained, "by", "validation AUROC", "test AUROC", "95% interval"]
+    print_by_columns(console, heads, rows, named=2)
     names = list(board.rows[0].test)
-    rows = []
-    for row in board.rows:
-        test = row.test[row.score]
-        rows.append(
+    if len(names) > 1:
+        by_score = [
             [
-                "*" if row.chosen else "",
                 row.configuration,
-                row.score,
-                figure(row.validation_auroc, row.validation_spread),
-                figure(test.auroc, test.auroc_spread),
-                interval(test.auroc_low, test.auroc_high),
                 *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names),
             ]
-        )
-    for one in board.baselines:
-        rows.append(
-            [
-                "",
-                one.name,
-                "no detector",
-                figure(one.validation_auroc),
-                figure(one.test.auroc),
-                interval(one.test.auroc_low, one.test.auroc_high),
-                *("" for _ in names),
-            ]
-        )
-    heads = ["", retrained, "by", "validation AUROC", "test AUROC", "95% interval"]
-    heads += [f"of {name}" for name in names]
-    if len(names) == 1:
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    print_by_columns(console, heads, rows, named=2)
+            for row in board.rows
+        ]
+        say(console)
+        print_by_columns(console, ["test AUROC", *(f"of {n}" for n in names)], by_score, named=1)
 
     chosen = board.chosen
     test = chosen.test[board.primary_score]
