@@ -48,6 +48,14 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32)
 
 
+def evenly_spaced(images: Tensor, most: int) -> Tensor:
+    """At most so many of the images (N, ...), from the first to the last."""
+    if len(images) <= most:
+        return images
+    places = torch.linspace(0, len(images) - 1, most).round().long()
+    return images[places.to(images.device)]
+
+
 class Optimisation(NamedTuple):
     """The optimisers of a training by name, and the schedules that step after each epoch."""
 
@@ -270,9 +278,8 @@ class Detector(ABC):
         finite: the networks have collapsed.
         """
         self._check_images(images)
-        if self.most_to_calibrate is not None and len(images) > self.most_to_calibrate:
-            spread = torch.linspace(0, len(images) - 1, self.most_to_calibrate)
-            images = images[spread.round().long().to(images.device)]
+        if self.most_to_calibrate is not None:
+            images = evenly_spaced(images, self.most_to_calibrate)
         self.prepare(images)
         names = self.raw_score_names or self.score_names
         raw = {

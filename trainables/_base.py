@@ -25,7 +25,7 @@ from amatune.cluster.checkpoints import CHECKPOINT_FILE
 from amatune.cluster.device import claim_device
 from amatune.cluster.job import Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
-from amatune.detector import Detector
+from amatune.detector import Detector, evenly_spaced
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
@@ -66,9 +66,7 @@ class DetectorTrainable(tune.Trainable):
             for images in (train, normal, anomaly, labelled)
         )
         self._bounds = bounds
-        few = min(CALIBRATION_IMAGES, len(self._train))
-        spread = torch.linspace(0, len(self._train) - 1, few).round().long()
-        self._sample = self._train[spread.to(self._device)]
+        self._sample = evenly_spaced(self._train, CALIBRATION_IMAGES)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

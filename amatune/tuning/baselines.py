@@ -3,6 +3,7 @@
 from amatune.cluster.job import Images
 from amatune.data.problem import Problem
 from amatune.results.baselines import (
+    Baseline,
     BaselineFigure,
     describe_baselines,
     fit_baselines,
@@ -21,14 +22,7 @@ def validated_baselines(
     run: RunFolder, request: SearchRequest, images: Images
 ) -> list[BaselineFigure]:
     """What needs no detector on a run's validation images; measured once, and kept in the run."""
-    found = read_baselines(run.baselines)
-    if not found:
-        fitted = fit_baselines(
-            images.train, images.normal, images.anomaly, images.bounds, request.objective
-        )
-        found = describe_baselines(fitted)
-        write_baselines(run.baselines, found)
-    return found
+    return read_baselines(run.baselines) or describe_baselines(_fitted(run, request, images))
 
 
 def tested_baselines(
@@ -41,12 +35,8 @@ def tested_baselines(
     file = run.best / "baselines.npz"
     described = read_baselines(run.baselines)
     if not described or not file.exists():
-        images = Images.of(problem)
-        fitted = fit_baselines(
-            images.train, images.normal, images.anomaly, images.bounds, request.objective
-        )
+        fitted = _fitted(run, request, Images.of(problem))
         described = describe_baselines(fitted)
-        write_baselines(run.baselines, described)
         save_scores(file, score_baselines(fitted, *problem.test_images()))
     scores = load_scores(file)
     rows = tuple(
@@ -59,3 +49,12 @@ def tested_baselines(
         for one in described
     )
     return rows, scores[rows[0].name]
+
+
+def _fitted(run: RunFolder, request: SearchRequest, images: Images) -> list[Baseline]:
+    """The baselines, ready to measure; what validation images say of them is kept in the run."""
+    fitted = fit_baselines(
+        images.train, images.normal, images.anomaly, images.bounds, request.objective
+    )
+    write_baselines(run.baselines, describe_baselines(fitted))
+    return fitted
