@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from processes import hold
 
 from amatune.errors import DiskFullError, RequestError
 from amatune.files import write_json
@@ -112,12 +113,6 @@ def test_open_says_what_there_is(tmp_path):
         RunFolder.open("scan-1", tmp_path)
     with pytest.raises(RequestError, match="known: other, scans-1"):
         RunFolder.open("zzz", tmp_path)
-
-
-def hold(path, ready, release):
-    with RunFolder(path).alone():
-        ready.set()
-        release.wait(30)
 
 
 def test_a_run_is_worked_on_by_one_process(tmp_path):
