@@ -11,8 +11,6 @@ import pytest
 import torch
 from processes import HERE, epochs_of, members, search_words, start, trials, wait_until
 
-pytestmark = pytest.mark.timeout(900)  # starting Ray takes minutes on a busy machine
-
 
 def test_kill_nine_and_resume(tmp_path):
     """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost."""
