@@ -5,8 +5,9 @@ import io
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -40,28 +41,23 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     optuna.logging.set_verbosity(verbosity)
 
 
-class Worker:
-    """A process that a script starts of itself, run here: importing torch takes seconds."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.words = command[1:]
-
-    def communicate(self) -> tuple[str, str]:
-        with pytest.MonkeyPatch.context() as patch, io.StringIO() as output:
-            patch.setattr(sys, "argv", self.words)
-            with contextlib.redirect_stdout(output):
-                runpy.run_path(self.words[0], run_name="__main__")
-            return output.getvalue(), ""
+def here(command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What a script prints that another script starts: run in this process, which has imported what
+    it needs already."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as output:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", command[1:])
+        with contextlib.redirect_stdout(output):
+            runpy.run_path(command[1], run_name="__main__")
+        return output.getvalue()
 
 
 def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path, monkeypatch):
-    start = subprocess.Popen
     monkeypatch.setattr(
         subprocess,
         "Popen",
-        lambda command, **options: (
-            Worker(command) if command[0] == sys.executable else start(command, **options)
-        ),
+        lambda command, **_: SimpleNamespace(communicate=lambda: (here(command), "")),
     )
     output = tmp_path / "results.md"
     small = ["--width", 0.02, "--batch", 4, "--steps", 1, "--rounds", 1, "--seconds", 0.1]
@@ -109,7 +105,10 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
         assert line in output
 
 
-def test_decoding_prints_speed_and_memory(run):
+def test_decoding_prints_speed_and_memory(run, monkeypatch):
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, env, **_: SimpleNamespace(stdout=here(command, env))
+    )
     output = run("decoding.py", "--pictures", 30)
     for line in ("off ", "cold ", "cached ", "the cache takes"):
         assert f"\n{line}" in output
