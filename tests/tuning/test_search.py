@@ -344,7 +344,7 @@ def test_four_trials_share_a_gpu(tmp_path):
 
     asked = request(
         tmp_path,
-        trials=4,
+        trials=5,
         epochs=40,
         concurrent=None,
         gpus_per_trial=None,
