@@ -57,7 +57,9 @@ def main() -> None:
     settings = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
     settings |= {"epochs": EPOCHS, "steps_per_epoch": -(-arguments.steps // EPOCHS)}
     config = LikelihoodRatioConfig.from_dict(settings)
-    mnist, fashion = (f"npz:{arguments.data / name}_full.npz" for name in ("mnist", "fashion_mnist"))
+    mnist, fashion = (
+        f"npz:{arguments.data / name}_full.npz" for name in ("mnist", "fashion_mnist")
+    )
     problem = make_problem(ProblemRequest(dataset=fashion, ood=(mnist,)))
     print(problem.describe(), flush=True)
     for seed in range(1, arguments.seeds + 1):
@@ -94,7 +96,9 @@ def measure(
     for name, scores in score_baselines(trivial, *problem.test_images()).items():
         found[f"baseline: {name}"] = scores
     draw(found, place)
-    arrays = {f"{n}/{side}": v.astype(np.float32) for n, s in found.items() for side, v in s.items()}
+    arrays = {
+        f"{n}/{side}": v.astype(np.float32) for n, s in found.items() for side, v in s.items()
+    }
     np.savez_compressed(place.with_suffix(".npz"), **arrays)
     place.with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
 
@@ -194,7 +198,9 @@ def table(places: Sequence[Path]) -> str:
         lines.append(_row(name, statistics.fmean(chosen), seeds))
     cost = statistics.fmean(record["cpu_seconds"] for record in records)
     scoring = statistics.fmean(record["scoring_seconds"] for record in records)
-    inside, outside = (statistics.fmean(r["bits"][s] for r in records) for s in ("normal", "anomaly"))
+    inside, outside = (
+        statistics.fmean(r["bits"][s] for r in records) for s in ("normal", "anomaly")
+    )
     lines += [
         "",
         f"{len(records)} seeds; {cost / 60:.1f} CPU minutes a training of both densities, "

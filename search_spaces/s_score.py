@@ -1,7 +1,7 @@
 """What a search of the S score tries. Names and units are those of `SScoreConfig`.
 
 Serra et al. (2020) compare compressors, and train one density; the ranges are those of the
-likelihood ratio's densities. JPEG XL and FLIF are tried where they are named, `--set
+likelihood ratio's densities. JPEG XL and FLIF are tried where they are named, `--fix
 compressor=jxl`: they need more than amatune's base installation.
 """
 

@@ -24,7 +24,7 @@ Where this differs from the authors' public code (google-research, genomics_ood)
 - Batches are drawn anew in every epoch. There they are formed before the shuffling.
 - Images are in [-1, 1] and a scale is at least e^-7 there, as in PixelCNN++; the code has bytes
   and a scale of 255 sigmoid, at least .25.
-- The default sizes are those a CPU can train; the preset `paper` has the published ones.
+- The default sizes are those a CPU can train, the preset `small`; `paper` has the published ones.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, to_unit_range
-from amatune.nets.pixelcnn import BETAS, LEVELS, PixelCNNConfig, build_pixelcnn, to_bits
+from amatune.nets.pixelcnn import BETAS, LEVELS, SMALL, PixelCNNConfig, build_pixelcnn, to_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,7 @@ class LikelihoodRatio(Detector):
     most_to_calibrate: ClassVar[int | None] = 256  # nothing is fitted
     fitted: ClassVar[tuple[str, ...]] = ("background_ready",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": SMALL,
         "paper": {
             "filters": 32,
             "blocks": 5,

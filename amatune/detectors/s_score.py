@@ -17,7 +17,7 @@ The density is one of `DENSITIES`; the published one is PixelCNN++ (Glow is the 
 paper's compressor is FLIF, which is no longer maintained: its heir is JPEG XL, and WebP, which
 comes with Pillow, ranks images much alike. JPEG 2000's header is larger than most small pictures.
 
-The default sizes are those a CPU can train; the preset `paper` has the published ones.
+The default sizes are those a CPU can train, the preset `small`; `paper` has the published ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.compressors import CompressorName, compressed_bits, version_of
-from amatune.nets.pixelcnn import BETAS, PixelCNNConfig, build_pixelcnn, to_bits
+from amatune.nets.pixelcnn import BETAS, SMALL, PixelCNNConfig, build_pixelcnn, to_bits
 
 DensityName = Literal["pixelcnn"]
 
@@ -89,6 +89,7 @@ class SScore(Detector):
     why_no_onnx: ClassVar[str] = "its score needs the size of a file that a compressor writes"
     most_to_calibrate: ClassVar[int | None] = 256  # nothing is fitted
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": SMALL,
         "paper": {
             "filters": 160,
             "blocks": 5,
