@@ -29,14 +29,17 @@ from amatune import metrics
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
+from amatune.detector import to_unit_range
 from amatune.detectors.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig
 from amatune.detectors.s_score import SScore, SScoreConfig
 from amatune.errors import RequestError
-from amatune.nets.compressors import COMPRESSORS, CompressorName, version_of
+from amatune.nets.compressors import COMPRESSORS, CompressorName, compressed_bits, version_of
 from amatune.nets.pixelcnn import PixelCNNConfig
 from amatune.results.baselines import fit_baselines, score_baselines
 from amatune.results.leaderboard import figures
 
+FILES = ("fashion_mnist_full.npz", "mnist_full.npz")  # what is normal, and what is not
+SIDES = ("normal", "anomaly")
 EPOCHS = 25  # slices of the training
 Scores = dict[str, dict[str, np.ndarray]]  # name -> {"normal", "anomaly"} -> (N,)
 
@@ -57,10 +60,8 @@ def main() -> None:
     settings = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
     settings |= {"epochs": EPOCHS, "steps_per_epoch": -(-arguments.steps // EPOCHS)}
     config = LikelihoodRatioConfig.from_dict(settings)
-    mnist, fashion = (
-        f"npz:{arguments.data / name}_full.npz" for name in ("mnist", "fashion_mnist")
-    )
-    problem = make_problem(ProblemRequest(dataset=fashion, ood=(mnist,)))
+    normal, other = (f"npz:{arguments.data / name}" for name in FILES)
+    problem = make_problem(ProblemRequest(dataset=normal, ood=(other,)))
     print(problem.describe(), flush=True)
     for seed in range(1, arguments.seeds + 1):
         place = arguments.output / f"fashion-seed{seed}"
@@ -139,9 +140,6 @@ def scored(detector: LikelihoodRatio, normal: np.ndarray, anomaly: np.ndarray) -
 
 def sizes(images: torch.Tensor, name: CompressorName) -> np.ndarray:
     """-simplicity of uint8 images (N, C, H, W), without a density."""
-    from amatune.detector import to_unit_range
-    from amatune.nets.compressors import compressed_bits
-
     return compressed_bits(name, to_unit_range(images)).numpy()
 
 
@@ -198,9 +196,7 @@ def table(places: Sequence[Path]) -> str:
         lines.append(_row(name, statistics.fmean(chosen), seeds))
     cost = statistics.fmean(record["cpu_seconds"] for record in records)
     scoring = statistics.fmean(record["scoring_seconds"] for record in records)
-    inside, outside = (
-        statistics.fmean(r["bits"][s] for r in records) for s in ("normal", "anomaly")
-    )
+    inside, outside = (statistics.fmean(r["bits"][side] for r in records) for side in SIDES)
     lines += [
         "",
         f"{len(records)} seeds; {cost / 60:.1f} CPU minutes a training of both densities, "
@@ -211,8 +207,7 @@ def table(places: Sequence[Path]) -> str:
 
 
 def _row(name: str, validation: float, arrays: Sequence[Mapping[str, np.ndarray]]) -> str:
-    sides = ("normal", "anomaly")
-    one = figures([{side: own[f"{name}/{side}"] for side in sides} for own in arrays])
+    one = figures([{side: own[f"{name}/{side}"] for side in SIDES} for own in arrays])
     spread = "" if one.auroc_spread is None else f" ± {one.auroc_spread:.3f}"
     interval = f"{one.auroc_low:.3f} to {one.auroc_high:.3f}"
     return f"| {name} | {validation:.3f} | {one.auroc:.3f}{spread} | {interval} |"

@@ -105,7 +105,7 @@ def test_it_says_before_a_training_that_there_is_no_onnx_form():
 
 
 def test_a_compressor_that_is_not_there_is_refused_before_a_training(monkeypatch, tmp_path):
-    with pytest.raises(ConfigError, match="compressor must be .*'webp'"):
+    with pytest.raises(ConfigError, match=r"compressor must be .*'webp'"):
         SScoreConfig(compressor="zip")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match="`flif` on the path"):

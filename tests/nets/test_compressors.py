@@ -85,7 +85,7 @@ def test_every_compressor_has_a_version() -> None:
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RequestError, match="no command `flif` on the path; choose .* jxl"):
+    with pytest.raises(RequestError, match=r"no command `flif` on the path; choose .* jxl"):
         version_of("flif")
     monkeypatch.setattr("amatune.extras._installed", lambda _package: False)
     with pytest.raises(MissingExtraError, match=r"imagecodecs.*pip install 'amatune\[jpegxl\]'"):
