@@ -163,9 +163,11 @@ class LikelihoodRatio(Detector):
         if self.background_ready:
             network, decay = self.background, config.background_weight_decay
             epochs = config.epochs - config.warmup_epochs
-        weights = [p for p in network.parameters() if p.ndim > 1]
         biases = [p for p in network.parameters() if p.ndim == 1]
-        groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in network.parameters() if p.ndim > 1]},
+            {"params": biases, "weight_decay": 0.0},
+        ]
         on_gpu = self.device.type == "cuda"
         options: dict[str, Any] = {"betas": BETAS, "fused": True, "capturable": on_gpu}
         optimizer = AdamW(groups, config.lr, weight_decay=decay, **options)

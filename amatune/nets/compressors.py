@@ -88,8 +88,7 @@ def _by_pillow(form: str, feature: str, library: str, **options: Any) -> Compres
 def _encode_jxl(pixels: Pixels) -> bytes:
     import imagecodecs
 
-    file: bytes = imagecodecs.jpegxl_encode(pixels, lossless=True, effort=7)
-    return file
+    return bytes(imagecodecs.jpegxl_encode(pixels, lossless=True, effort=7))
 
 
 def _version_of_jxl() -> str:

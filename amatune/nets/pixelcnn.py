@@ -118,12 +118,11 @@ def log_probabilities(parameters: Tensor, images: Tensor, levels: int = LEVELS) 
     take what lies beyond them.
     """
     channels = images.shape[1]
-    # One block of channels per kind, mixtures inside: no axis that a batch would be mixed into.
-    mixtures = parameters.shape[1] // parameters_per_mixture(channels)
-    logits, *rest = parameters.split(mixtures, dim=1)
+    # A chunk per kind of number, (B, mixtures, H, W) each.
+    logits, *rest = parameters.chunk(parameters_per_mixture(channels), dim=1)
     means, log_scales = rest[:channels], rest[channels : 2 * channels]
     coefficients = iter(rest[2 * channels :])
-    total = logits.log_softmax(dim=1)
+    total: Tensor = logits.log_softmax(dim=1)
     for channel in range(channels):
         mean = means[channel]
         for earlier in range(channel):
@@ -212,7 +211,8 @@ class _Block(nn.Module):
         hidden = self.first(_concat_elu(x))
         if self.look is not None and other is not None:
             hidden = hidden + self.look(_concat_elu(other))
-        value, gate = self.second(self.dropout(_concat_elu(hidden))).chunk(2, dim=1)
+        gated: Tensor = self.second(self.dropout(_concat_elu(hidden)))
+        value, gate = gated.chunk(2, dim=1)
         return x + value * torch.sigmoid(gate)
 
 
