@@ -183,6 +183,11 @@ class Detector(ABC):
         by default these are the same."""
         return raw
 
+    def scored_with(self) -> Mapping[str, str]:
+        """Programs outside amatune that scores depend on, such as a compressor: name -> version. An
+        export keeps them, and tells where it is read with others."""
+        return {}
+
     def rebuild(self, batch: Tensor) -> Tensor:
         """Reconstructions of float images (B, C, H, W): the same in [-1, 1]. Only called where
         `reconstructs`."""
