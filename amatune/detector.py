@@ -80,7 +80,8 @@ class Detector(ABC):
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
 
-    usual_steps: ClassVar[int] = 3000  # of a training, where nobody says how many
+    # Steps of a training where nobody says how many; None: one pass over the images is all.
+    usual_steps: ClassVar[int | None] = 3000
 
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
@@ -132,6 +133,15 @@ class Detector(ABC):
         self.averages = {
             n: m.to(self.device).eval().requires_grad_(False) for n, m in averages.items()
         }
+
+    @classmethod  # noqa: B027
+    def require_available(cls, config: Any) -> None:
+        """Raise `RequestError` when this machine lacks what a training with `config` needs beside
+        the images; a search asks before it starts."""
+
+    def credits(self) -> tuple[str, ...]:
+        """Whose work is in its weights beside the training, a clause each with the licence."""
+        return ()
 
     @classmethod
     def limits(cls) -> tuple[str, ...]:
@@ -358,7 +368,12 @@ class Detector(ABC):
             wanted = ", ".join(map(str, self.image_shape))
             raise ConfigError(f"images must be (N, {wanted}), got {tuple(images.shape)}")
 
+    def at_most(self, batch_size: int) -> int:
+        """How many images of a batch to score at a time: fewer, where they take much memory."""
+        return batch_size
+
     def _batches(self, images: Tensor, batch_size: int) -> Iterator[Tensor]:
+        batch_size = self.at_most(batch_size)
         for start in range(0, len(images), batch_size):
             yield to_unit_range(images[start : start + batch_size].to(self.device))
 

@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
-    "trainables": {*TRAINED, "metrics", "cluster", "results"},
+    "trainables": {*TRAINED, "metrics", "data", "cluster", "results"},
     "search_spaces": set(),
     "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},
     "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
