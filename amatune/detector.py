@@ -83,6 +83,9 @@ class Detector(ABC):
     # Steps of a training where nobody says how many; None: one pass over the images is all.
     usual_steps: ClassVar[int | None] = 3000
 
+    # Up to which side, in pixels, larger pictures serve it; None: what is usual of small networks.
+    largest_side: ClassVar[int | None] = None
+
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
     held_with_anomalies: ClassVar[Mapping[str, Any]] = {}

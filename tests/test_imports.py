@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "loop": {"errors"},
     "detector": {"errors", "config", "loop"},
     "nets": {"errors", "config", "detector"},
-    "detectors": {"errors", "config", "detector", "nets"},
+    "detectors": {"errors", "extras", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
     "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},

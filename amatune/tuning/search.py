@@ -107,7 +107,7 @@ def run_search(
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    problem = make_problem(request.problem, request.data_dir)
+    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),

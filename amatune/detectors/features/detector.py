@@ -97,7 +97,7 @@ class Features(Detector):
     }
     score_names: ClassVar[tuple[str, ...]] = ("max", "top")
     usual_steps: ClassVar[int | None] = None
-    largest_side: ClassVar[int] = 256
+    largest_side: ClassVar[int | None] = 256
     kept: ClassVar[tuple[str, ...]] = ("has_weights", "has_learnt", "spread", "radius")
     fitted: ClassVar[tuple[str, ...]] = ("projection", "centre", "whitening", "memory")
     config: FeaturesConfig
