@@ -79,12 +79,12 @@ class Detector(ABC):
 
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
+    # Which score says earliest how a training will end: a search compares unfinished trials by it.
+    # None: the one that ranks the images.
+    early_score: ClassVar[str | None] = None
 
-    # Steps of a training where nobody says how many; None: one pass over the images is all.
-    usual_steps: ClassVar[int | None] = 3000
-
-    # Up to which side, in pixels, larger pictures serve it; None: what is usual of small networks.
-    largest_side: ClassVar[int | None] = None
+    usual_steps: ClassVar[int | None] = 3000  # where nobody says how many; None: one pass is all
+    largest_side: ClassVar[int | None] = None  # pixels that serve it; None: those of small networks
 
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
@@ -192,6 +192,11 @@ class Detector(ABC):
         """From `raw_scorer()` to a module that gives the scores of `score_names`, in that order;
         by default these are the same."""
         return raw
+
+    def scored_with(self) -> Mapping[str, str]:
+        """Programs outside amatune that scores depend on, such as a compressor: name -> version. An
+        export keeps them, and tells where it is read with others."""
+        return {}
 
     def rebuild(self, batch: Tensor) -> Tensor:
         """Reconstructions of float images (B, C, H, W): the same in [-1, 1]. Only called where

