@@ -17,7 +17,9 @@ Compared, over the same seeds:
     no-noise    new, without the rule that a rung whose figures differ by chance decides nothing
     ray         Ray's own OptunaSearch (TPE) and ASHAScheduler with their defaults
 
-and, when asked for with `--arms`, other ways to propose (`candidates.py`).
+and, when asked for with `--arms`: `by-first` and `by-R` compare by the method's first score or by
+AMA's R; `third` and `half` at one rung, after a third or a half of the budget; `no-tpe` proposes at
+random; and other ways to propose (`candidates.py`).
 
 The target is fixed for a problem: the median, over seeds that the arms do not use, of the best that
 random search has found after `--trials` full trainings; once in validation AUROC and once in the
@@ -78,7 +80,8 @@ class Arm:
 
     sampler: Sampler
     scheduler: Scheduler
-    first_score: bool = False  # compare by it at the old rungs
+    score: str = ""  # compared by it: a name, "first" or "auto"; "": the method's `early_score`
+    rungs: tuple[int, ...] = ()  # (): the usual ones; (0,): those of version 0.1
     sides: tuple[int, int] | None = SIDES
     proposals: str = ""  # of `candidates.py`; "": the usual ones
 
@@ -86,9 +89,14 @@ class Arm:
 ARMS = {
     "random": Arm("random", "none"),
     "tpe": Arm("tpe", "none"),
-    "old": Arm("tpe", "asha", first_score=True),
+    "old": Arm("tpe", "asha", score="first", rungs=(0,), sides=None),
     "new": Arm("tpe", "asha"),
     "no-noise": Arm("tpe", "asha", sides=None),
+    "by-first": Arm("tpe", "asha", score="first"),
+    "by-R": Arm("tpe", "asha", score="R"),  # of AMA
+    "third": Arm("tpe", "asha", rungs=(9,)),
+    "half": Arm("tpe", "asha", rungs=(12,)),
+    "no-tpe": Arm("random", "asha"),
     **{name: Arm("tpe", "asha", proposals=name) for name in candidates.NAMES},
 }
 USUAL = ["random", "tpe", "old", "new", "no-noise", "ray"]
@@ -107,7 +115,11 @@ def old_rungs(epochs: int, grace: int) -> list[int]:
 def search(landscape: Landscape, arm: Arm, seed: int, epochs: int) -> list[Ended]:
     """A search by the real session that spends at most so many epochs."""
     method = find_method(landscape.records.method)
-    early_score = method.detector.early_score
+    scores = method.detector.score_names
+    early_score = arm.score or method.detector.early_score or "auto"
+    column = None
+    if early_score != "auto":
+        column = 0 if early_score == "first" else scores.index(early_score)
 
     def complete(settings: Mapping[str, Any]) -> DetectorConfig:
         values = {**settings, **HELD[method.name], "epochs": REPORTS}
@@ -127,17 +139,15 @@ def search(landscape: Landscape, arm: Arm, seed: int, epochs: int) -> list[Ended
         )
         run = RunFolder(Path(folder) / "run")
         run.path.mkdir()
-        if arm.first_score:
-            pruner: optuna.pruners.BasePruner = Halving([old_rungs(REPORTS, grace)], arm.sides)
-            early_score = method.detector.score_names[0]
-        else:
-            pruner = make_pruner(arm.scheduler, REPORTS, grace, arm.sides)
+        pruner = make_pruner(arm.scheduler, REPORTS, grace, arm.sides)
+        if arm.rungs:
+            levels = [rung for rung in arm.rungs if rung >= grace] or old_rungs(REPORTS, grace)
+            pruner = Halving([levels], arm.sides)
         # In memory: what is measured is epochs, not time.
         study = optuna.create_study(direction="maximize", pruner=pruner)
         study.enqueue_trial(settings_to_try(method.space, {}, default, HELD[method.name]))
         place = Checkpoints(str(run.trials))
         session = Session(study, request, run, place, method.space, complete, lambda _event: None)
-        column = landscape.records.scores.index(early_score) if early_score else None
         others = candidates.candidates(method.name, default.to_dict())
         sessions.make_sampler = others.get(arm.proposals, proposals.make_sampler)
         try:

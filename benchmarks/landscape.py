@@ -2,10 +2,11 @@
 
 A landscape is fitted to the trainings of one method on one problem that `record_curves.py` keeps.
 All validation AUROCs of all scores after every look, and the AUROCs on the development images at
-the end, are one long vector per training; a Gaussian process with a length scale of its own for
-each setting predicts the vector's principal components from the settings. What a training was above
-or below its prediction, at every look, is its residual: a proposal gets the prediction and,
-`scale` times, the residual of one of the recorded trainings whose prediction is most like its own.
+the end, are one long vector per training, on a logit scale. A Gaussian process with a length scale
+of its own for each setting predicts the vector's principal components from the settings. What a
+training was above or below its prediction, at every look, is its residual: a proposal gets the
+prediction and, `scale` times, the residual of one of the recorded trainings whose prediction is
+most like its own.
 """
 
 import json
@@ -26,6 +27,7 @@ from amatune.tuning.proposals import random_trials
 
 EXPLAINED = 0.97  # of the variance, by the principal components that are predicted
 MOST_COMPONENTS = 6
+LEAST = 0.002  # AUROC, and 1 less it, beyond which no differences are made
 DONORS = 5  # trainings whose residual a proposal may get
 
 
@@ -159,7 +161,8 @@ class Landscape:
         self.scale = scale
         self.encode = Encoding(records.method)
         count = len(records.settings)
-        vectors = np.hstack([records.validation.reshape(count, -1), records.development])
+        figures = np.hstack([records.validation.reshape(count, -1), records.development])
+        vectors = _stretched(figures)
         points = np.array([self.encode(settings) for settings in records.settings])
         self._mean = vectors.mean(axis=0)
         left, sizes, self._directions = np.linalg.svd(vectors - self._mean, full_matrices=False)
@@ -187,8 +190,8 @@ class Landscape:
         """A training with these settings; `random` chooses its residual."""
         vector = self._predict(self.encode(settings))
         nearest = np.argsort(abs(self._known - self._rank(vector)))[:DONORS]
-        noisy = (vector + self.scale * self._residuals[random.choice(nearest)]).clip(0, 1)
-        return Curve(self._split(noisy)[0], self._split(vector.clip(0, 1))[1])
+        noisy = vector + self.scale * self._residuals[random.choice(nearest)]
+        return Curve(_bounded(self._split(noisy)[0]), _bounded(self._split(vector)[1]))
 
     def _predict(self, point: np.ndarray) -> np.ndarray:
         found = np.array([process(point) for process in self._processes])
@@ -201,7 +204,19 @@ class Landscape:
 
     def _rank(self, vector: np.ndarray) -> float:
         """The validation AUROC that a training ends with."""
-        return float(self._split(vector)[0][:, -1].max())
+        return float(_bounded(self._split(vector)[0][:, -1]).max())
+
+
+def _stretched(aurocs: np.ndarray) -> np.ndarray:
+    """On a logit scale, on which predictions and residuals stay possible."""
+    inside = aurocs.clip(LEAST, 1 - LEAST)
+    stretched: np.ndarray = np.log(inside / (1 - inside))
+    return stretched
+
+
+def _bounded(stretched: np.ndarray) -> np.ndarray:
+    bounded: np.ndarray = 1 / (1 + np.exp(-stretched))
+    return bounded
 
 
 def early_scores(records: Records, looks: Sequence[int]) -> dict[str, list[float]]:
