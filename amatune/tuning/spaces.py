@@ -20,7 +20,7 @@ from typing import Any
 
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError, did_you_mean
-from amatune.files import read_json, read_text
+from amatune.files import read_json, read_text, usable_path
 from amatune.registry import Method, SearchSpace
 from amatune.tuning.proposals import random_trials
 
@@ -64,7 +64,7 @@ def read_space(path: str | Path) -> dict[str, Any]:
 
     Raises `RequestError` when it cannot be read.
     """
-    file = Path(path).expanduser()
+    file = usable_path(path)
     text = read_text(file, "the search space", MOST_BYTES)
     if file.suffix == ".py":
         return {"python": text}
@@ -89,7 +89,7 @@ def space_of(method: Method, given: Mapping[str, Any] | None) -> SearchSpace:
     scope: dict[str, Any] = {"__name__": "user_space"}
     try:
         exec(compile(given["python"], "the search space", "exec"), scope)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"the search space raised {type(error).__name__}: {error}") from error
     space = scope.get("space")
     if not callable(space):
@@ -108,10 +108,11 @@ def check_space(
 
     `complete` makes settings a configuration. Raises `RequestError` that names what is wrong.
     """
+    searched = False
     for trial in random_trials(_DRAWS):
         try:
             settings = space(HeldFixed(trial, fixed))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RequestError(
                 f"the search space raised {type(error).__name__}: {error}"
             ) from error
@@ -120,6 +121,9 @@ def check_space(
             complete({**settings, **fixed})
         except ConfigError as error:
             raise RequestError(f"the search space draws impossible settings: {error}") from None
+        searched = searched or bool(trial.params)
+    if not searched and not fixed:
+        raise RequestError("the search space draws nothing, so that all trials would be the same")
 
 
 def _check_names(method: Method, settings: Any, drawn: Mapping[str, Any]) -> None:
