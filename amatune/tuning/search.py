@@ -21,9 +21,9 @@ from amatune.cluster import capacity, connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.config import DetectorConfig, ImageShape
+from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
-from amatune.data.protocol import machine_memory, make_problem
+from amatune.data.protocol import make_problem
 from amatune.errors import ClusterLostError, ConfigError, DiskFullError, RequestError
 from amatune.registry import Method
 from amatune.results.baselines import BaselineFigure
@@ -33,18 +33,14 @@ from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
-from amatune.stored import lay_out, network_bytes
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
 from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.session import FINISHED, Session
-from amatune.tuning.spaces import check_space, settings_to_try, space_of
-from amatune.wording import memory_size
+from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
-
-TRAINED_TIMES = 4  # a network's bytes while it is trained: beside it gradients, and Adam's moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,32 +386,21 @@ def _first_trials(
     def complete(settings: Mapping[str, Any]) -> DetectorConfig:
         if request.steps is not None and "steps_per_epoch" in settings:
             raise ConfigError("steps_per_epoch follows from steps and epochs; give epochs alone")
-        config = record.configuration(method, settings)
-        _require_memory(method, config, record.image_shape)
-        return config
+        return record.configuration(method, settings)
 
+    require = partial(require_memory, method, record.image_shape)
     default = complete(request.fixed)
     space = space_of(method, request.space)
     if request.space is not None:
-        check_space(method, space, request.fixed, complete)
+        check_space(method, space, request.fixed, complete, require)
     given: list[Mapping[str, Any]] = [{}, *others]
     found: list[Mapping[str, Any]] = []
     for one in given:
         settings = settings_to_try(space, one, default, request.fixed)
-        complete({**settings, **request.fixed})
+        require(complete({**settings, **request.fixed}))
         if settings not in found:
             found.append(settings)
     return tuple(found)
-
-
-def _require_memory(method: Method, config: DetectorConfig, image_shape: ImageShape) -> None:
-    """Raise `RequestError` for networks that no training on a machine like this one could hold."""
-    asked = TRAINED_TIMES * network_bytes(lay_out(method.detector, config, image_shape))
-    if asked > (there := machine_memory()):
-        raise RequestError(
-            f"training the networks of these settings takes {memory_size(asked)}, this machine has "
-            f"{memory_size(there)}; choose smaller ones, such as another --width"
-        )
 
 
 def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunRecord:

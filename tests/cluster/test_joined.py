@@ -58,7 +58,8 @@ def test_a_pause_is_no_loss(cluster, service, monkeypatch):
 
 
 def test_the_node_service_is_watched_too(cluster, monkeypatch, tmp_path):
-    monkeypatch.setattr(joined, "LOST_SECONDS", 0.0)
+    """It is on this machine: when it is silent it is dead."""
+    monkeypatch.setattr(joined, "DEAD_SECONDS", 0.0)
     (tmp_path / "node").unlink()
     with pytest.raises(ClusterLost, match="its node has not answered"):
         cluster.look()

@@ -161,7 +161,7 @@ def test_nothing_but_a_request_error_comes_of_damaged_bytes(
 @given(
     st.lists(
         st.fixed_dictionaries(
-            {}, optional={n: ANYTHING for n in ("name", "side", "validation_auroc", "more")}
+            {}, optional=dict.fromkeys(("name", "side", "validation_auroc", "more"), ANYTHING)
         ),
         max_size=2,
     )
