@@ -36,9 +36,9 @@ from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
-from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
+from amatune.tuning.stopping import decision_epochs, make_pruner
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
 
@@ -217,7 +217,7 @@ def _run_session(
     began = time.monotonic()
     request = record.request
     images = Images.of(problem)
-    study = _study(run, record, method)
+    study = _study(run, record, method, images)
     place = trials_place(run, request)
     session = Session(
         study,
@@ -230,6 +230,7 @@ def _run_session(
         checkpoint_seconds,
         run.event_files(request.storage_path),
         decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
+        method.detector.early_score,
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -364,10 +365,14 @@ def _grace(record: RunRecord, method: Method) -> int:
     return record.configuration(method, record.request.fixed).grace_epochs() + 1
 
 
-def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
+def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) -> optuna.Study:
     """The run's study."""
     request = record.request
-    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method))
+    anomalies = len(images.anomaly)
+    if request.objective == "worst":  # the AUROC of one set
+        anomalies = int(min(np.diff(images.bounds)))
+    sides = anomalies, len(images.normal)
+    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method), sides)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
         studies.create_study(run, record.first)
