@@ -27,7 +27,7 @@ from amatune.cli.views import LiveView
 from amatune.report import make_report
 from amatune.runs import RunFolder
 from amatune.tuning.events import SearchStarted
-from amatune.tuning.study import read_trials
+from amatune.tuning.study import effort, open_study, trial_update
 
 WIDTH = 1280  # pixels of the photographs, which are shown smaller
 COLUMNS, LINES = 112, 22  # of the terminal
@@ -49,8 +49,7 @@ def main() -> None:
         page.write_text(make_report(run).page, encoding="utf-8")
         photograph(page.as_uri(), arguments.folder / "report.webp", height=1000)
     with tensorboard(run) as address:
-        # The HParams plugin's table, a trial in each row.
-        photograph(f"{address}/#hparams", arguments.folder / "tensorboard.webp", height=800)
+        photograph(f"{address}/#timeseries", arguments.folder / "tensorboard.webp", height=800)
 
 
 class _Wrapped(LiveView):
@@ -62,9 +61,14 @@ class _Wrapped(LiveView):
 
 
 def live_table(run: RunFolder) -> str:
-    """The display of a search as SVG, when two thirds of the run's trials had ended."""
-    record, trials = run.record(), read_trials(run)
+    """The display of a search as SVG, when two thirds of the run's trials had ended.
+
+    The time is the share of all training that the trials make.
+    """
+    record, study = run.record(), open_study(run)
     request, counts = record.request, record.problem.counts
+    trials = study.get_trials(deepcopy=False)
+    ended, running = 2 * len(trials) // 3, request.concurrent or 2
     console = Console(
         record=True, width=COLUMNS, height=LINES, file=io.StringIO(), force_terminal=True
     )
@@ -79,7 +83,7 @@ def live_table(run: RunFolder) -> str:
             finished=0,
             epochs=request.epochs,
             fixed=request.fixed,
-            concurrent=2,
+            concurrent=running,
             cpus_per_trial=request.cpus_per_trial,
             gpus_per_trial=0.0,
             validation_normals=counts["validation_normals"],
@@ -87,12 +91,14 @@ def live_table(run: RunFolder) -> str:
             warnings=(),
         )
     )
-    ended = 2 * len(trials) // 3
-    for trial in trials[: ended + 2]:
-        epoch = max(1, trial.epoch // 2)
-        runs = replace(trial, state="running", epoch=epoch, auroc=trial.auroc)
-        view(trial if trial.number < ended else runs)
-    view.began = time.monotonic() - 60 * ended
+    for trial in trials[: ended + running]:
+        told, values = trial_update(trial, request.epochs), trial.intermediate_values
+        if trial.number >= ended:
+            epoch = max(1, max(values, default=0) // 2)
+            told = replace(told, state="running", epoch=epoch, auroc=values.get(epoch))
+        view(told)
+    gone = effort(study).hours * 3600 / running * ended / len(trials)
+    view.began = time.monotonic() - gone
     console.print(view.draw(), highlight=False)
     drawn = console.export_svg(title="amatune search")
     # No font from elsewhere: the reader's own will do.
