@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import epochs_of, members, named, start, trials, wait_until
+from processes import epochs_of, members, named, private_folder, start, trials, wait_until
 from ray import cloudpickle
 
 from amatune.cluster import connection, execution
@@ -85,11 +85,7 @@ def check_privacy(processes):
     addresses = listening(processes)
     assert len(addresses) >= 4
     assert all(map(is_loopback, addresses)), addresses
-    (folder,) = {
-        Path(found)
-        for words in processes.values()
-        for found in re.findall(r"(/[^ =]*/amatune-\w+)/ray/", " ".join(words))
-    }
+    folder = private_folder(processes)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.stat().st_uid == os.geteuid()
     return folder
