@@ -106,7 +106,7 @@ def run_search(
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    problem = make_problem(request.problem, request.data_dir)
+    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),
@@ -301,7 +301,7 @@ def _too_few_steps(record: RunRecord, method: Method, images: np.ndarray) -> lis
     batches = len(images) // min(config.batch_size, len(images))
     steps = config.epochs * (config.steps_per_epoch or batches)
     usual = method.detector.usual_steps
-    if 3 * steps >= usual:
+    if usual is None or 3 * steps >= usual:
         return []
     told = (
         f"a trial trains for {steps:,} steps, and {method.name} learns little in so few: --steps "
@@ -384,7 +384,8 @@ def _first_trials(
 ) -> tuple[Mapping[str, Any], ...]:
     """The settings of the default configuration, and of the `others` to try after it.
 
-    Raises `RequestError` for impossible fixed values, spaces and settings.
+    Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
+    lacks what the method needs.
     """
     request = record.request
 
@@ -395,6 +396,7 @@ def _first_trials(
 
     require = partial(require_memory, method, record.image_shape)
     default = complete(request.fixed)
+    method.detector.require_available(default)
     space = space_of(method, request.space)
     if request.space is not None:
         check_space(method, space, request.fixed, complete, require)
