@@ -54,7 +54,7 @@ class TypicalityConfig(DetectorConfig):
     steps: int = 8  # of each level
     hidden: int = 64  # channels of a coupling's network
     levels: int = 3  # at most: fewer where the sides are not even as often
-    coupling: Coupling = "affine"
+    coupling: Coupling = "affine"  # shifts and scales; additive: shifts alone
 
     # Optimisation
     lr: float = 2e-3  # of Adamax
@@ -128,6 +128,7 @@ class Typicality(Detector):
     Config: ClassVar[type[DetectorConfig]] = TypicalityConfig
     score_names: ClassVar[tuple[str, ...]] = ("typicality", "nll")
     raw_score_names: ClassVar[tuple[str, ...]] = ("nll",)
+    group_score: ClassVar[str | None] = "nll"
     usual_steps: ClassVar[int] = 1000
     most_to_calibrate: ClassVar[int | None] = 2048  # for a mean
     fitted: ClassVar[tuple[str, ...]] = ("mean_nll",)
