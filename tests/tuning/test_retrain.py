@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from fake_method import METHOD, FakeConfig, FakeDetector, FakeTrainable
+from fake_run import add_trial, write_run
 from fake_search import FakeProblem, install, request
+from optuna.trial import TrialState
 
 from amatune import metrics
 from amatune.errors import AmatuneError, RequestError
@@ -150,7 +152,8 @@ def test_the_chosen_model_scores_what_was_tested(searched):
     assert board.chosen_model.name == f"seed{seed}"
 
 
-def test_called_again_it_trains_only_what_is_missing(searched, tmp_path):
+def test_called_again_it_trains_only_what_is_missing_or_was_cut_short(searched, tmp_path):
+    """A killed machine, a full disk: `best` goes on from what can be read."""
     run, board, _ = searched
     run = copy(run, tmp_path)
     events = []
@@ -158,24 +161,17 @@ def test_called_again_it_trains_only_what_is_missing(searched, tmp_path):
     assert [type(e) for e in events] == [RetrainStarted]
     assert events[0].finished == 9
     assert again.rows == board.rows
-    shutil.rmtree(run.best / "models" / "default" / "seed2")
-    events.clear()
-    again = run_best(run, top=2, seeds=3, listener=events.append)
-    assert {(e.configuration, e.seed) for e in updates(events)} == {("default", 2)}
-    assert next(e for e in events if isinstance(e, TestStarted)).models == 1
-    assert again.rows == board.rows
-
-
-def test_scores_that_were_cut_short_are_made_again(searched, tmp_path):
-    """A killed machine, a full disk: `best` goes on from what can be read."""
-    run = copy(searched[0], tmp_path)
     before = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     for kept in ("default/seed1/test.npz", "default/seed2/validation.npz"):
         file = run.best / "models" / kept
         file.write_bytes(file.read_bytes()[:200])
-    events = []
-    run_best(run, top=2, seeds=3, listener=events.append)
-    assert {(e.configuration, e.seed) for e in updates(events)} == {("default", 2)}
+    shutil.rmtree(run.best / "models" / "default" / "seed3")
+    events.clear()
+    again = run_best(run, top=2, seeds=3, listener=events.append)
+    trained = {(e.configuration, e.seed) for e in updates(events)}
+    assert trained == {("default", 2), ("default", 3)}
+    assert next(e for e in events if isinstance(e, TestStarted)).models == 3
+    assert again.rows == board.rows
     after = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     assert after["rows"] == before["rows"]
 
@@ -225,8 +221,8 @@ def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, 
 
 
 def test_nothing_to_retrain(tmp_path):
-    asked = request(tmp_path, trials=1, scheduler="none", fixed={"diverges_at": 0.0})
-    run = run_search(asked).run
+    run = write_run(tmp_path / "run", FakeProblem().to_dict())
+    add_trial(run, {"quality": 0.5, "kind": "plain"}, [], TrialState.FAIL, reason="diverged")
     with pytest.raises(RequestError, match="no trial of the run 'run' has reached the full budget"):
         run_best(run)
     with pytest.raises(RequestError, match="has no leaderboard yet"):
