@@ -285,7 +285,7 @@ class Features(Detector):
         parts = [torch.empty(0, *size)]
         with self._without_training():
             for batch in self._batches(images, SCORING_BATCH):
-                distances = scorer.model.map(scorer.patches(batch)).unflatten(1, places)
+                distances = scorer.model.map(scorer.patches(batch)).view(-1, *places)
                 pixels = F.interpolate(distances[:, None], size=size, mode="bilinear")
                 parts.append(pixels[:, 0].cpu())
         return torch.cat(parts)
