@@ -46,7 +46,7 @@ from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, sa
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.runs.request import Objective
+from amatune.runs.request import LOCAL, MOST, Objective
 from amatune.stored import read_facts
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
@@ -59,7 +59,7 @@ from amatune.tuning.events import (
     State,
     TestStarted,
 )
-from amatune.tuning.search import find_room, selection, trials_place
+from amatune.tuning.search import find_room, selection, trials_place, when_to_go_on
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.trainings import Training, Trainings
 
@@ -71,6 +71,8 @@ __all__ = [
     "read_leaderboard",
     "run_best",
 ]
+
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,15 @@ def run_best(
     for name, value in (("top", top), ("seeds", seeds), ("epochs", epochs)):
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}")
+    for name, value, most in (("seeds", seeds, MOST_SEEDS), ("epochs", epochs, MOST)):
+        if value is not None and value > most:
+            raise RequestError(f"{name} must be at most {most:,}, got {value}")
     emit = listener or _nobody
     with run.alone(), contextlib.ExitStack() as stack:
         record = run.record()
         if address is not None:
-            request = dataclasses.replace(record.request, address=address)
+            other = None if address == LOCAL else address
+            request = dataclasses.replace(record.request, address=other)
             record = dataclasses.replace(record, request=request)
         request = record.request
         method = registry.find_method(request.method)
@@ -247,7 +253,7 @@ def run_best(
 def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
     """A cluster; an error that says how to go on when it is lost."""
     command = shlex.join(["amatune", "best", run.name, "--runs-dir", str(run.path.parent)])
-    go_on = f"what is finished is kept; continue with: {command}, and the same options"
+    go_on = f"what is finished is kept; {when_to_go_on(address)}: {command}, and the same options"
     try:
         with connection.cluster(address, run.log, go_on):
             yield
@@ -395,14 +401,14 @@ class _Validated:
 def _validated(
     trainings: Sequence[Retraining], bounds: np.ndarray, objective: Objective
 ) -> _Validated:
-    """Of trainings that differ in their seed alone. The score is that of the settings, or the one
-    whose mean over the seeds is best."""
+    """Of trainings that differ in their seed alone. The score is that of the settings, of a method
+    without such a setting its first, or for "auto" the one whose mean over the seeds is best."""
     by_seed = [training.scores(VALIDATION) for training in trainings]
     aurocs = {
         name: [validation_auroc(**s[name], bounds=bounds, kind=objective) for s in by_seed]
         for name in by_seed[0]
     }
-    score = getattr(trainings[0].config, "score", "auto")
+    score = getattr(trainings[0].config, "score", next(iter(by_seed[0])))
     if score == "auto":
         score = best_score({name: statistics.fmean(values) for name, values in aurocs.items()})
     return _Validated(score, [s[score] for s in by_seed], aurocs[score])
