@@ -211,7 +211,7 @@ def _groups(
         name = find_method(run.record().request.method).detector.group_score
     except RequestError:  # of a package that is no longer there
         return ()
-    if name not in validation or name not in test:
+    if name is None or name not in validation or name not in test:
         return ()
     kinds = validation[name]["normal"], test[name]["normal"], test[name]["anomaly"]
     return tuple(group_figures(*kinds, size) for size in SIZES if min(map(len, kinds)) >= size)
