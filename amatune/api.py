@@ -81,6 +81,7 @@ def retrain(
     epochs: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     address: str | None = None,
+    concurrent: int | None = None,
     runs_dir: str | os.PathLike[str] = "runs",
     listener: Listener | None = None,
 ) -> Leaderboard:
@@ -88,7 +89,8 @@ def retrain(
 
     The `top` trials and the default settings train from scratch with `seeds` seeds each, for
     `epochs` epochs, by default those of the search. The images are looked for in `data_dir`, by
-    default the search's. Finished trainings of an earlier call are kept.
+    default the search's, and at most `concurrent` trainings run at a time, by default as in the
+    search. Finished trainings of an earlier call are kept.
 
     Raises `RequestError` when there is no such run, or it has no trial with the full budget.
     """
@@ -99,6 +101,7 @@ def retrain(
         epochs=epochs,
         data_dir=None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
         address=address,
+        concurrent=concurrent,
         listener=listener,
     )
 

@@ -55,11 +55,13 @@ class DetectorTrainable(tune.Trainable):
         anomaly: np.ndarray,
         labelled: np.ndarray,
         bounds: np.ndarray,
+        gpu_memory: float = 1.0,
     ) -> None:
         """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
-        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies."""
+        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies. All
+        trials on a card together may use the share `gpu_memory` of its memory."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
-        self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0))
+        self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0), gpu_memory)
         # Copies: arrays in the object store are read-only and shared.
         self._train, self._normal, self._anomaly, self._labelled = (
             torch.tensor(images, device=self._device)

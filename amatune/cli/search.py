@@ -10,6 +10,8 @@ from amatune.cli.config import Config, given
 from amatune.cli.options import (
     AUTO,
     DATA_DIR,
+    JSON,
+    QUIET,
     RUNS,
     Assignment,
     assignment,
@@ -82,8 +84,6 @@ _SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc
 _SCHEDULER = "How poor trials are stopped: at ASHA's or Hyperband's rungs, below the median, never."
 _OBJECTIVE = "With several --ood: rank by the AUROC of all anomalies, or the mean or worst set's."
 _STOP_AT = "Start no more trials once one has reached this validation AUROC."
-_QUIET = "Show the result alone."
-_JSON = "Print every event as one JSON object per line, and nothing else."
 _SEED = "Decides the splits, the proposals and the trainings."
 _GPUS = "GPUs of one trial: 0.25, so that four share one; or auto, which measures what trains most."
 _CPUS = "CPU cores of one trial."
@@ -147,8 +147,8 @@ def search(
         bool, typer.Option("--trust-space", help=_TRUST, rich_help_panel="The run")
     ] = False,
     config: Config = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=_JSON)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=QUIET)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> int:
     """Search the settings of a detector for one problem.
 
@@ -161,21 +161,16 @@ def search(
     empties it.
     """
     from amatune import api
-    from amatune.cli.views import JsonView, QuietView, make_view
+    from amatune.cli.views import kind_of_view, make_view
 
     # What becomes of the parameters that are not named here is `given`'s part.
     options = given(context, but_for=("config", "quiet", "as_json"))
-    if quiet and as_json:
-        raise RequestError("--quiet and --json exclude each other; give one of them")
+    kind = kind_of_view(quiet=quiet, as_json=as_json)
     if options.get("gpus_per_trial") == AUTO:
         options["gpus_per_trial"] = None
     _require_trust(context, trust_space)
     console = make_console()
-    view = make_view(
-        console,
-        kind=QuietView if quiet else JsonView if as_json else None,
-        time_budget=time_budget,
-    )
+    view = make_view(console, kind, time_budget=time_budget)
     try:
         with view:
             outcome = api.search(**options, listener=view)

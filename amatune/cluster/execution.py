@@ -212,6 +212,7 @@ def execute(
     images: Images,
     cpus_per_trial: float,
     gpus_per_trial: float,
+    gpu_memory: float,
     most_cpus: float,
     concurrent: int,
     place: str,
@@ -220,7 +221,8 @@ def execute(
     """Carry out all of the work, `concurrent` jobs at a time; how it ended.
 
     A job that asks for a larger share of the machine gets it, up to one GPU and the `most_cpus` of
-    any machine. Tune's files go to `place`, a folder or URI whose last part names the experiment.
+    any machine. All jobs on a card together use at most `gpu_memory`, in (0, 1], of its memory.
+    Tune's files go to `place`, a folder or URI whose last part names the experiment.
 
     Raises `ClusterLost` when the cluster dies, unless the session is coming to its end anyway.
     """
@@ -233,7 +235,7 @@ def execute(
         gpus = gpus_per_trial if gpus_per_trial > 1 else min(share * gpus_per_trial, 1.0)
         return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}])
 
-    with_images = tune.with_parameters(trainable, **images.to_dict())
+    with_images = tune.with_parameters(trainable, **images.to_dict(), gpu_memory=gpu_memory)
     with halt.on_interrupt():
         try:
             tune.run(

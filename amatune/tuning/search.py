@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 
 from amatune import registry
-from amatune.cluster import capacity, connection, execution
+from amatune.cluster import connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
@@ -36,8 +35,10 @@ from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import validated_baselines
-from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
+from amatune.tuning.cost import Estimating, plan, started
+from amatune.tuning.events import Event, Listener, Saving, SearchEnded
 from amatune.tuning.proposals import decision_epochs, make_pruner
+from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
 
@@ -204,10 +205,11 @@ def _run_session(
     record: RunRecord,
     method: Method,
     problem: Problem,
-    emit: Listener,
+    listener: Listener,
     checkpoint_seconds: float,
 ) -> SearchOutcome:
     began = time.monotonic()
+    emit = Estimating(listener)
     request = record.request
     images = Images.of(problem)
     study = _study(run, record, method)
@@ -227,31 +229,14 @@ def _run_session(
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
         with connection.cluster(request.address, run.log, _how_to_go_on(run)):
-            record = _measured(run, record, method, images.train)
+            before, record = record, measured(record, method, images.train)
+            if record != before:
+                run.write(record)
             found = find_room(record, method)
             session.gpus_per_trial = found.gpus_per_trial
-            emit(
-                SearchStarted(
-                    run=run.path,
-                    method=request.method,
-                    problem=problem.describe(),
-                    trials=request.trials,
-                    finished=session.count(*FINISHED),
-                    epochs=request.epochs,
-                    fixed=request.fixed,
-                    concurrent=found.concurrent,
-                    cpus_per_trial=request.cpus_per_trial,
-                    gpus_per_trial=found.gpus_per_trial,
-                    validation_normals=len(images.normal),
-                    validation_anomalies=len(images.anomaly),
-                    warnings=(
-                        *problem.warnings,
-                        *method.detector.limits(),
-                        *found.notes,
-                        *_too_few_steps(record, method, images.train),
-                    ),
-                )
-            )
+            finished = session.count(*FINISHED)
+            emit(started(run.path, record, method, problem, images, found, finished))
+            emit.begin(plan(record, method, images, found, session.left))
             ending = execution.execute(
                 session,
                 trainable=method.trainable_class(),
@@ -284,64 +269,6 @@ def _run_session(
     if ending == "disk full":
         raise _no_space(run, OSError(f"trials write to {place}"))
     return outcome
-
-
-def _too_few_steps(record: RunRecord, method: Method, images: np.ndarray) -> list[str]:
-    """A warning when a whole trial is much shorter than trainings of the method usually are."""
-    config = record.configuration(method, record.request.fixed)
-    batches = len(images) // min(config.batch_size, len(images))
-    steps = config.epochs * (config.steps_per_epoch or batches)
-    usual = method.detector.usual_steps
-    if 3 * steps >= usual:
-        return []
-    told = (
-        f"a trial trains for {steps:,} steps, and {method.name} learns little in so few: --steps "
-        f"{usual} is usual for it"
-    )
-    if connection.gpus() == 0:
-        minutes = usual * capacity.seconds_per_step(method.detector, config, images) / 60
-        told += f", about {max(minutes, 0.1):.1f} minutes a trial on a core of this machine"
-    return [told]
-
-
-def _measured(run: RunFolder, record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:
-    """The record with the share of a GPU that serves a trial best; measured once in a run."""
-    request = record.request
-    if record.share_is_known or request.gpus_per_trial is not None or connection.gpus() == 0:
-        return record
-    default = record.configuration(method, request.fixed)
-    share = capacity.measure_share(method.detector, default, images, request.cpus_per_trial)
-    record = record.with_gpu_share(share)
-    run.write(record)
-    return record
-
-
-def gpu_share(record: RunRecord, method: Method) -> tuple[float, list[str]]:
-    """The share of a GPU for each trial, asked for or measured before, and notes on it."""
-    if record.request.gpus_per_trial is not None:
-        return record.request.gpus_per_trial, []
-    if connection.gpus() == 0:
-        return 0.0, []
-    share = record.gpu_share
-    if share is None:
-        trainable: Any = method.trainable_class()
-        usual = trainable.gpu_share
-        note = f"the best share of a GPU could not be measured; each trial gets {usual:g}"
-        return usual, [note]
-    return share.gpus, [capacity.NO_MPS] if share.gpus < 1 and not share.mps else []
-
-
-def find_room(record: RunRecord, method: Method) -> capacity.Room:
-    """How many trials run at a time, and with what. Raises `RequestError` when not even one."""
-    share, notes = gpu_share(record, method)
-    request = record.request
-    return capacity.find_room(
-        cpus_per_trial=request.cpus_per_trial,
-        gpus_per_trial=share,
-        concurrent=request.concurrent,
-        may_grow=request.address is not None,
-        notes=notes,
-    )
 
 
 def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:

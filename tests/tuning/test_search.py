@@ -12,7 +12,7 @@ import torch
 from fake_method import FakeConfig, FakeDetector
 from fake_search import FakeProblem, install, request
 
-from amatune.cluster import execution
+from amatune.cluster import capacity, connection, execution
 from amatune.cluster.connection import cluster as connect
 from amatune.cluster.connection import places
 from amatune.data.request import ProblemRequest
@@ -67,7 +67,7 @@ def test_events_tell_the_story(finished):
     end = events[-1]
     assert (end.ending, end.done, end.best) == ("finished", 6, outcome.best_number)
     for number in range(6):
-        states = [e.state for e in events[1:-1] if e.number == number]
+        states = [e.state for e in events if isinstance(e, TrialUpdate) and e.number == number]
         assert states == ["waiting", *["running"] * 9, "done"]
     epochs = [e.epoch for e in updates(events, "running", "done") if e.number == 3]
     assert epochs == list(range(10))
@@ -132,6 +132,12 @@ def test_the_run_folder(finished):
     assert record.first == ({"quality": 0.5, "kind": "plain"},)
     assert len(list(run.tensorboard.iterdir())) == 6
     assert not list(run.trials.glob("*/checkpoint_*"))
+
+
+def test_machines_are_asked_for_the_free_memory_of_their_cards():
+    """This one says that it has a card, which PyTorch cannot use."""
+    assert sum(connection.cards().values()) == 1
+    assert capacity.free_memory() == capacity.ALL_FREE
 
 
 def test_poor_trials_are_stopped(tmp_path):
