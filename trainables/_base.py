@@ -23,14 +23,13 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from amatune import metrics
 from amatune.cluster.checkpoints import CHECKPOINT_FILE
 from amatune.cluster.device import claim_device
-from amatune.cluster.job import Job, Trained
+from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
-CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
 OWNER = "training"  # key in a checkpoint: which training it belongs to
 NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be written is put down to it
 

@@ -92,6 +92,7 @@ _ADDRESS = "Address of a running Ray cluster; by default this machine alone."
 _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
 _NAME = "Name of the run; by default made of the time and the data set."
 _RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
+_DRY_RUN = "Say what the search would take, from a few steps; nothing is searched or kept."
 _TRUST = "Run the Python search space that a run brings; only if you trust whoever started it."
 
 
@@ -100,6 +101,7 @@ _TRUST = "Run the Python search space that a run brings; only if you trust whoev
     "amatune search --dataset digits --normal-class 0 --normal-class 1 --name zero-one",
     "amatune search --dataset folder:good --ood folder:bad --time-budget 2h",
     "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
+    "amatune search --dataset folder:good --ood folder:bad --trials 30 --dry-run",
     "amatune search --resume --name zero-one --trials 100",
     "amatune search --config runs/zero-one/run.json --seed 1",
 )
@@ -146,6 +148,9 @@ def search(
     trust_space: Annotated[
         bool, typer.Option("--trust-space", help=_TRUST, rich_help_panel="The run")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help=_DRY_RUN, rich_help_panel="The run")
+    ] = False,
     config: Config = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help=QUIET)] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
@@ -161,10 +166,10 @@ def search(
     empties it.
     """
     from amatune import api
-    from amatune.cli.views import kind_of_view, make_view
+    from amatune.cli.views import estimate_text, kind_of_view, make_view
 
     # What becomes of the parameters that are not named here is `given`'s part.
-    options = given(context, but_for=("config", "quiet", "as_json"))
+    options = given(context, but_for=("dry_run", "config", "quiet", "as_json"))
     kind = kind_of_view(quiet=quiet, as_json=as_json)
     if options.get("gpus_per_trial") == AUTO:
         options["gpus_per_trial"] = None
@@ -172,6 +177,12 @@ def search(
     console = make_console()
     view = make_view(console, kind, time_budget=time_budget)
     try:
+        if dry_run:
+            with view:
+                estimate = api.estimate(**options, listener=view)
+            if quiet:
+                say(console, estimate_text(estimate))
+            return 0
         with view:
             outcome = api.search(**options, listener=view)
     except KeyboardInterrupt:

@@ -20,9 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amatune.cluster import connection
 from amatune.cluster.device import CUDA_CONTEXT, claim_device, mps_is_running
+from amatune.cluster.job import CALIBRATION_IMAGES, Images
 from amatune.config import DetectorConfig
-from amatune.detector import Detector
-from amatune.errors import RequestError
+from amatune.detector import Detector, evenly_spaced
+from amatune.errors import AmatuneError, RequestError
 from amatune.runs.record import GpuShare
 from amatune.wording import memory_size
 
@@ -32,6 +33,8 @@ SPARE = 1.25  # times the measured memory: settings differ, and so does what the
 PROBE_SECONDS = 4.0  # of training per measurement
 PROBE_BATCHES = 4  # of training images, trained on again and again
 ANSWER_SECONDS = 180.0  # until a measurement counts as failed
+REHEARSED = 4  # trainings at a time, to see what they take from each other
+REHEARSED_STEPS = 4, 32  # of each, on a processor and on a GPU
 LOOK_SECONDS = 60.0  # until nobody knows what is free on the cards
 NOTEWORTHY = 0.05  # of a card's memory, held by others
 
@@ -90,14 +93,70 @@ def seconds_per_step(method: type[Detector], config: DetectorConfig, images: np.
 
     `images` are uint8 (N, C, H, W), of which a batch is enough.
     """
-    short = config.replace(epochs=2, steps_per_epoch=2)
-    channels, height, width = images.shape[1:]
-    detector = method(short, (channels, height, width))
     few = torch.tensor(images[: 2 * config.batch_size])
-    detector.train_epoch(few)  # memory, kernels and optimisers are made in the first
+    return _trained_briefly(method, config, few, 2)[1]
+
+
+def _trained_briefly(
+    method: type[Detector], config: DetectorConfig, images: torch.Tensor, steps: int
+) -> tuple[Detector, float]:
+    """A detector after two epochs of so many steps, and what a step of the second took, in seconds:
+    memory, kernels and optimisers are made in the first."""
+    short = config.replace(epochs=2, steps_per_epoch=steps)
+    channels, height, width = images.shape[1:]
+    detector = method(short, (channels, height, width), images.device)
+    detector.train_epoch(images)
     began = time.perf_counter()
-    detector.train_epoch(few)
-    return (time.perf_counter() - began) / 2
+    detector.train_epoch(images)
+    return detector, (time.perf_counter() - began) / steps
+
+
+def seconds_per_epoch(
+    method: type[Detector], config: DetectorConfig, images: Images, cpus: float, room: Room
+) -> float:
+    """What an epoch takes, scoring included, from a few steps of as many trainings at a time as
+    there is room for, up to REHEARSED of them.
+
+    Raises `AmatuneError` where the settings cannot be trained there.
+    """
+    batches = images.train[: max(REHEARSED_STEPS[1] * config.batch_size, CALIBRATION_IMAGES)]
+    parts = [ray.put(one) for one in (batches, images.normal, images.anomaly)]
+    worker: Any = ray.remote(num_cpus=cpus, num_gpus=room.gpus_per_trial)(_pace)
+    shares = cpus, room.gpus_per_trial, room.gpu_memory
+    count = min(REHEARSED, room.concurrent)
+    answers = [worker.remote(method, config, *parts, shares) for _ in range(count)]
+    try:
+        found = ray.get(answers, timeout=ANSWER_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        raise AmatuneError(f"the default settings cannot be trained here: {error.cause}") from error
+    except ray.exceptions.GetTimeoutError:
+        raise AmatuneError(
+            f"a few steps were not trained within {ANSWER_SECONDS:g} s: no machine was free, or "
+            "they are too slow; ask for less per trial, a smaller --width or --image-size"
+        ) from None
+    steps, scorings = (sum(values) / count for values in zip(*found, strict=True))
+    per_epoch = config.steps_per_epoch or max(1, len(images.train) // config.batch_size)
+    return per_epoch * steps + scorings / config.score_every()
+
+
+def _pace(
+    method: type[Detector],
+    config: DetectorConfig,
+    train: np.ndarray,
+    normal: np.ndarray,
+    anomaly: np.ndarray,
+    shares: tuple[float, float, float],
+) -> tuple[float, float]:
+    """In a worker: seconds of a step, and of scoring the validation images once."""
+    device = claim_device(*shares)
+    sets = [torch.tensor(images, device=device) for images in (train, normal, anomaly)]
+    steps = REHEARSED_STEPS[device != "cpu"]
+    detector, step = _trained_briefly(method, config, sets[0], steps)
+    began = time.perf_counter()
+    detector.calibrate(evenly_spaced(sets[0], CALIBRATION_IMAGES))
+    for images in sets[1:]:
+        detector.scores(images)
+    return step, time.perf_counter() - began
 
 
 def find_room(

@@ -66,23 +66,11 @@ class RunFolder:
     def _created(cls, base: Path, name: str | None, dataset: str) -> Self:
         base.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            if not _NAME.fullmatch(name):
-                raise RequestError(
-                    f"a run cannot be called {name!r}: a name is made of letters, digits, '.', "
-                    "'_' and '-', and starts with a letter or a digit"
-                )
+            _require_possible(name)
             try:
                 (base / name).mkdir()
             except FileExistsError:
-                if not (base / name / "run.json").exists():
-                    raise RequestError(
-                        f"{base / name} exists already and is not a run; remove it, or choose "
-                        "another --name"
-                    ) from None
-                raise RequestError(
-                    f"the run {name!r} exists already in {base}; continue it with --resume, or "
-                    "choose another --name"
-                ) from None
+                raise _taken(base, name) from None
             return cls(base / name)
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.partition(":")[2] or dataset)
         plain = Path(plain).name.strip("-.") or "images"
@@ -94,6 +82,14 @@ class RunFolder:
                 continue
             return cls(base / (stem + tail))
         raise RequestError(f"no free name for a run in {base}; choose one with --name")
+
+    @staticmethod
+    def require_free(runs_dir: str | os.PathLike[str], name: str | None) -> None:
+        """Raise what `create` would for a name that is taken or cannot be a folder."""
+        if name is not None:
+            _require_possible(name)
+            if (Path(runs_dir) / name).exists():
+                raise _taken(Path(runs_dir), name)
 
     @classmethod
     def open(cls, text: str | None, runs_dir: str | os.PathLike[str]) -> Self:
@@ -177,6 +173,25 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _require_possible(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            f"a run cannot be called {name!r}: a name is made of letters, digits, '.', '_' and "
+            "'-', and starts with a letter or a digit"
+        )
+
+
+def _taken(base: Path, name: str) -> RequestError:
+    if not (base / name / "run.json").exists():
+        return RequestError(
+            f"{base / name} exists already and is not a run; remove it, or choose another --name"
+        )
+    return RequestError(
+        f"the run {name!r} exists already in {base}; continue it with --resume, or choose another "
+        "--name"
+    )
 
 
 @contextlib.contextmanager

@@ -95,26 +95,14 @@ def run_search(
     """
     emit = listener or _nobody
     method = registry.find_method(request.method)
-    request = _with_inert_settings_fixed(method, request)
     if resume:
-        if first:
-            raise RequestError(
-                "settings to try first belong to a new run; this one is continued as it is"
-            )
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
-            record = _reopened(run, request, trust_space)
-            problem = record.open_problem(request.data_dir)
+            record, problem = continued(run, request, method, first, trust_space)
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    problem = make_problem(request.problem, request.data_dir)
-    record = RunRecord(
-        request=request,
-        problem=ProblemRecord.from_dict(problem.to_dict()),
-        begun=Circumstances.now(),
-    )
-    start = _first_trials(record, method, first)  # refuses what is impossible
+    record, problem = begun(request, method, first)
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         try:
@@ -122,9 +110,8 @@ def run_search(
             problem.list_copies(run.near_copies)
             record = replace(
                 record,
-                request=replace(request, name=run.name),
+                request=replace(record.request, name=run.name),
                 problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
-                first=start,
             )
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
@@ -139,6 +126,36 @@ def run_search(
             if isinstance(error, OSError):
                 raise RequestError(f"cannot write to {run.path}: {error.strerror}") from error
             raise
+
+
+def begun(
+    request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]]
+) -> tuple[RunRecord, Problem]:
+    """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
+    request = _with_inert_settings_fixed(method, request)
+    problem = make_problem(request.problem, request.data_dir)
+    record = RunRecord(
+        request=request,
+        problem=ProblemRecord.from_dict(problem.to_dict()),
+        begun=Circumstances.now(),
+    )
+    return replace(record, first=_first_trials(record, method, first)), problem
+
+
+def continued(
+    run: RunFolder,
+    request: SearchRequest,
+    method: Method,
+    first: Sequence[Mapping[str, Any]],
+    trust_space: bool,
+) -> tuple[RunRecord, Problem]:
+    """The record of a run that goes on, and its problem; likewise."""
+    if first:
+        raise RequestError(
+            "settings to try first belong to a new run; this one is continued as it is"
+        )
+    record = _reopened(run, _with_inert_settings_fixed(method, request), trust_space)
+    return record, record.open_problem(request.data_dir)
 
 
 def _with_inert_settings_fixed(method: Method, request: SearchRequest) -> SearchRequest:
