@@ -1,7 +1,8 @@
 """amatune: hyperparameter search for image anomaly detectors.
 
 From Python: `amatune.search`, `amatune.estimate`, `amatune.retrain`, `amatune.export` and
-`amatune.load` do what the command line does; `amatune.AnomalyDetector` is one detector as a scikit-learn estimator.
+`amatune.load` do what the command line does; `amatune.AnomalyDetector` is one detector as a
+scikit-learn estimator.
 """
 
 import importlib

@@ -91,6 +91,7 @@ _CONCURRENT = "Trials at a time; by default as many as fit. With --address also 
 _ADDRESS = "Address of a running Ray cluster; by default this machine alone."
 _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
 _NAME = "Name of the run; by default made of the time and the data set."
+_STUDY = "How the study is kept: journal where the run's folder is on NFS, which SQLite fails on."
 _RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
 _DRY_RUN = "Say what the search would take, from a few steps; nothing is searched or kept."
 _TRUST = "Run the Python search space that a run brings; only if you trust whoever started it."
@@ -142,6 +143,7 @@ def search(
     storage_path: Annotated[str | None, _machine("PATH", _STORAGE)] = None,
     name: Annotated[str | None, _folder("NAME", _NAME)] = None,
     runs_dir: Annotated[Path, _folder("DIR", RUNS)] = Path(RUNS_DIR),
+    study_storage: Annotated[str, _folder("sqlite|journal", _STUDY)] = "sqlite",
     resume: Annotated[
         bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")
     ] = False,

@@ -134,9 +134,9 @@ def seconds_per_epoch(
             f"a few steps were not trained within {ANSWER_SECONDS:g} s: no machine was free, or "
             "they are too slow; ask for less per trial, a smaller --width or --image-size"
         ) from None
-    steps, scorings = (sum(values) / count for values in zip(*found, strict=True))
+    step, scoring = (sum(values) / count for values in zip(*found, strict=True))
     per_epoch = config.steps_per_epoch or max(1, len(images.train) // config.batch_size)
-    return per_epoch * steps + scorings / config.score_every()
+    return float(per_epoch * step + scoring / config.score_every())
 
 
 def _pace(

@@ -1,7 +1,7 @@
 """The folder of one run: where everything that belongs to a search lies.
 
 runs/<name>/  run.json      what was asked, versions, command line, seed, split ids
-              study.db      the Optuna study
+              study.db      the Optuna study; or study.journal, for a folder on NFS
               trials/       Ray Tune's results and checkpoints
               tensorboard/  one folder of event files per trial
               broken.txt    damaged pictures that were passed over, where there are any
@@ -39,7 +39,8 @@ class RunFolder:
         self.path = Path(path).resolve()
         self.name = self.path.name
         self.run_json = self.path / "run.json"
-        self.study_path = self.path / "study.db"
+        self.database = self.path / "study.db"
+        self.journal = self.path / "study.journal"
         self.trials = self.path / "trials"
         self.tensorboard = self.path / "tensorboard"
         self.broken = self.path / "broken.txt"
@@ -47,6 +48,12 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.baselines = self.path / "baselines.json"
         self.best = self.path / "best"
+
+    @property
+    def study_path(self) -> Path:
+        """The file of the study: the one that is there, SQLite's where none is."""
+        journal = self.journal.exists() and not self.database.exists()
+        return self.journal if journal else self.database
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"

@@ -14,8 +14,10 @@ from amatune.cluster.capacity import Room
 from amatune.cluster.job import Images
 from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
+from amatune.files import network_filesystem
 from amatune.registry import Method
 from amatune.runs.record import RunRecord
+from amatune.runs.request import SearchRequest
 from amatune.tuning.events import (
     Event,
     Listener,
@@ -162,9 +164,20 @@ def started(
             *problem.warnings,
             *method.detector.limits(),
             *room.notes,
+            *_unfit_for_sqlite(request, run or Path(request.runs_dir)),
             *warnings_of(record, method, images.train),
         ),
     )
+
+
+def _unfit_for_sqlite(request: SearchRequest, place: Path) -> list[str]:
+    kind = network_filesystem(place)
+    if kind is None or request.study_storage != "sqlite":
+        return []
+    return [
+        f"{place} is on a network file system ({kind}), where SQLite may lose the study: start the "
+        "run with --study-storage journal, or keep --runs-dir on a local disk"
+    ]
 
 
 class Estimating:

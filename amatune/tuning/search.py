@@ -306,7 +306,8 @@ def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
     pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method))
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
-        studies.create_study(run, record.first)
+        studies.create_study(run, record.first, request.study_storage)
+    studies.take_over(run)
     return studies.open_study(run, pruner)
 
 

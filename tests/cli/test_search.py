@@ -36,7 +36,8 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "--space space.json --enqueue first.json "
         "--test-ood digits --anomaly-fraction 0.1 --contamination 0.05 --quiet "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
-        "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
+        "--storage-path /shared --study-storage journal --name mine --runs-dir elsewhere "
+        "--data-dir /data"
     )
     Path("space.json").write_text('{"lr": {"low": 0.1, "high": 0.2}}', encoding="utf-8")
     Path("first.json").write_text('[{"lr": 0.1}, {"lr": 0.2}]', encoding="utf-8")
@@ -80,6 +81,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         },
         address="auto",
         storage_path="/shared",
+        study_storage="journal",
         name="mine",
         runs_dir="elsewhere",
         data_dir="/data",

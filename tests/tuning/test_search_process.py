@@ -11,8 +11,12 @@ from processes import epochs_of, members, start, trials, wait_until
 
 
 def test_kill_nine_and_resume(tmp_path):
-    """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost."""
+    """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost.
+
+    With its study in a journal; `test_chaos.py` kills one with a database, more often.
+    """
     slow = {"fixed": {"seconds": 0.1}, "epochs": 12, "trials": 3, "checkpoint_seconds": 0.0}
+    slow["study_storage"] = "journal"
     process = start(tmp_path, **slow)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 18, process)
     process.kill()
