@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from amatune.errors import RequestError
@@ -82,13 +83,12 @@ def take_over(run: RunFolder) -> None:
         os.truncate(run.journal, whole)
 
 
-class _OneWriter(optuna.storages.journal.JournalFileBackend):
+class _OneWriter(JournalFileBackend):
     """A journal in which a line that found no room leaves no part of itself: the next one would be
     appended to it, and neither could be read."""
 
     def __init__(self, file: Path) -> None:
-        lock = optuna.storages.journal.JournalFileOpenLock(str(file))
-        super().__init__(str(file), lock_obj=lock)
+        super().__init__(str(file), lock_obj=JournalFileOpenLock(str(file)))
         self._file = file
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
