@@ -266,7 +266,8 @@ class JsonView(View):
         super().__call__(event)
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
         values = {"event": name, **dataclasses.asdict(event)}
-        print(json.dumps(values, default=str), flush=True)
+        # In one piece: that Ctrl-C came is told by another thread.
+        print(json.dumps(values, default=str) + "\n", end="", flush=True)
 
     def say(self, line: str) -> None:
         """The events say it all."""

@@ -32,6 +32,8 @@ from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError
 
 SAVING_SECONDS = 10.0  # how long running trials may take to save when a session is stopped
 
+_INTERRUPTED, _OVER = b"i", b"o"
+
 Ending = Literal["finished", "good enough", "out of time", "interrupted", "disk full"]
 
 
@@ -39,7 +41,8 @@ class Halt(tune.Stopper):
     """Stops the whole session, on request or when its time is over.
 
     Running trials first get the chance to finish an epoch and save, for SAVING_SECONDS; that they
-    do is told by `saving`, once.
+    do is told by `saving`, once and at once: from a thread of its own, since this one may be busy
+    with proposing a trial.
     """
 
     def __init__(
@@ -76,10 +79,6 @@ class Halt(tune.Stopper):
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline:
             self.request("out of time")
-        if self.ending == "interrupted" and (tell := self._saving) is not None:
-            # Here and not where the signal arrives, which may be in the middle of a line.
-            self._saving = None
-            tell()
         return self.requested and (not self.unsaved or now >= self._limit)
 
     @contextlib.contextmanager
@@ -90,6 +89,11 @@ class Halt(tune.Stopper):
             yield  # only the main thread may set a handler, and gets the signal
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A signal arrives in the middle of anything, a line or a lock: all that is done there is to
+        # write a byte.
+        reader, writer = os.pipe()
+        teller = threading.Thread(target=self._tell, args=(reader,), daemon=True)
+        teller.start()
 
         def restore() -> None:
             for number, handler in before.items():
@@ -98,6 +102,7 @@ class Halt(tune.Stopper):
         def interrupted(_number: int, _frame: FrameType | None) -> None:
             self.request("interrupted")
             restore()
+            os.write(writer, _INTERRUPTED)
 
         for number in before:
             signal.signal(number, interrupted)
@@ -105,6 +110,14 @@ class Halt(tune.Stopper):
             yield
         finally:
             restore()
+            os.write(writer, _OVER)
+            teller.join()
+            os.close(reader)
+            os.close(writer)
+
+    def _tell(self, reader: int) -> None:
+        if os.read(reader, 1) == _INTERRUPTED and self._saving is not None:
+            self._saving()
 
 
 class _Proposals(Searcher):

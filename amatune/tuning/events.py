@@ -62,7 +62,10 @@ class TimeEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Ctrl-C or SIGTERM came: what runs saves its newest epoch, and then the session ends."""
+    """Ctrl-C or SIGTERM came: what runs saves its newest epoch, and then the session ends.
+
+    Told at once, and so by another thread than all other events.
+    """
 
     seconds: float  # it takes at most
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from processes import epochs_of, members, start, trials, wait_until
 
+from amatune.cluster.execution import SAVING_SECONDS
+
 
 def test_kill_nine_and_resume(tmp_path):
     """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost.
@@ -62,6 +64,24 @@ def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
     for trial in (t for t in unfinished if t.epoch > 0):
         places = (tmp_path / "run" / "trials").glob(f"{trial.number:04d}/checkpoint_*/*.pt")
         assert [torch.load(p, weights_only=True)["epoch"] for p in places] >= [trial.epoch - 1]
+
+
+def test_a_second_interrupt_ends_it_now(tmp_path):
+    """The first is answered at once, also while epochs of a minute leave nothing to save."""
+    process = start(tmp_path, fixed={"seconds": 60.0}, epochs=500, trials=3, concurrent=2)
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith("TrialUpdate running") for line in lines)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    assert any(line.startswith("Saving") for line in lines)
+    assert time.monotonic() - began < 2 + 3  # a busy machine
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < SAVING_SECONDS + 5  # what the orderly end would take
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors  # which `amatune` turns into how to go on
+    assert not members(process)
+    assert {trial.state for trial in trials(tmp_path)} == {"running"}
 
 
 def test_a_search_says_nothing_by_itself(tmp_path):
