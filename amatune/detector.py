@@ -79,6 +79,9 @@ class Detector(ABC):
 
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
+    # Which score says earliest how a training will end: a search compares unfinished trials by it.
+    # None: the one that ranks the images.
+    early_score: ClassVar[str | None] = None
 
     usual_steps: ClassVar[int] = 3000  # of a training, where nobody says how many
 
@@ -179,6 +182,11 @@ class Detector(ABC):
         """From `raw_scorer()` to a module that gives the scores of `score_names`, in that order;
         by default these are the same."""
         return raw
+
+    def scored_with(self) -> Mapping[str, str]:
+        """Programs outside amatune that scores depend on, such as a compressor: name -> version. An
+        export keeps them, and tells where it is read with others."""
+        return {}
 
     def rebuild(self, batch: Tensor) -> Tensor:
         """Reconstructions of float images (B, C, H, W): the same in [-1, 1]. Only called where

@@ -1,8 +1,8 @@
 """What needs more packages than scoring does, and what is said when they are missing.
 
-Scoring, loading and listing work with the base installation. Searching, reports, ONNX models and
-data sets that lie on Google Drive are extras of `pyproject.toml`; the part that needs one asks for
-it here before it imports anything of it.
+Scoring, loading and listing work with the base installation. Searching, reports, ONNX models, data
+sets that lie on Google Drive and the S score by JPEG XL are extras of `pyproject.toml`; the part
+that needs one asks for it here before it imports anything of it.
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("optuna", "plotly", "jinja2"),
     "onnx": ("onnx", "onnxscript"),
     "datasets": ("gdown",),
+    "jpegxl": ("imagecodecs",),
 }
 
 

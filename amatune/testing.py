@@ -39,7 +39,7 @@ class MethodTests:
 
     shape: ClassVar[ImageShape] = (1, 16, 16)  # (C, H, W) of the images
     # Settings that make a training quick; those that a method does not have are left out.
-    small: ClassVar[Mapping[str, Any]] = {"batch_size": 8, "width": 0.1}
+    small: ClassVar[Mapping[str, Any]] = {"batch_size": 8, "width": 0.1, "resolutions": 1}
 
     @pytest.fixture
     def method(self) -> Method:
@@ -80,6 +80,7 @@ class MethodTests:
         assert cls.score_names
         assert len(set(cls.score_names)) == len(cls.score_names)
         assert self.make(method).primary_score in cls.score_names
+        assert cls.early_score is None or cls.early_score in cls.score_names
 
     def test_it_says_why_it_has_no_onnx_form(self, method: Method) -> None:
         assert method.detector.exports_to_onnx == (not method.detector.why_no_onnx)

@@ -40,7 +40,7 @@ from amatune.detectors.ama import AMAConfig
 from amatune.registry import find_method
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
-from amatune.tuning import proposals
+from amatune.tuning import stopping
 from amatune.tuning.session import Session
 from amatune.tuning.spaces import settings_to_try
 
@@ -114,11 +114,11 @@ def replay(
         space = find_method("ama").space
         run = RunFolder(Path(folder) / "run")
         run.path.mkdir()
-        usual, proposals.rungs = proposals.rungs, rungs
+        usual, stopping.rungs = stopping.rungs, rungs
         try:
-            pruner = proposals.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
+            pruner = stopping.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
         finally:
-            proposals.rungs = usual
+            stopping.rungs = usual
         # In memory: what is measured is epochs, not time.
         study = optuna.create_study(direction="maximize", pruner=pruner)
         study.enqueue_trial(settings_to_try(space, {}, default, {}))
@@ -240,7 +240,7 @@ def main() -> None:
         f"{final[-1]:.3f}, median {statistics.median(final):.3f}"
     )
     seeds, trials = range(arguments.seeds), arguments.trials
-    usual = proposals.rungs
+    usual = stopping.rungs
     at_random = {s: replay(curves, s, trials, "random", "none", usual) for s in seeds}
     targets = {s: max(auroc for _, auroc in at_random[s]) for s in seeds}
     arms: dict[str, dict[int, Spent]] = {"random": at_random}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -56,6 +57,30 @@ def test_the_learning_study_trains_once_and_draws(run, tmp_path):
     again = run("learning.py", "few-mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+
+
+def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, top in (("fashion_mnist", 256), ("mnist", 40)):
+        images = rng.integers(0, top, (360, 8, 8), np.uint8)
+        np.savez(
+            tmp_path / f"{name}_full.npz",
+            train_images=images[:300],
+            train_labels=np.arange(300) % 2,
+            test_images=images[300:],
+            test_labels=np.arange(60) % 2,
+        )
+    output = tmp_path / "output"
+    tiny = ["--data", tmp_path, "--output", output, "--seeds", 1, "--steps", 25]
+    tiny += ["--set", "width=0.25", "mixtures=1", "batch_size=8"]
+    first = run("likelihood.py", *tiny, "--validation")
+    assert "no training has been tested" in first
+    assert {path.suffix for path in output.iterdir()} == {".state", ".png"}
+    second = run("likelihood.py", *tiny)
+    assert "epoch" not in second, "the training is there"
+    for score in ("llr", "nll", "s, webp", "simplicity, png", "baseline: PCA"):
+        assert f"| {score} | " in second
+    assert run("likelihood.py", *tiny).splitlines()[1:] == second.splitlines()[2:]
 
 
 @pytest.mark.parametrize("family", ["small", "residual"])

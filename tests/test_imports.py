@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors", "fields"},
     "loop": {"errors"},
     "detector": {"errors", "config", "loop"},
-    "nets": {"errors", "config", "detector"},
+    "nets": {*BASE, "config", "detector"},
     "detectors": {"errors", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
     "data": {*BASE, "files", "metrics", "wording"},
@@ -72,7 +72,8 @@ RESTRICTED: dict[str, set[str]] = {
         room: set()
         for room in ("errors", "version", "wording", "fields", "config", "search_spaces")
     },
-    **{room: {"torch", "numpy"} for room in ("detector", "nets", "detectors")},
+    **{room: {"torch", "numpy"} for room in ("detector", "detectors")},
+    "nets": {"torch", "numpy", "PIL", "imagecodecs"},
     "estimator": {"numpy", "torch", "sklearn"},
     "metrics": {"numpy"},
     "results": {"numpy", "scipy", "PIL"},

@@ -39,8 +39,9 @@ class DetectorTrainable(tune.Trainable):
 
     Every step reports `epoch`, `losses` by name and `gpu_bytes`, the most it held on its GPU; when
     it was scored also `auroc` (validation AUROC of the score that ranks the images, by the job's
-    objective: that of the settings, or the one that does best; else None) and `aurocs` by score
-    name. The last one also has `trained`, the fields of `Trained`.
+    objective: that of the settings, or the one that does best; else None), `early` (that of the
+    detector's `early_score`, likewise) and `aurocs` by score name. The last one also has `trained`,
+    the fields of `Trained`.
     """
 
     detector_class: ClassVar[type[Detector]]
@@ -128,8 +129,9 @@ class DetectorTrainable(tune.Trainable):
         }
         primary = best_score(ranking) if detector.chooses_score else detector.primary_score
         aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
-        self._write_log(detector, losses, {**aurocs, "": ranking[primary]}, scores)
-        result: dict[str, Any] = {"auroc": ranking[primary], "aurocs": aurocs}
+        early = ranking[detector.early_score or primary]
+        self._write_log(detector, losses, {**aurocs, "": ranking[primary]}, early, scores)
+        result: dict[str, Any] = {"auroc": ranking[primary], "early": early, "aurocs": aurocs}
         if done:
             model = StoredDetector.of(detector) if self._job.keep_model else None
             trained = Trained(scores=scores, primary=primary, model=model)
@@ -203,9 +205,11 @@ class DetectorTrainable(tune.Trainable):
         detector: Detector,
         losses: dict[str, float],
         aurocs: Mapping[str, float] = MappingProxyType({}),
+        early: float | None = None,
         scores: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
     ) -> None:
-        """Of the newest epoch: `aurocs` by score name, "" being the one that counts."""
+        """Of the newest epoch: `aurocs` by score name, "" being the one that counts, and `early`,
+        the one that trials are compared by."""
         job, epoch = self._job, detector.epoch
         if self._log is None:
             epochs = detector.config.epochs
@@ -213,7 +217,7 @@ class DetectorTrainable(tune.Trainable):
                 self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
             except PermissionError:
                 return  # on another machine than the run's; no reason for a trial to fail
-        self._log.scalars(epoch, losses, aurocs)
+        self._log.scalars(epoch, losses, aurocs, early)
         if scores and self._log.shows_pictures(epoch):
             images = {"normal": self._normal, "anomaly": self._anomaly}
             self._log.reconstructions(epoch, detector, images)

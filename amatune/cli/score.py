@@ -74,6 +74,8 @@ def score(
     from amatune.export import find_inputs, load, require_explainable
 
     exported = load(export)
+    for warning in exported.warnings:
+        complain(warning)
     threshold = _threshold(exported, fpr)
     highest = _highest(explain, explain_top)
     if explain is not None:

@@ -90,6 +90,7 @@ def print_trials(
 ) -> None:
     """The trials, those with the full budget first, then by validation AUROC.
 
+    What unfinished ones are compared by stands beside it, where it is another figure.
     When the search is `over`, those that were running are unfinished.
     """
     order: list[State] = ["done", "running", "pruned", "failed", "waiting"]
@@ -97,7 +98,9 @@ def print_trials(
         trials,
         key=lambda t: (order.index(t.state), -math.inf if t.auroc is None else -t.auroc, t.number),
     )
-    table = make_table("trial", "state", "epochs", "validation AUROC", "settings")
+    compared = any(t.early not in (None, t.auroc) for t in trials)
+    columns = ["validation AUROC", "compared by"] if compared else ["validation AUROC"]
+    table = make_table("trial", "state", "epochs", *columns, "settings")
     for trial in ranked[:most]:
         failed = trial.state == "failed"
         table.add_row(
@@ -108,6 +111,7 @@ def print_trials(
             ),
             f"{trial.epoch}/{trial.epochs}",
             figure(trial.auroc),
+            *([figure(trial.early)] if compared else []),
             cell(trial.reason if failed else settings_text(trial.settings, held)),
         )
     console.print(table)

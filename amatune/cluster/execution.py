@@ -291,7 +291,12 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _progress(result: dict[str, Any]) -> Progress:
-    return Progress(epoch=result["epoch"], auroc=result["auroc"], gpu_bytes=result.get("gpu_bytes"))
+    return Progress(
+        epoch=result["epoch"],
+        auroc=result["auroc"],
+        early=result.get("early"),
+        gpu_bytes=result.get("gpu_bytes"),
+    )
 
 
 def _failure(trial: Trial) -> Failure:

@@ -86,6 +86,7 @@ class Progress:
 
     epoch: int  # epochs completed
     auroc: float | None  # validation; None after an epoch that was not scored
+    early: float | None = None  # validation AUROC by which trainings are compared before they end
     gpu_bytes: int | None = None  # most that it held on its GPU; None without one
 
 

@@ -3,6 +3,7 @@
     loss/<name>                   every epoch
     auroc/<score>                 every epoch, on validation images, one curve per score
     auroc                         the primary one, which the search maximises
+    compared                      the one that a search compares unfinished trials by
     images/normal, images/anomaly validation images above their reconstructions
     score/<score>/<set>           histograms: training, normal, anomaly
     HParams                       the settings against the curves' last values
@@ -73,12 +74,21 @@ class TrainingLog:
         """Whether this epoch is one of those that get pictures and histograms."""
         return epoch % self._every == 0 or epoch == 1 or epoch == self._epochs
 
-    def scalars(self, epoch: int, losses: Mapping[str, float], aurocs: Mapping[str, float]) -> None:
-        """The curves, after `epoch` epochs; the AUROC of the score "" is the one that counts."""
+    def scalars(
+        self,
+        epoch: int,
+        losses: Mapping[str, float],
+        aurocs: Mapping[str, float],
+        compared: float | None = None,
+    ) -> None:
+        """The curves, after `epoch` epochs; the AUROC of the score "" is the one that counts,
+        `compared` the one that trials are compared by."""
         for name, value in losses.items():
             self._writer.add_scalar(f"loss/{name}", value, epoch)
         for name, value in aurocs.items():
             self._writer.add_scalar(f"auroc/{name}".rstrip("/"), value, epoch)
+        if compared is not None:
+            self._writer.add_scalar("compared", compared, epoch)
 
     def reconstructions(self, epoch: int, detector: Detector, images: Mapping[str, Tensor]) -> None:
         """One grid per set of images (N, C, H, W): originals above, reconstructions below."""

@@ -46,7 +46,7 @@ like them.
 - Input: {colour} pictures, brought to {width} x {height} pixels
 - Scores: {_names(detector)}
 - Made by: amatune {config["amatune_version"]}
-{warnings}
+{_scored_with(config)}{warnings}
 ## Figures
 
 | figure | value | 95% interval | note |
@@ -118,6 +118,14 @@ def _code(value: Any) -> str:
 def _names(detector: Detector) -> str:
     names = [f"`{name}`" for name in detector.score_names]
     return f"{', '.join(names)}; `{detector.primary_score}` is the one in use"
+
+
+def _scored_with(config: Mapping[str, Any]) -> str:
+    programs = config["scored_with"].items()
+    return "".join(
+        f"- Scores depend on {_plain(name)}: made with {_plain(version)}\n"
+        for name, version in programs
+    )
 
 
 def _thresholds(calibration: Mapping[str, Any] | None) -> str:

@@ -23,6 +23,7 @@ from amatune.export.scoring import Exported
 from amatune.files import read_bytes
 from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
 from amatune.version import __version__
+from amatune.wording import visible
 
 CALIBRATION = "calibration.safetensors"
 ONNX = "model.onnx"
@@ -64,6 +65,7 @@ def export_detector(
                 "direction": "higher is more anomalous",
             },
             "calibration": _describe(calibration, detector.primary_score),
+            "scored_with": dict(detector.scored_with()),
             "onnx": _describe_onnx(detector),
             "figures": dict(figures),
             "data": dict(data),
@@ -143,7 +145,19 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             f"{stored.version}), or it was edited: {error}"
         ) from error
     figures, about = stored.facts["figures"], stored.facts["data"]
-    return Exported(path, stored.method, detector, figures, about, calibration)
+    warnings = _other_programs(stored.facts.get("scored_with"), detector.scored_with())
+    return Exported(path, stored.method, detector, figures, about, calibration, warnings)
+
+
+def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence on each program that scores depend on and that is another than when exporting."""
+    known = then if isinstance(then, dict) else {}  # older exports do not say
+    return tuple(
+        f"scores depend on {name}: the export was made with {visible(str(known[name]))}, here is "
+        f"{version}, so that they may differ a little"
+        for name, version in now.items()
+        if name in known and known[name] != version
+    )
 
 
 def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str]) -> None:

@@ -98,6 +98,7 @@ class Exported:
     figures: dict[str, Any]  # as passed to `export_detector`
     data: dict[str, Any]
     calibration: Calibration | None = None  # None: exported without one
+    warnings: tuple[str, ...] = ()  # why scores may differ from those where it was exported
 
     @property
     def image_shape(self) -> ImageShape:

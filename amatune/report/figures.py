@@ -9,7 +9,7 @@ import copy
 import html
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from amatune import registry
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
-from amatune.tuning.proposals import quiet_optuna, rungs
+from amatune.tuning.proposals import quiet_optuna
+from amatune.tuning.stopping import decision_epochs
 
 MOST_CURVES = 300  # learning curves and lines of parallel coordinates; those best or newest
 ENOUGH_TO_RANK = 5  # full-budget trials for which the importance of settings is worth a look
@@ -66,7 +67,7 @@ def search_figures(run: RunFolder) -> list[SearchFigure]:
     full.sort(key=lambda t: (-_value(t), t.number))
     return [
         _history(study, full),
-        _curves(study, full, rung_epochs(run), epochs),
+        _curves(study, full, rung_epochs(run), epochs, _compared(trials)),
         _importance(study, full),
         _parallel(full),
         *_slices(study, full),
@@ -78,14 +79,14 @@ def rung_epochs(run: RunFolder) -> list[int]:
     """The epochs at which a run's scheduler compares trials; empty when not at fixed ones."""
     record = run.record()
     request = record.request
-    if request.scheduler not in ("asha", "hyperband"):
+    if request.scheduler == "median":
         return []
     try:
         method = registry.find_method(request.method)
         grace = record.configuration(method, request.fixed).grace_epochs() + 1
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []
-    return rungs(request.epochs, grace)
+    return list(decision_epochs(request.scheduler, request.epochs, grace))
 
 
 def _copy(trials: Sequence[FrozenTrial]) -> optuna.Study:
@@ -147,8 +148,23 @@ def _history(study: optuna.Study, full: Sequence[FrozenTrial]) -> SearchFigure:
     )
 
 
+def _compared(trials: Sequence[FrozenTrial]) -> dict[int, dict[int, float]]:
+    """By a trial's number, epoch by epoch what it is compared by while it runs, where that is
+    another figure than the one that ranks it."""
+    found = {}
+    for trial in trials:
+        by_epoch = {int(e): v for e, v in trial.user_attrs.get(studies.EARLY, {}).items()}
+        if any(trial.intermediate_values.get(e, v) != v for e, v in by_epoch.items()):
+            found[trial.number] = by_epoch
+    return found
+
+
 def _curves(
-    study: optuna.Study, full: Sequence[FrozenTrial], rungs: Sequence[int], epochs: int
+    study: optuna.Study,
+    full: Sequence[FrozenTrial],
+    rungs: Sequence[int],
+    epochs: int,
+    compared: Mapping[int, Mapping[int, float]],
 ) -> SearchFigure:
     title = "Learning curves, and where trials were stopped"
     trials = study.get_trials(deepcopy=False)
@@ -193,6 +209,23 @@ def _curves(
         xaxis={"title": "epoch", "range": [0, epochs * 1.02]},
         yaxis={"title": VALIDATION},
     )
+    points = [
+        (rung, compared[number][rung], number)
+        for number in drawing_order
+        for rung in rungs
+        if rung in compared.get(number, {})
+    ]
+    if points:
+        figure.add_scatter(
+            x=[epoch for epoch, _, _ in points],
+            y=[value for _, value, _ in points],
+            customdata=[number for _, _, number in points],
+            mode="markers",
+            name="compared by",
+            marker={"color": GREY, "symbol": "diamond-open", "size": 7},
+            hovertemplate="trial %{customdata}<br>epoch %{x}<br>compared by %{y:.3f}"
+            "<extra></extra>",
+        )
     for rung in rungs:
         figure.add_vline(rung, line={"color": GREY, "dash": "dash", "width": 1})
         figure.add_annotation(
@@ -202,6 +235,11 @@ def _curves(
     if rungs:
         listed = ", ".join(map(str, rungs))
         told.append(f"Dashed: the epochs at which trials are compared ({listed}).")
+        if points:
+            told.append(
+                "Diamonds: what they are compared by there, the AUROC of the score that says "
+                "earliest how a training will end."
+            )
     if hidden:
         told.append(f"{hidden} more are left out: trials stopped long ago, or the poorest.")
     return SearchFigure("curves", title, figure, " ".join(told))

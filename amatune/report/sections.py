@@ -413,12 +413,14 @@ def _trials(evidence: Evidence) -> list[Block]:
                 ),
             )
         )
+    compared = any(t.early not in (None, t.auroc) for t in ranked)
     every = Table(
         columns=(
             Column(title="trial"),
             Column(title="state"),
             Column(title="epochs"),
             Column(title="validation AUROC", style="muted", selects=True),
+            *([Column(title="compared by", style="muted")] if compared else []),
             Column(title="settings", style="settings"),
         ),
         rows=tuple(
@@ -428,6 +430,7 @@ def _trials(evidence: Evidence) -> list[Block]:
                     t.state,
                     f"{t.epoch}/{t.epochs}",
                     figure(t.auroc),
+                    *([figure(t.early)] if compared else []),
                     _searched(t, fixed),
                 )
             )

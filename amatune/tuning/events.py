@@ -45,6 +45,7 @@ class TrialUpdate:
     epochs: int  # full budget
     auroc: float | None  # validation AUROC of the primary score after `epoch`
     settings: Mapping[str, Any]  # what the space suggested, and what was held fixed
+    early: float | None = None  # validation AUROC that it is compared by while it runs
     gpu_bytes: int | None = None  # most that it held on its GPU; None without one, or not known
     reason: str = ""  # why it failed, was pruned, or waits to be tried again
 

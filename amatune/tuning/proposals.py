@@ -1,19 +1,17 @@
-"""What is tried next, and what of it is stopped early: Optuna's samplers and pruners.
+"""What is tried next: Optuna's samplers.
 
 Every choice depends on the seed, the trial's number and the study alone.
 """
 
 import contextlib
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import optuna
 
-from amatune.runs.request import Sampler, Scheduler
+from amatune.runs.request import Sampler
 from amatune.tuning.seeds import derive_seed
 
-REDUCTION = 3  # of the trials that reach a rung, about one in REDUCTION goes on
 STARTUP_TRIALS = 10  # proposed at random before TPE has something to learn from
 # With TPE every so many-th trial is random all the same, as in BOHB (Falkner et al. 2018, there
 # every third): what is learnt from few and noisy trainings may be wrong, and where poor trials are
@@ -77,47 +75,3 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseS
             constant_liar=True,
             seed=own_seed,
         )
-
-
-def rungs(epochs: int, grace: int) -> list[int]:
-    """Epochs at which poor trials are stopped, rising; empty when the budget is too short.
-
-    At a ninth and a third of the budget, or at a third alone, or at `grace` alone where a quarter
-    of the budget can be saved; never before `grace` epochs. A ninth must be as far behind the
-    warm-up as that is long: in replays, rungs just behind it stopped what would have been best in
-    nine of ten searches (benchmarks/efficiency.py --rungs).
-    """
-    early, late = math.ceil(epochs / REDUCTION**2), math.ceil(epochs / REDUCTION)
-    if early >= 2 * grace - 1:
-        return [rung for rung in (early, early * REDUCTION) if rung < epochs]
-    if late >= grace:
-        return [late]
-    return [grace] if 4 * grace <= 3 * epochs else []
-
-
-def decision_epochs(kind: Scheduler, epochs: int, grace: int) -> Sequence[int]:
-    """The epochs at which `make_pruner`'s pruner may stop a trial."""
-    if kind == "none":
-        return ()
-    return rungs(epochs, grace) if kind == "asha" else range(grace, epochs)
-
-
-def make_pruner(kind: Scheduler, epochs: int, grace: int) -> optuna.pruners.BasePruner:
-    """What stops poor trials, comparing at equal epochs, never before `grace` epochs.
-
-    asha: asynchronous successive halving with these `rungs`. hyperband: the same with several
-    first rungs, each for its share of the trials. median: below the median of the trials before,
-    at any epoch.
-    """
-    levels = rungs(epochs, grace)
-    if not levels or kind == "none":
-        return optuna.pruners.NopPruner()
-    if kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=grace)
-    if kind == "hyperband":
-        return optuna.pruners.HyperbandPruner(
-            min_resource=levels[0], max_resource=epochs, reduction_factor=REDUCTION
-        )
-    return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=levels[0], reduction_factor=REDUCTION
-    )

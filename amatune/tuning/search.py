@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -37,10 +38,10 @@ from amatune.tuning import study as studies
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.cost import Estimating, plan, started
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded
-from amatune.tuning.proposals import decision_epochs, make_pruner
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, settings_to_try, space_of
+from amatune.tuning.stopping import decision_epochs, make_pruner
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
 
@@ -229,7 +230,7 @@ def _run_session(
     emit = Estimating(listener)
     request = record.request
     images = Images.of(problem)
-    study = _study(run, record, method)
+    study = _study(run, record, method, images)
     place = trials_place(run, request)
     session = Session(
         study,
@@ -242,6 +243,7 @@ def _run_session(
         checkpoint_seconds,
         run.event_files(request.storage_path),
         decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
+        method.detector.early_score,
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -300,10 +302,14 @@ def _grace(record: RunRecord, method: Method) -> int:
     return record.configuration(method, record.request.fixed).grace_epochs() + 1
 
 
-def _study(run: RunFolder, record: RunRecord, method: Method) -> optuna.Study:
+def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) -> optuna.Study:
     """The run's study."""
     request = record.request
-    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method))
+    anomalies = len(images.anomaly)
+    if request.objective == "worst":  # the AUROC of one set
+        anomalies = int(min(np.diff(images.bounds)))
+    sides = anomalies, len(images.normal)
+    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method), sides)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
         studies.create_study(run, record.first, request.study_storage)

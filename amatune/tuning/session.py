@@ -47,7 +47,7 @@ class Session(Trainings[Attempt]):
     settings and results. `complete_config` turns settings into a resolved configuration and raises
     `ConfigError` when they do not go together. Event files go below `tensorboard`, by default
     the run's own folder. `decides_at` are the epochs at which trials may be stopped, for methods
-    that are not scored after every epoch.
+    that are not scored after every epoch. `early_score` names what they are compared by.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Session(Trainings[Attempt]):
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         tensorboard: Path | None = None,
         decides_at: Sequence[int] = (),
+        early_score: str | None = None,
     ) -> None:
         folder = tensorboard or run.tensorboard
         super().__init__(checkpoints, folder, checkpoint_seconds, request.objective, decides_at)
@@ -71,6 +72,7 @@ class Session(Trainings[Attempt]):
         self._space = space
         self._complete_config = complete_config
         self._listener = listener
+        self._early_score = early_score
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._unfinished: list[FrozenTrial | optuna.Trial] = list(
             study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -106,6 +108,7 @@ class Session(Trainings[Attempt]):
                 continue
             trial.set_user_attr(studies.SETTINGS, settings)
             trial.set_user_attr(studies.CONFIG, config.to_dict())
+            trial.set_user_attr(studies.GRACE, config.grace_epochs())
             attempt = Attempt(
                 name=f"{trial.number:04d}",
                 config=config,
@@ -117,9 +120,10 @@ class Session(Trainings[Attempt]):
             if reported:
                 attempt.epoch = max(reported)
                 attempt.auroc = reported[attempt.epoch]
-                stopped = trial.user_attrs.get(studies.STOPPED) == attempt.epoch
-                if stopped or self._is_to_stop(attempt):
-                    # The session before was killed between the decision and its record.
+                attempt.early = trial.user_attrs.get(studies.EARLY, {}).get(str(attempt.epoch))
+                if self._is_to_stop(attempt):
+                    # The session before was killed between the decision and its record, or
+                    # between the figures and the decision.
                     self._prune(attempt)
                     continue
             return attempt
@@ -131,9 +135,10 @@ class Session(Trainings[Attempt]):
         super().started(key)
 
     def report(self, key: str, progress: Progress) -> bool:
-        """Note a trial's AUROC after an epoch; whether it is to be stopped there.
+        """Note a trial's AUROCs after an epoch; whether it is to be stopped there.
 
-        A trial continued from a checkpoint repeats epochs; what the study knows stands.
+        What trials are compared by is noted first: with the other figure the epoch counts as
+        reported. A trial continued from a checkpoint repeats epochs; what the study knows stands.
         """
         attempt = self._running[key]
         attempt.take_in(progress)
@@ -144,17 +149,29 @@ class Session(Trainings[Attempt]):
             self._update(attempt, "running")
             return False  # nothing to decide by
         if progress.epoch > last_reported:
-            attempt.trial.report(progress.auroc, progress.epoch)
+            self._note_figures(attempt, progress.epoch, progress.auroc, progress.early)
         self._update(attempt, "running")
         return progress.epoch >= last_reported and self._is_to_stop(attempt)
 
     def _is_to_stop(self, attempt: Attempt) -> bool:
-        """Whether the trial ends at its newest epoch. That it does is noted at once: a pruner that
-        has compared a trial at a rung does not do so again."""
-        if attempt.epoch <= attempt.config.grace_epochs() or not attempt.trial.should_prune():
+        """Whether the trial ends at its newest epoch. It is decided once, and noted at once: later
+        there may be more trials to compare with."""
+        if attempt.epoch <= attempt.config.grace_epochs():
             return False
-        attempt.trial.set_user_attr(studies.STOPPED, attempt.epoch)
-        return True
+        for decision in (studies.STOPPED, studies.GOES_ON):
+            if attempt.trial.user_attrs.get(decision) == attempt.epoch:
+                return decision == studies.STOPPED
+        stops = attempt.trial.should_prune()
+        attempt.trial.set_user_attr(studies.STOPPED if stops else studies.GOES_ON, attempt.epoch)
+        return stops
+
+    def _note_figures(
+        self, attempt: Attempt, epoch: int, auroc: float, early: float | None
+    ) -> None:
+        known = attempt.trial.user_attrs.get(studies.EARLY, {})
+        if early is not None and str(epoch) not in known:
+            attempt.trial.set_user_attr(studies.EARLY, {**known, str(epoch): early})
+        attempt.trial.report(auroc, epoch)
 
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the validation scores, image by image, beside the trial's results."""
@@ -173,14 +190,17 @@ class Session(Trainings[Attempt]):
         if attempt.auroc is None:
             raise ValueError(f"trial {attempt.trial.number} ended without a score")
         if progress.epoch not in self._reported(attempt):
-            attempt.trial.report(attempt.auroc, progress.epoch)
+            self._note_figures(attempt, progress.epoch, attempt.auroc, attempt.early)
         self._study.tell(attempt.trial, attempt.auroc)
         self._update(attempt, "done")
         # Nothing starts from them any more: a retraining begins at the beginning.
         self._checkpoints.delete(attempt.name)
 
     def _prune(self, attempt: Attempt) -> None:
-        reason = f"AUROC {attempt.auroc:.3f} was not among the best at epoch {attempt.epoch}"
+        figure, score = attempt.auroc, ""
+        if attempt.early is not None:
+            figure, score = attempt.early, f" of {self._early_score}" if self._early_score else ""
+        reason = f"AUROC {figure:.3f}{score} was not among the best at epoch {attempt.epoch}"
         attempt.trial.set_user_attr(studies.REASON, reason)
         self._study.tell(attempt.trial, state=TrialState.PRUNED)
         self._update(attempt, "pruned", reason)
@@ -268,6 +288,7 @@ class Session(Trainings[Attempt]):
                 epoch=attempt.epoch,
                 epochs=self._request.epochs,
                 auroc=attempt.auroc,
+                early=attempt.early,
                 settings=dict(attempt.settings),
                 gpu_bytes=attempt.gpu_bytes,
                 reason=reason,

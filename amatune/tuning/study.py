@@ -31,7 +31,10 @@ CONFIG = "config"  # the whole resolved configuration
 REASON = "reason"  # why it failed or was pruned
 PRIMARY = "primary score"  # name of the score that ranks the images; of a trial with all epochs
 TRIES = "tries"  # how often it was taken up again, as `Failure.try_again` keeps it
+EARLY = "early"  # {epoch: validation AUROC that it is compared by while it runs}
+GRACE = "grace"  # epochs in which it is not stopped: its warm-up
 STOPPED = "stopped"  # epoch at which it was decided that it does not go on
+GOES_ON = "goes on"  # newest epoch at which it was decided that it does
 COST = "cost"  # {"seconds": of training, all attempts together, "gpu_seconds": those by share}
 
 STATES: dict[TrialState, State] = {
@@ -159,19 +162,23 @@ def _reason(error: BaseException) -> str:
 def _check(trial: FrozenTrial) -> None:
     """Raise `RequestError` when what the study holds of a trial is not what was written."""
     kinds: dict[str, type] = {
-        **dict.fromkeys((SETTINGS, CONFIG, TRIES, COST), Mapping),
+        **dict.fromkeys((SETTINGS, CONFIG, TRIES, COST, EARLY), Mapping),
         **dict.fromkeys((REASON, PRIMARY), str),
-        STOPPED: int,
+        **dict.fromkeys((GRACE, STOPPED, GOES_ON), int),
     }
     for name, kind in kinds.items():
         if name in trial.user_attrs and not isinstance(trial.user_attrs[name], kind):
             found = f"{trial.user_attrs[name]!r:.80}"
             raise RequestError(f"of trial {trial.number} {name} is {found}")
-    for name in (COST, TRIES):
+    for name in (COST, TRIES, EARLY):
         for value in trial.user_attrs.get(name, {}).values():
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise RequestError(f"of trial {trial.number} {name} is {value!r:.80}")
-    aurocs = [*trial.intermediate_values.values(), *([] if trial.value is None else [trial.value])]
+    aurocs = [
+        *trial.intermediate_values.values(),
+        *trial.user_attrs.get(EARLY, {}).values(),
+        *([] if trial.value is None else [trial.value]),
+    ]
     if not all(0 <= one <= 1 for one in aurocs) or any(e < 1 for e in trial.intermediate_values):
         raise RequestError(f"of trial {trial.number} an AUROC is not in [0, 1], or has no epoch")
 
@@ -186,9 +193,16 @@ def trial_update(trial: FrozenTrial, epochs: int) -> TrialUpdate:
         epoch=epoch,
         epochs=epochs,
         auroc=values.get(epoch),
+        early=early_figure(trial, epoch),
         settings=trial.user_attrs.get(SETTINGS, trial.params),
         reason=trial.user_attrs.get(REASON, ""),
     )
+
+
+def early_figure(trial: FrozenTrial, epoch: int) -> float | None:
+    """The validation AUROC that the trial is compared by after an epoch; None when not known."""
+    found: float | None = trial.user_attrs.get(EARLY, {}).get(str(epoch))
+    return found
 
 
 def read_trials(run: RunFolder) -> list[TrialUpdate]:

@@ -24,12 +24,14 @@ class Training:
     seed: int  # of the detector
     epoch: int = 0  # epochs completed, as far as this session knows
     auroc: float | None = None
+    early: float | None = None  # what it is compared by
     gpu_bytes: int | None = None
 
     def take_in(self, progress: Progress) -> None:
         """It is one epoch further."""
         self.epoch = progress.epoch
         self.auroc = self.auroc if progress.auroc is None else progress.auroc
+        self.early = self.early if progress.early is None else progress.early
         self.gpu_bytes = progress.gpu_bytes
 
 

@@ -47,6 +47,19 @@ def test_scores_as_json_lines(
     assert json.loads(line)["error"] is None
 
 
+def test_other_programs_than_those_of_the_export_are_told_of(
+    model: str,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("amatune.export.folder._other_programs", lambda *_: ("it is another",))
+    assert main(["score", model, str(pictures)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "amatune: it is another\n"
+    assert captured.out.count("\n") == 6
+
+
 def test_scores_go_to_a_file_complete_or_not_at_all(
     model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

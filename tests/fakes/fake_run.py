@@ -77,6 +77,7 @@ def add_trial(
     state: TrialState = TrialState.COMPLETE,
     *,
     reason: str = "",
+    early: Mapping[str, float] | None = None,
     distributions: Mapping[str, BaseDistribution] | None = None,
 ) -> int:
     """A trial with a validation AUROC after each epoch; returns its number."""
@@ -95,6 +96,7 @@ def add_trial(
             studies.REASON: reason,
             studies.PRIMARY: "bright",
             studies.COST: {"seconds": 90.0, "gpu_seconds": 0.0},
+            **({studies.EARLY: dict(early)} if early else {}),
         },
     )
     trial.datetime_start = start

@@ -20,7 +20,7 @@ from amatune.results.leaderboard import read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
-from amatune.tuning.proposals import make_pruner
+from amatune.tuning.stopping import Halving, make_pruner
 
 
 def numbers(values: Any) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_figures_of_the_search_are_those_of_the_study(finished: RunFolder, page:
     assert curves["data"][-1] == named["1"]
     assert named["2"]["opacity"] < named["0"]["opacity"] < named["1"]["opacity"]
     lines = [shape["x0"] for shape in curves["layout"]["shapes"]]
-    assert lines == rung_epochs(finished) == [1, 3]
+    assert lines == rung_epochs(finished) == [3]
 
     slices = {n: page.figure(f"Validation AUROC by {n}")["data"][0] for n in ("quality", "boost")}
     assert numbers(slices["quality"]["x"]).tolist() == [0.5, 0.9]
@@ -58,6 +58,19 @@ def test_figures_of_the_search_are_those_of_the_study(finished: RunFolder, page:
     (done, failed, pruned) = page.figure("When the trials ran")["data"]
     assert [b["name"] for b in (done, failed, pruned)] == ["done", "failed", "pruned"]
     assert [list(b["y"]) for b in (done, failed, pruned)] == [[0, 1], [3], [2]]
+
+
+def test_what_trials_are_compared_by_is_drawn_at_the_rungs(
+    tmp_path: Path, problem: Problem
+) -> None:
+    run = write_run(tmp_path / "early", problem.to_dict())
+    for early in ({}, {"3": 0.75, "4": 0.8}):
+        add_trial(run, {"quality": 0.5, "kind": "plain"}, [0.6] * EPOCHS, early=early)
+    curves = next(f for f in search_figures(run) if f.kind == "curves")
+    assert curves.figure is not None
+    (points,) = (t for t in curves.figure.data if t.name == "compared by")
+    assert (points.x, points.y, points.customdata) == ((3,), (0.75,), (1,))
+    assert "Diamonds: what they are compared by there" in curves.note
 
 
 def test_settings_of_some_trials_alone(tmp_path: Path, problem: Problem) -> None:
@@ -83,14 +96,15 @@ def test_settings_of_some_trials_alone(tmp_path: Path, problem: Problem) -> None
 
 @pytest.mark.parametrize(
     ("scheduler", "expected"),
-    [("asha", [1, 3]), ("hyperband", [1, 3]), ("median", []), ("none", [])],
+    [("asha", [3]), ("hyperband", [3]), ("median", []), ("none", [])],
 )
 def test_rungs(tested: RunFolder, scheduler: str, expected: list[int]) -> None:
     change_request(tested, scheduler=scheduler)
     assert rung_epochs(tested) == expected
     if scheduler == "asha":
         pruner = make_pruner("asha", EPOCHS, 1)
-        assert pruner._min_resource == expected[0]  # type: ignore[attr-defined]
+        assert isinstance(pruner, Halving)
+        assert pruner.levels(0) == expected
 
 
 def test_test_figures_are_those_of_the_leaderboard(finished: RunFolder, page: Parsed) -> None:

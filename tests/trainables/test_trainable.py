@@ -98,6 +98,14 @@ def test_reported_auroc_is_that_of_the_primary_score(tmp_path):
     assert last["aurocs"]["dark"] == pytest.approx(1 - above)
 
 
+def test_trials_are_compared_by_the_detectors_early_score(tmp_path, monkeypatch):
+    (result,) = train(make(job(tmp_path, epochs=2)), 1)
+    assert result["early"] == result["auroc"] == result["aurocs"]["bright"]  # none is named
+    monkeypatch.setattr(FakeDetector, "early_score", "dark")
+    (result,) = train(make(job(tmp_path, name="1", epochs=2)), 1)
+    assert result["early"] == result["aurocs"]["dark"] != result["auroc"]
+
+
 @pytest.mark.parametrize(("objective", "combine"), [("mean", np.mean), ("worst", min)])
 def test_several_anomaly_sets_become_one_figure(tmp_path, objective, combine):
     (result,) = train(make(job(tmp_path, epochs=1, objective=objective)), 1)
@@ -251,6 +259,7 @@ def test_tensorboard_files(tmp_path):
         "auroc/bright",
         "auroc/dark",
         "auroc",
+        "compared",
     }
     assert [e.step for e in events.Scalars("auroc")] == list(range(1, 21))
     assert set(tags["images"]) == {"images/normal", "images/anomaly"}

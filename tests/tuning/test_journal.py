@@ -10,21 +10,17 @@ from typing import Any
 
 import optuna
 import pytest
-from fake_method import FakeConfig, space
 from fake_run import add_trial, small_problem, write_run
 from fake_search import request, write_record
+from fake_session import open_session, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amatune.cluster.checkpoints import Checkpoints
-from amatune.cluster.job import Progress
 from amatune.errors import RequestError
 from amatune.files import network_filesystem
 from amatune.runs import RunFolder
 from amatune.tuning import cost, search
 from amatune.tuning import study as studies
-from amatune.tuning.proposals import make_pruner
-from amatune.tuning.session import Session
 from amatune.tuning.study import open_study, read_trials
 
 
@@ -34,31 +30,12 @@ def _trust_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def play(folder: Path, kind: str, trials: int, scheduler: str = "asha") -> RunFolder:
-    """A search of so many trials."""
-    run = RunFolder(folder / "run")
-    run.path.mkdir(exist_ok=True, parents=True)
-    asked = request(folder, trials=trials, study_storage=kind, scheduler=scheduler, epochs=4)
-    record = write_record(run, asked)
-    if not run.study_path.exists():
-        studies.create_study(run, [{}], record.request.study_storage)
-    studies.take_over(run)
-    study = open_study(run, make_pruner(asked.scheduler, asked.epochs, 1))
-
-    def complete(found: Any) -> FakeConfig:
-        return FakeConfig.from_dict({**found, "epochs": asked.epochs})
-
-    checkpoints = Checkpoints(str(run.trials))
-    session = Session(study, asked, run, checkpoints, space, complete, lambda _: None)
-    while job := session.start("a"):
-        session.started("a")
-        for epoch in range(1, asked.epochs + 1):
-            number = int(job.folder.partition(".")[0])
-            now = Progress(epoch=epoch, auroc=0.5 + (number * 7 % 16) / 100 + epoch / 1000)
-            if epoch == asked.epochs or session.report("a", now):
-                session.finish("a", now)
-                break
-    return run
+def search_through(folder: Path, kind: str, trials: int) -> RunFolder:
+    """A search of so many trials, some of which are stopped early; it goes on where it was."""
+    folder.mkdir(exist_ok=True)
+    session, _ = open_session(folder, trials=trials, study_storage=kind, epochs=4)
+    play(session, lambda number, epoch: 0.5 + (number * 7 % 16) / 100 + epoch / 1000)
+    return RunFolder(folder / "run")
 
 
 def told(run: RunFolder) -> list[Any]:
@@ -68,7 +45,7 @@ def told(run: RunFolder) -> list[Any]:
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """That of a search of 4 trials."""
-    return play(tmp_path_factory.mktemp("whole"), "journal", 4).journal.read_bytes()
+    return search_through(tmp_path_factory.mktemp("whole"), "journal", 4).journal.read_bytes()
 
 
 @pytest.fixture
@@ -79,7 +56,7 @@ def run(tmp_path: Path, journal: bytes) -> RunFolder:
 
 
 def test_it_is_the_search_that_sqlite_keeps(tmp_path: Path) -> None:
-    found = [told(play(tmp_path / kind, kind, 6)) for kind in ("sqlite", "journal")]
+    found = [told(search_through(tmp_path / kind, kind, 6)) for kind in ("sqlite", "journal")]
     assert found[0] == found[1]
     assert {state.name for _, state, _ in found[1]} == {"COMPLETE", "PRUNED"}
     run = RunFolder(tmp_path / "journal" / "run")
@@ -115,12 +92,12 @@ def test_a_writer_that_is_killed_anywhere_loses_its_last_line_alone(
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.95])
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, place: float) -> None:
-    whole = play(tmp_path / "whole", "journal", 3, "none")
+    whole = search_through(tmp_path / "whole", "journal", 4)
     journal = whole.journal.read_bytes()
     killed = tmp_path / "killed" / "run"
     killed.mkdir(parents=True)
     (killed / "study.journal").write_bytes(journal[: int(place * len(journal))])
-    assert told(play(tmp_path / "killed", "journal", 3, "none")) == told(whole)
+    assert told(search_through(tmp_path / "killed", "journal", 4)) == told(whole)
 
 
 def test_a_line_that_finds_no_room_leaves_no_part(

@@ -156,13 +156,14 @@ def test_a_rehearsal_trains_a_few_steps_and_leaves_nothing(tmp_path):
         rehearse(request(tmp_path, fixed={"quality": 0.9, "diverges_at": 0.8}))
 
 
-def test_poor_trials_are_stopped(tmp_path):
+def test_poor_trials_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("amatune.tuning.stopping.NOISE", 0.0)  # of so few pictures
     outcome, _ = search(tmp_path, trials=8, sampler="random")
     assert outcome.pruned > 0
     assert outcome.done > 0
     for trial in trials(tmp_path):
         if trial.state == "pruned":
-            assert trial.epoch in (1, 3)
+            assert trial.epoch == 3
             assert "not among the best" in trial.reason
 
 

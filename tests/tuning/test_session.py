@@ -5,8 +5,9 @@ import os
 
 import optuna
 import pytest
-from fake_method import FakeConfig, space
+from fake_method import FakeConfig
 from fake_search import request, write_record
+from fake_session import open_session, play
 from optuna.trial import TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
@@ -14,81 +15,14 @@ from amatune.cluster.job import Failure, Progress
 from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
-from amatune.tuning import proposals, retrain, search
+from amatune.tuning import retrain, search
 from amatune.tuning import study as studies
-from amatune.tuning.proposals import make_pruner, rungs
 from amatune.tuning.seeds import derive_seed
-from amatune.tuning.session import Session
 from amatune.tuning.study import open_study, read_trials
 
 
 class Killed(Exception):
     """Stands in for a kill -9 in the middle of something."""
-
-
-def open_session(tmp_path, grace=1, listener=None, first=None, **changes):
-    """A session over the run's study, which is made when there is none."""
-    asked = request(tmp_path, **changes)
-    run = RunFolder(tmp_path / "run")
-    run.path.mkdir(exist_ok=True)
-    write_record(run, asked)
-    pruner = make_pruner(asked.scheduler, asked.epochs, grace)
-    if not run.study_path.exists():
-        studies.create_study(run, [first or {}])
-    study = open_study(run, pruner)
-
-    def complete(settings):
-        return FakeConfig.from_dict({**settings, "epochs": asked.epochs})
-
-    checkpoints = Checkpoints(str(run.trials))
-    events = [].append if listener is None else listener
-    return Session(study, asked, run, checkpoints, space, complete, events), study
-
-
-def play(session, values):
-    """Run all that is left of a session, one trial after the other; `values(number, epoch)`."""
-    key = "the one that runs"
-    while job := session.start(key):
-        session.started(key)
-        for epoch in range(1, job.config["epochs"] + 1):
-            auroc = values(int(job.folder.partition(".")[0]), epoch)
-            last = epoch == job.config["epochs"]
-            if last or session.report(key, Progress(epoch=epoch, auroc=auroc)):
-                session.finish(key, Progress(epoch=epoch, auroc=auroc))
-                break
-
-
-@pytest.mark.parametrize(
-    ("epochs", "grace", "expected"),
-    [
-        (100, 11, [34]),
-        (100, 6, [12, 36]),
-        (100, 1, [12, 36]),
-        (100, 13, [34]),
-        (100, 35, [35]),
-        (100, 51, [51]),
-        (100, 76, []),
-        (30, 4, [10]),
-        (9, 1, [1, 3]),
-        (5, 2, [2]),
-        (3, 1, [1]),
-        (1, 1, []),
-        (2, 1, [1]),
-    ],
-)
-def test_rungs(epochs, grace, expected):
-    assert rungs(epochs, grace) == expected
-
-
-@pytest.mark.parametrize("grace", [1, 2, 5, 11, 40])
-def test_rungs_are_those_of_optunas_pruner(grace):
-    """The pruner multiplies on by itself: below the full budget it must find no further rung."""
-    for epochs in range(1, 200):
-        levels = rungs(epochs, grace)
-        assert all(grace <= level < epochs for level in levels)
-        if levels:
-            powers = [levels[0] * proposals.REDUCTION**i for i in range(6)]
-            assert [level for level in powers if level < epochs] == levels, epochs
 
 
 def test_poor_trials_are_pruned_at_a_rung_and_told_so(tmp_path):
@@ -100,9 +34,9 @@ def test_poor_trials_are_pruned_at_a_rung_and_told_so(tmp_path):
     assert len(trials[0].intermediate_values) == 9
     for trial in trials[1:]:
         assert trial.state == TrialState.PRUNED
-        assert list(trial.intermediate_values) == [1]
-        assert trial.value == trial.intermediate_values[1]
-        assert "not among the best at epoch 1" in trial.user_attrs[studies.REASON]
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == trial.intermediate_values[3]
+        assert "not among the best at epoch 3" in trial.user_attrs[studies.REASON]
 
 
 def test_the_grace_period_of_a_trials_own_configuration_is_kept(tmp_path):
@@ -244,7 +178,7 @@ def test_a_trial_that_was_to_be_stopped_is_stopped_after_a_kill(tmp_path, monkey
     session, _ = open_session(tmp_path, trials=9, epochs=9)
     for number in range(4):
         session.start("a")
-        progress = Progress(epoch=1, auroc=0.9 - number / 10)
+        progress = Progress(epoch=3, auroc=0.9 - number / 10)
         if number == 3:
             with monkeypatch.context() as patch:
                 if die_before == "deciding":
@@ -260,7 +194,7 @@ def test_a_trial_that_was_to_be_stopped_is_stopped_after_a_kill(tmp_path, monkey
         if job.folder.startswith("0004"):
             break
     assert study.trials[3].state == TrialState.PRUNED
-    assert list(study.trials[3].intermediate_values) == [1]
+    assert list(study.trials[3].intermediate_values) == [3]
 
 
 def test_a_lost_trial_goes_on_from_its_checkpoint_as_often_as_it_gets_further(tmp_path):

@@ -120,6 +120,7 @@ class AMA(Detector):
     Config: ClassVar[type[DetectorConfig]] = AMAConfig
     score_names: ClassVar[tuple[str, ...]] = ("A", "R", "AC", "RC")
     raw_score_names: ClassVar[tuple[str, ...]] = ("R", "RC")
+    early_score: ClassVar[str | None] = "R"
     learns_from_anomalies: ClassVar[bool] = True
     held_with_anomalies: ClassVar[Mapping[str, Any]] = {
         "negative_share": 0.1,

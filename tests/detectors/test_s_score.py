@@ -1,0 +1,133 @@
+"""The S score: its units and its parts against independent calculations, and what an export says of
+its compressor."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from amatune.detectors.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig
+from amatune.detectors.s_score import SScore, SScoreConfig, _Scorer
+from amatune.errors import ConfigError, RequestError
+from amatune.export import export_detector, load
+from amatune.extras import MissingExtraError
+from amatune.nets import compressors
+from amatune.nets.compressors import Compressor, compress, version_of
+from amatune.stored import own_hash
+
+SHAPE = (1, 8, 8)
+TINY = {"epochs": 2, "batch_size": 8, "width": 0.25, "resolutions": 1, "mixtures": 2}
+
+
+def images(count=16, seed=0, shape=SHAPE):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def trained(shape=SHAPE, **settings):
+    detector = SScore(SScoreConfig(**{**TINY, **settings}), shape)
+    for _ in range(detector.config.epochs):
+        detector.train_epoch(images(shape=shape))
+    detector.calibrate(images(shape=shape))
+    return detector
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return trained()
+
+
+def test_a_file_of_a_byte_per_value_and_a_likelihood_of_8_bits_give_0(monkeypatch):
+    class Uniform(nn.Module):
+        def log_prob(self, batch):
+            return torch.full((len(batch),), -math.log(256) * 784)
+
+    monkeypatch.setitem(
+        compressors.COMPRESSORS, "png", Compressor(lambda _: bytes(784), lambda: "none")
+    )
+    found = _Scorer(Uniform(), "png")(torch.zeros(3, 1, 28, 28))
+    assert [score.tolist() for score in found] == [
+        pytest.approx([0.0] * 3, abs=1e-5),
+        pytest.approx([8.0] * 3),
+        pytest.approx([-8.0] * 3),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 8)])
+def test_s_is_nll_less_the_size_of_the_file(shape):
+    detector = trained(shape, compressor="png")
+    pictures = images(6, seed=1, shape=shape)
+    found = detector.scores(pictures)
+    values = math.prod(shape)
+    batch = pictures.float() / 127.5 - 1
+    sizes = torch.tensor([8 * len(file) / values for file in compress("png", batch)])
+    with torch.no_grad():
+        nll = -detector.density(batch).double().flatten(1).sum(1) / (values * math.log(2))
+    assert found["nll"].tolist() == pytest.approx(nll.tolist(), rel=1e-5)
+    assert torch.allclose(found["simplicity"], -sizes)
+    assert torch.allclose(found["s"], found["nll"] + found["simplicity"], atol=1e-6)
+    assert detector.primary_score == "s"
+
+
+def test_its_density_is_the_foreground_of_the_likelihood_ratio():
+    """Of the same settings and seed: a benchmark trains it once for both."""
+    both = {**TINY, "dropout": 0.1}
+    ratio = LikelihoodRatio(LikelihoodRatioConfig(**{**both, "epochs": 4}), SHAPE, seed=3)
+    alone = SScore(SScoreConfig(**both), SHAPE, seed=3)
+    for _ in range(2):
+        ratio.train_epoch(images())
+        alone.train_epoch(images())
+    for first, second in zip(
+        ratio.foreground.parameters(), alone.density.parameters(), strict=True
+    ):
+        assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_the_presets_are_the_defaults_and_what_is_published():
+    assert SScoreConfig.from_dict(SScore.presets["small"]) == SScoreConfig()
+    config = SScoreConfig.from_dict(SScore.presets["paper"])
+    assert (config.filters, config.blocks, config.resolutions, config.mixtures) == (160, 5, 3, 10)
+    assert (config.dropout, config.lr) == (0.5, 1e-3)
+
+
+def test_it_says_before_a_training_that_there_is_no_onnx_form():
+    (told,) = SScore.limits()
+    assert told == (
+        "s-score cannot be exported to ONNX: its score needs the size of a file that a compressor "
+        "writes"
+    )
+
+
+# --- compressors ----------------------------------------------------------------------------------
+
+
+def test_a_compressor_that_is_not_there_is_refused_before_a_training(monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match=r"compressor must be .*'webp'"):
+        SScoreConfig(compressor="zip")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match="`flif` on the path"):
+        SScoreConfig(compressor="flif").resolve(SHAPE)
+    monkeypatch.setattr("amatune.extras._installed", lambda _package: False)
+    with pytest.raises(MissingExtraError, match=r"amatune\[jpegxl\]"):
+        SScoreConfig(compressor="jxl").resolve(SHAPE)
+
+
+def test_an_export_keeps_the_compressor_and_tells_of_another_one(detector, tmp_path: Path):
+    export_detector(detector, tmp_path / "model", figures={}, data={})
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["scored_with"] == {"webp": version_of("webp")}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"- Scores depend on webp: made with {version_of('webp')}\n" in card
+    assert "There is no model.onnx" in card
+    again = load(tmp_path / "model")
+    assert again.warnings == ()
+    assert torch.equal(again.detector.score(images(5)), detector.score(images(5)))
+
+    config["scored_with"] = {"webp": "libwebp 0.1"}
+    config["config_sha256"] = own_hash(config)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (told,) = load(tmp_path / "model").warnings
+    assert told.startswith("scores depend on webp: the export was made with libwebp 0.1, here is")
