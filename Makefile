@@ -41,12 +41,16 @@ demo: $(STAMP) ## search, retrain, export and score on the embedded digits, in m
 	step amatune score $(DEMO_FOLDER)/runs/$(DEMO_RUN)/best/export $(DEMO_FOLDER)/pictures; \
 	step amatune status $(DEMO_RUN) --runs-dir $(DEMO_FOLDER)/runs
 
-test: $(STAMP) ## lint, format check, types, tests; stops at the first that fails
-	@check() { printf '\n== %s\n' "$$*"; "$(BIN)/$$@" || { echo "make test: $$1 failed" >&2; exit 1; }; }; \
-	check ruff check . && \
-	check ruff format --check . && \
-	check mypy && \
-	check pytest
+test: $(STAMP) ## lint, format check; then types and tests, side by side
+	@say() { printf '\n== %s\n' "$$*"; }; \
+	verdict() { [ $$2 -eq 0 ] || echo "make test: $$1 failed" >&2; return $$2; }; \
+	check() { say "$$@"; "$(BIN)/$$@"; verdict "$$1" $$?; }; \
+	check ruff check . && check ruff format --check . || exit; \
+	told=$$(mktemp); trap 'rm -f "$$told"' EXIT; \
+	"$(BIN)/mypy" > "$$told" 2>&1 & mypy=$$!; trap 'kill $$mypy; exit 130' INT TERM; \
+	say pytest; "$(BIN)/pytest"; tests=$$?; \
+	say mypy; wait $$mypy; types=$$?; cat "$$told"; \
+	verdict mypy $$types; verdict pytest $$tests && exit $$types
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict

@@ -83,7 +83,8 @@ class Detector(ABC):
     # None: the one that ranks the images.
     early_score: ClassVar[str | None] = None
 
-    usual_steps: ClassVar[int] = 3000  # of a training, where nobody says how many
+    usual_steps: ClassVar[int | None] = 3000  # where nobody says how many; None: one pass is all
+    largest_side: ClassVar[int | None] = None  # pixels that serve it; None: those of small networks
 
     learns_from_anomalies: ClassVar[bool] = False  # whether `train_step` can use labelled ones
     # Settings that are then held at these values: needed for it, or without effect.
@@ -135,6 +136,15 @@ class Detector(ABC):
         self.averages = {
             n: m.to(self.device).eval().requires_grad_(False) for n, m in averages.items()
         }
+
+    @classmethod  # noqa: B027
+    def require_available(cls, config: Any) -> None:
+        """Raise `RequestError` when this machine lacks what a training with `config` needs beside
+        the images; a search asks before it starts."""
+
+    def credits(self) -> tuple[str, ...]:
+        """Whose work is in its weights beside the training, a clause each with the licence."""
+        return ()
 
     @classmethod
     def limits(cls) -> tuple[str, ...]:
@@ -366,7 +376,12 @@ class Detector(ABC):
             wanted = ", ".join(map(str, self.image_shape))
             raise ConfigError(f"images must be (N, {wanted}), got {tuple(images.shape)}")
 
+    def at_most(self, batch_size: int) -> int:
+        """How many images of a batch to score at a time: fewer, where they take much memory."""
+        return batch_size
+
     def _batches(self, images: Tensor, batch_size: int) -> Iterator[Tensor]:
+        batch_size = self.at_most(batch_size)
         for start in range(0, len(images), batch_size):
             yield to_unit_range(images[start : start + batch_size].to(self.device))
 

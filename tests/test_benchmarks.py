@@ -1,9 +1,13 @@
 """The benchmarks run and print their figures; what they measure is not asserted."""
 
+import contextlib
+import io
 import runpy
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -12,9 +16,6 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-SHARED = BENCHMARKS.parent.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -40,7 +41,24 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     optuna.logging.set_verbosity(verbosity)
 
 
-def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path):
+def here(command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What a script prints that another script starts: run in this process, which has imported what
+    it needs already."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as output:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", command[1:])
+        with contextlib.redirect_stdout(output):
+            runpy.run_path(command[1], run_name="__main__")
+        return output.getvalue()
+
+
+def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda command, **_: SimpleNamespace(communicate=lambda: (here(command), "")),
+    )
     output = tmp_path / "results.md"
     small = ["--width", 0.02, "--batch", 4, "--steps", 1, "--rounds", 1, "--seconds", 0.1]
     run("gpu.py", "--device", "cpu", *small, "--trials", 1, "--start", 1, "--output", output)
@@ -49,14 +67,28 @@ def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path):
         assert written.count(part) == 2, part  # of both families
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the sample data in {SHARED}")
-def test_the_learning_study_trains_once_and_draws(run, tmp_path):
+@pytest.fixture
+def noise(tmp_path):
+    """In the place of MNIST: pictures of ten classes, in which there is nothing to learn."""
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    parts = {}
+    for part, count in (("train", 900), ("test", 200)):
+        parts[f"{part}_images"] = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        parts[f"{part}_labels"] = np.arange(count) % 10
+    np.savez(folder / "mnist_full.npz", **parts)
+    return folder
+
+
+def test_the_learning_study_trains_once_and_draws(run, noise, tmp_path):
     tiny = ["--set", "epochs=1", "steps_per_epoch=2", "width=0.05", "--seeds", 2, "--draw"]
-    first = run("learning.py", "few-mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    output = tmp_path / "output"
+    first = run("learning.py", "few-mnist-1", "--data", noise, "--output", output, *tiny)
     assert "| few-mnist-1 | other classes | 2 |" in first
-    again = run("learning.py", "few-mnist-1", "--data", SHARED, "--output", tmp_path, *tiny)
+    again = run("learning.py", "few-mnist-1", "--data", noise, "--output", output, *tiny)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+    assert {path.suffix for path in output.iterdir()} == {".json", ".npz", ".png"}
 
 
 def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_path):
@@ -85,7 +117,7 @@ def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_
 
 @pytest.mark.parametrize("family", ["small", "residual"])
 def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
-    options = ["--family", family, "--width", "0.05", "--batch", "10", "--rounds", "1"]
+    options = ["--family", family, "--width", 0.02, "--batch", 4, "--rounds", 1]
     output = run("throughput.py", *options, "--threads", 1)
     for line in (
         "plain:",
@@ -97,7 +129,10 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
         assert line in output
 
 
-def test_decoding_prints_speed_and_memory(run):
+def test_decoding_prints_speed_and_memory(run, monkeypatch):
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, env, **_: SimpleNamespace(stdout=here(command, env))
+    )
     output = run("decoding.py", "--pictures", 30)
     for line in ("off ", "cold ", "cached ", "the cache takes"):
         assert f"\n{line}" in output

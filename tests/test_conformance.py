@@ -17,6 +17,9 @@ from amatune.trainables import DetectorTrainable
 
 
 class TestEveryMethod(MethodTests):
+    # An untrained network: a published one is a package, or a download.
+    small: ClassVar[Mapping[str, Any]] = {**MethodTests.small, "backbone": "random"}
+
     @pytest.fixture(params=method_names())
     def method(self, request: pytest.FixtureRequest) -> Method:
         return find_method(request.param)

@@ -111,19 +111,19 @@ def test_without_any_extra(exported: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "line", "extra"),
+    "missing",
     [
-        ("tensorboard", "search --trials 1", "search"),
-        ("pyarrow", "search --trials 1", "search"),
-        ("jinja2", "report", "report"),
+        {"tensorboard": ("search --trials 1", "search"), "jinja2": ("report", "report")},
+        {"pyarrow": ("search --trials 1", "search")},
     ],
 )
-def test_a_part_of_an_extra_is_not_enough(missing: str, line: str, extra: str) -> None:
-    ((code, out, err),) = amatune_without((missing,), line)
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert f"this needs {missing}, not installed here" in err
-    assert f"pip install 'amatune[{extra}]'" in err
+def test_a_part_of_an_extra_is_not_enough(missing: dict[str, tuple[str, str]]) -> None:
+    found = amatune_without(tuple(missing), *(line for line, _ in missing.values()))
+    for (package, (line, extra)), (code, out, err) in zip(missing.items(), found, strict=True):
+        assert (code, out) == (2, ""), line
+        assert err.count("\n") == 1
+        assert f"this needs {package}, not installed here" in err
+        assert f"pip install 'amatune[{extra}]'" in err
     assert not Path("runs").exists()
 
 

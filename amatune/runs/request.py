@@ -29,16 +29,21 @@ CHANGEABLE = frozenset(
 )
 
 
-def budget(usual_steps: int, epochs: int | None, steps: int | None) -> tuple[int, int | None]:
+def budget(
+    usual_steps: int | None, epochs: int | None, steps: int | None
+) -> tuple[int, int | None]:
     """The `epochs` and `steps` of a request where not both are given.
 
     Neither: the `usual_steps` of the method, in slices that are called epochs, each of which can be
-    looked at and stopped after. `steps` alone: these, likewise. `epochs` alone: passes over the
-    images, however many steps these are.
+    looked at and stopped after; for a method without, one pass. `steps` alone: these, likewise.
+    `epochs` alone: passes over the images, however many steps these are.
     """
     if epochs is not None:
         return epochs, steps
-    steps = usual_steps if steps is None else steps
+    if steps is None:
+        if usual_steps is None:
+            return 1, None
+        steps = usual_steps
     return max(1, min(SLICES, steps)), steps
 
 

@@ -62,13 +62,15 @@ def warnings_of(record: RunRecord, method: Method, images: np.ndarray) -> list[s
     not much smaller than all of the training `images` (N, C, H, W)."""
     config = record.configuration(method, record.request.fixed)
     budget = Budget.of(config, len(images))
+    usual = method.detector.usual_steps
+    if usual is None:
+        return []  # nothing is trained in steps
     found = []
     if config.batch_size > len(images):
         found.append(
             f"batch_size {config.batch_size} is more than the {len(images)} training images: every "
             f"step sees all of them; --fix batch_size={max(2, len(images) // 4)} is a batch"
         )
-    usual = method.detector.usual_steps
     if 3 * budget.steps >= usual:
         return found
     passes = record.request.steps is None and config.steps_per_epoch is None

@@ -134,7 +134,7 @@ def begun(
 ) -> tuple[RunRecord, Problem]:
     """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
     request = _with_inert_settings_fixed(method, request)
-    problem = make_problem(request.problem, request.data_dir)
+    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),
@@ -322,11 +322,13 @@ def _first_trials(
 ) -> tuple[Mapping[str, Any], ...]:
     """The settings of the default configuration, and of the `others` to try after it.
 
-    Raises `RequestError` for impossible fixed values, spaces and settings.
+    Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
+    lacks what the method needs.
     """
     request = record.request
     complete = partial(record.configuration, method)
     default = complete(request.fixed)
+    method.detector.require_available(default)
     space = space_of(method, request.space)
     if request.space is not None:
         check_space(method, space, request.fixed, complete)

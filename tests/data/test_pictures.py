@@ -164,6 +164,20 @@ def test_shape_decided_by_a_folder(headers, shape):
     assert native_shape(headers) == shape
 
 
+@pytest.mark.parametrize(
+    ("headers", "shape"),
+    [
+        ([Header(True, 200, 256)] * 3, (3, 200, 256)),
+        ([Header(True, 300, 256)] * 3, (3, 256, 256)),
+        ([Header(False, 60, 128), Header(False, 90, 128), Header(False, 9, 500)], (1, 128, 128)),
+        ([Header(False, 28, 28), Header(False, 28, 29)], (1, 32, 32)),
+        ([], (1, 32, 32)),
+    ],
+)
+def test_a_method_may_make_use_of_larger_pictures(headers, shape):
+    assert native_shape(headers, 256) == shape
+
+
 def bomb(path):
     """A PNG whose header claims 400 million pixels."""
 

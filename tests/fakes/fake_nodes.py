@@ -4,12 +4,8 @@ Prints what becomes of the trials. Run by a test, as a program.
 """
 
 import os
-import sys
 import uuid
 from pathlib import Path
-
-os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
 import pytest
 from fake_search import install, request
@@ -19,8 +15,11 @@ from amatune.tuning.events import Event, SearchStarted, TrialUpdate
 from amatune.tuning.search import run_search
 
 
-def main(folder: Path) -> None:
-    """Search, kill, and print."""
+def main(words: list[str]) -> None:
+    """Search in the folder that is the one word, kill, and print."""
+    (folder,) = words
+    os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     install(pytest.MonkeyPatch())
     nodes = Cluster(
         initialize_head=True,
@@ -32,18 +31,21 @@ def main(folder: Path) -> None:
         folder,
         address=nodes.address,
         storage_path=f"file://{folder}/shared",
-        trials=5,
+        trials=4,
         epochs=20,
         concurrent=None,
         scheduler="none",
         fixed={"seconds": 0.15},
     )
 
+    running = set()
+
     def watch(event: Event) -> None:
         if isinstance(event, SearchStarted):
             print("at a time", event.concurrent, flush=True)
         if isinstance(event, TrialUpdate):
-            if event.number == 2 and event.state == "running" and event.epoch == 8 and others:
+            (running.add if event.state == "running" else running.discard)(event.number)
+            if len(running) == 3 and event.epoch > 1 and len(others) == 2:  # each machine has one
                 nodes.remove_node(others.pop(), allow_graceful=False)
             if event.state in ("waiting", "done", "failed") and event.reason:
                 print(event.number, event.state, event.epoch, event.reason, flush=True)
@@ -51,7 +53,3 @@ def main(folder: Path) -> None:
     outcome = run_search(asked, watch, checkpoint_seconds=0.0)
     print("done", outcome.done, "failed", outcome.failed, flush=True)
     nodes.shutdown()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

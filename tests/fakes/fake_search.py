@@ -144,8 +144,9 @@ def request(runs_dir: Path | str, **changes: Any) -> SearchRequest:
     return SearchRequest(problem=ProblemRequest(), runs_dir=str(runs_dir), **values)
 
 
-if __name__ == "__main__":
-    wanted = json.loads(sys.argv[1])
+def main(words: list[str]) -> None:
+    """Be a search that a test can kill."""
+    wanted = json.loads(words[0])
     saving = wanted.pop("checkpoint_seconds", 60.0)
     install(pytest.MonkeyPatch())
 
@@ -156,8 +157,12 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     try:
         outcome = search.run_search(
-            request(**wanted), show, resume=sys.argv[2:] == ["resume"], checkpoint_seconds=saving
+            request(**wanted), show, resume=words[1:] == ["resume"], checkpoint_seconds=saving
         )
     except AmatuneError as error:
         sys.exit(f"amatune: {error}")
     sys.exit(130 if outcome.interrupted else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

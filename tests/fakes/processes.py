@@ -1,7 +1,10 @@
 """Searches as processes of their own, which tests may kill. See `fake_search.py`."""
 
 import contextlib
+import importlib
 import json
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import sqlite3
 import subprocess
@@ -11,34 +14,86 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from amatune.runs import RunFolder
 from amatune.tuning.study import read_trials
 
 HERE = Path(__file__).parent
-MARK = "AMATUNE_TEST_SEARCH"  # in the environment of a search and of all that it starts
+MARK = "AMATUNE_TEST_SEARCH"  # in the environment of all that a search starts
+
+
+def fork(target, *arguments):
+    """Start a process that calls this function.
+
+    It is forked from one that has imported everything, which takes seconds.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["fake_search", "processes"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        multiprocessing.forkserver.ensure_running()
+    process = processes.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+class Program:
+    """A program of the fakes, `main(words)` of a module, as if it had been started by itself: in a
+    session of its own, so that its group can be signalled. Used like a `subprocess.Popen`."""
+
+    def __init__(self, module, words, folder):
+        self.mark = uuid.uuid4().hex
+        self._streams = [folder / f"{self.mark}.{name}" for name in ("out", "err")]
+        environment = {**os.environ, MARK: self.mark}
+        self._process = fork(_run, module, words, environment, self._streams)
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self, timeout=None):
+        """What it has written to its output and to its errors, once it has ended."""
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("a program of the tests", timeout)
+        return tuple(stream.read_text(encoding="utf-8") for stream in self._streams)
+
+
+def _run(module, words, environment, streams):
+    os.setsid()
+    for number, stream in enumerate(streams, 1):
+        handle = os.open(stream, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, number)
+        os.close(handle)
+    os.environ.clear()
+    os.environ.update(environment)
+    importlib.import_module(module).main(words)
+
+
+def search_words(tmp_path, *words, **changes):
+    """What `fake_search.py` is called with."""
+    wanted = {"runs_dir": str(tmp_path), "trials": 4, "scheduler": "none", **changes}
+    return [json.dumps(wanted), *words]
 
 
 def start(tmp_path, *words, **changes):
-    """The search of `fake_search.py`, in a session of its own: its group can be signalled."""
-    wanted = {"runs_dir": str(tmp_path), "trials": 4, "scheduler": "none", **changes}
-    mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "fake_search.py"), json.dumps(wanted), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, MARK: mark},
-    )
-    process.mark = mark
-    return process
+    """The search of `fake_search.py`."""
+    return Program("fake_search", search_words(tmp_path, *words, **changes), tmp_path)
 
 
 def trials(tmp_path, name="run"):
     return read_trials(RunFolder(tmp_path / name))
 
 
-def wait_until(condition, process, seconds=90):
+def wait_until(condition, process, seconds=240):
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it took too long"
@@ -64,15 +119,16 @@ def epochs_of(tmp_path):
 
 
 def members(process):
-    """Living processes that the search has started, and itself, by what they carry, and the words
+    """Living processes that the search has started, by what they carry, and itself; and the words
     that each was called with."""
     mark = f"{MARK}={process.mark}".encode()
+    own = str(process.pid) if process.poll() is None else ""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 carried = (folder / "environ").read_bytes().split(b"\0")
-                if mark in carried:
+                if mark in carried or folder.name == own:
                     words = (folder / "cmdline").read_bytes().decode(errors="replace")
                     found[int(folder.name)] = words.split("\0")
     return {pid: words for pid, words in found.items() if words != [""]}  # a dead one has none

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import hold
+from processes import fork, hold
 
 from amatune.errors import DiskFullError, RequestError
 from amatune.files import write_json
@@ -117,10 +117,9 @@ def test_open_says_what_there_is(tmp_path):
 
 def test_a_run_is_worked_on_by_one_process(tmp_path):
     run = make(tmp_path, "r")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ready, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(run.path, ready, release))
-    other.start()
+    other = fork(hold, run.path, ready, release)
     assert ready.wait(60)
     with pytest.raises(RequestError, match="another process"), run.alone():
         pass

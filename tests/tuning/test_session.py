@@ -345,7 +345,7 @@ def test_request_round_trip_and_differences():
 def test_sets_are_looked_for_where_the_request_says(told, used, tmp_path, monkeypatch):
     looked_in = []
 
-    def look(_, data_dir):
+    def look(_, data_dir, *_others):
         looked_in.append(data_dir)
         raise Killed
 

@@ -25,6 +25,7 @@ class Source(ABC):
     location: Path | None = None  # the file or folder behind it
     # Damaged pictures to pass over: a number, or below 1 a share of all; None: the source's own.
     max_broken: float | None = None
+    largest_side: int | None = None  # pixels; what a method makes use of, see `native_shape`
     # Share of the test part of pictures that lie in no train/ and test/; set before they are used.
     test_share: float = 0.3
 

@@ -33,7 +33,8 @@ class FolderSource(PictureFiles):
 
     @property
     def image_shape(self) -> ImageShape | None:
-        return native_shape(self._inspected[str(one)].header for one in self.ids("train"))
+        headers = (self._inspected[str(one)].header for one in self.ids("train"))
+        return native_shape(headers, self.largest_side)
 
     def ids(self, part: Part) -> Sequence[Id]:
         return self._parts[part]

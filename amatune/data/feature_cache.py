@@ -1,0 +1,124 @@
+"""Maps of a network on disk, so that the trials of a search compute them once.
+
+A file is one tensor, in the folder of decoded pictures:
+
+    features-<SHA-256 of its key>.safetensors    `features`, and in its header their CRC-32
+
+A key names the network by its weights, the size and the level, and the pictures by their content;
+so a file is the same whoever writes it. Each appears whole, by a rename, and what was used longest
+ago goes first; a file that another process removes meanwhile is one that is not there. Reading
+runs no code: a tensor is a shape, a type and bytes. A damaged file is removed and made anew. Where
+the folder cannot be written or the disk is full, everything is computed as if there were no cache.
+"""
+
+import contextlib
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import Self
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from amatune.data.cache import PictureCache
+from amatune.errors import DataError
+from amatune.files import write_bytes
+
+_NAME, _SUM = "features", "crc32"
+
+
+class FeatureCache:
+    """Tensors by key in a folder; safe to share between processes.
+
+    `limit` is in bytes; 0 turns the cache off.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.problem: str | None = None  # why nothing is kept any more
+
+    @classmethod
+    def default(cls) -> Self:
+        """That of the user, with the folder and the limit of decoded pictures, for its own files.
+
+        Raises `DataError` when AMATUNE_CACHE_BYTES is not a whole number of bytes.
+        """
+        pictures = PictureCache.default()
+        return cls(pictures.file.parent, pictures.limit)
+
+    def recall(self, key: str) -> Tensor | None:
+        """The tensor kept by this key, None where there is none."""
+        if self.limit == 0:
+            return None
+        file = self._file(key)
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                tensor: Tensor = opened.get_tensor(_NAME)
+                about = opened.metadata() or {}
+            os.utime(file)  # used now
+        except FileNotFoundError:
+            return None
+        except (OSError, safetensors.SafetensorError):
+            self._remove(file)
+            return None
+        if about.get(_SUM) != _checksum(tensor):
+            self._remove(file)
+            return None
+        return tensor
+
+    def keep(self, key: str, features: Tensor) -> None:
+        """Keep a tensor on the CPU, and remove what was used longest ago where it needs room."""
+        size = features.nbytes
+        if self.limit == 0 or self.problem is not None or size > self.limit // 2:
+            return
+        try:
+            self._make_room(size)
+            features = features.contiguous()
+            content = safetensors.torch.save({_NAME: features}, {_SUM: _checksum(features)})
+            write_bytes(self._file(key), content)
+        except OSError as error:
+            self.problem = f"features are not kept in {self.folder}: {error}"
+
+    def clear(self) -> int:
+        """Remove everything and return the bytes that this frees.
+
+        Raises `DataError` when a file cannot be removed.
+        """
+        freed = 0
+        try:
+            for file in self._files():
+                freed += file.stat().st_size
+                file.unlink()
+        except OSError as error:
+            raise DataError(f"cannot clear the cache {self.folder}: {error.strerror}") from error
+        return freed
+
+    def _make_room(self, size: int) -> None:
+        entries = []
+        for file in self._files():
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
+                status = file.stat()
+                entries.append((status.st_mtime_ns, status.st_size, file))
+        excess = sum(held for _, held, _ in entries) + size - self.limit
+        for _, held, file in sorted(entries):
+            if excess <= 0:
+                break
+            self._remove(file)
+            excess -= held
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob(f"{_NAME}-*.safetensors"))
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{_NAME}-{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+    def _remove(self, file: Path) -> None:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _checksum(tensor: Tensor) -> str:
+    return str(zlib.crc32(tensor.numpy().data))

@@ -1,0 +1,108 @@
+"""The settings of frozen features."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from amatune.config import DetectorConfig, ImageShape
+from amatune.detectors.features.backbones import MULTIPLE, STRIDES, Backbone
+from amatune.errors import ConfigError
+
+Layers = Literal["1", "2", "3", "4", "1+2", "2+3", "3+4", "1+2+3", "2+3+4"]
+Model = Literal["coreset", "gaussians", "mean"]
+
+RESOLUTIONS = (128, 192, 256)  # pixels; the least that is not below the pictures' side is taken
+MAX_RESOLUTION = 1024  # pixels
+MOST_GAUSSIANS = 2**28  # values that the covariances of all places may have, 1 GiB
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig(DetectorConfig):
+    """Settings of frozen features; the published ones are the presets `patchcore` and `padim`."""
+
+    epochs: int = 1  # the first learns all there is to learn; others change nothing
+
+    # Features
+    backbone: Backbone = "efficientnet-lite0"  # PatchCore, PaDiM: wide-resnet50-2
+    weights: str | None = None  # file of the backbone's weights; None: the published ones
+    resolution: int | None = None  # pixels of the longer side seen; None: 128 to 256; published 224
+    contrast_normalization: bool = False  # of each image: its mean brightness and contrast
+    layers: Layers = "2+3"  # at 1/4, 1/8, 1/16 and 1/32 of the side; PaDiM: 1+2+3
+    neighbourhood: int = 3  # side of the square of places a patch is the mean of; PaDiM: 1
+    dims: int | None = None  # values of a patch, by random projection; None: all; PaDiM: 100
+
+    # What is normal
+    model: Model = "coreset"  # PatchCore; gaussians: a place each, PaDiM; mean: one of whole images
+    metric: Literal["mahalanobis", "euclidean"] = "mahalanobis"  # of coreset; PatchCore: euclidean
+    coreset: float = 0.01  # share of the training patches kept, at most 10,000; published: .01, .1
+    neighbours: int = 1  # kept patches whose mean distance counts
+    reweighting: int = 0  # b of PatchCore's Eq. 7, for the score max; 0: none
+    pooling: Literal["mean", "mean+std"] = "mean+std"  # of mean: what of the patches of an image
+
+    score: Literal["auto", "max", "top"] = "auto"  # of patches: the highest, mean of the highest 5%
+
+    def problems(self) -> list[str]:
+        """All impossible values, one sentence each."""
+        found = super().problems()
+        side = self.resolution
+        if side is not None and not (MULTIPLE <= side <= MAX_RESOLUTION and side % MULTIPLE == 0):
+            found.append(
+                f"resolution must be a multiple of {MULTIPLE} from {MULTIPLE} to {MAX_RESOLUTION}, "
+                f"got {side}"
+            )
+        if not (1 <= self.neighbourhood <= 9 and self.neighbourhood % 2):
+            found.append(f"neighbourhood must be 1, 3, 5, 7 or 9, got {self.neighbourhood}")
+        if self.dims is not None and self.dims < 1:
+            found.append(f"dims must be at least 1, got {self.dims}")
+        if not 0 < self.coreset <= 1:
+            found.append(f"coreset must be a share in (0, 1], got {self.coreset}")
+        if self.neighbours < 1:
+            found.append(f"neighbours must be at least 1, got {self.neighbours}")
+        if self.reweighting < 0 or self.reweighting == 1:
+            found.append(f"reweighting must be 0, or 2 and more patches, got {self.reweighting}")
+        if self.weights is not None and self.backbone == "random":
+            found.append(f"a random backbone has no weights, got {self.weights!r}")
+        return found
+
+    def resolve(self, image_shape: ImageShape) -> Self:
+        """Fill in what the images (C, H, W) decide: the size at which the network sees them.
+
+        Raises `ConfigError` where Gaussians at every place would not fit into memory.
+        """
+        resolved = self
+        if self.resolution is None:
+            longer = max(image_shape[1:])
+            fitting = [side for side in RESOLUTIONS if side >= longer]
+            resolved = self.replace(resolution=(fitting or RESOLUTIONS[-1:])[0])
+        if resolved.model == "gaussians" and resolved.dims is not None:
+            height, width = resolved.places(image_shape)
+            values = height * width * resolved.dims**2
+            if values > MOST_GAUSSIANS:
+                raise ConfigError(
+                    f"Gaussians of {resolved.dims} dimensions at {height} x {width} places take "
+                    f"{4 * values / 2**30:.1f} GiB, more than 1: fewer dims, a lower resolution or "
+                    "deeper layers need less"
+                )
+        return resolved
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of the backbone in use, from 1, the finest first."""
+        return tuple(int(level) for level in self.layers.split("+"))
+
+    def seen(self, image_shape: ImageShape) -> tuple[int, int]:
+        """Height and width at which the network of a resolved configuration sees images
+        (C, H, W): the aspect ratio is kept as far as multiples of 32 allow."""
+        _, height, width = image_shape
+        longer = max(height, width)
+        side = self.resolution or RESOLUTIONS[0]
+        rows, columns = (
+            max(MULTIPLE, round(side * own / longer / MULTIPLE) * MULTIPLE)
+            for own in (height, width)
+        )
+        return rows, columns
+
+    def places(self, image_shape: ImageShape) -> tuple[int, int]:
+        """Rows and columns of patches of images (C, H, W)."""
+        height, width = self.seen(image_shape)
+        stride = STRIDES[self.levels[0] - 1]
+        return height // stride, width // stride

@@ -1,0 +1,225 @@
+"""From the maps of a network to scores: patches, what is normal among them, and how far others are
+from it.
+
+A patch is one place of the maps, a vector of D values.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+REGULARISATION = 0.01  # of a covariance: added to its diagonal, times the mean variance
+TOP_SHARE = 0.05  # of an image's patches, whose mean is the score `top`
+CONTRAST = 0.4  # standard deviation of normalised images, about that of photographs in [-1, 1]
+LEAST_CONTRAST = 0.02  # of an image: what has less is not made louder than this
+COMPARED = 128  # dimensions in which the greedy choice compares patches, as in PatchCore's code
+_BLOCK = 2048  # patches of the memory compared at a time
+
+
+# --- from pictures to patches ---------------------------------------------------------------------
+
+
+def resampling(before: int, after: int) -> Tensor:
+    """(after, before): what bilinear resizing with antialiasing makes of a row of pixels."""
+    rows = torch.eye(before, device="cpu")[None, None]
+    resized = F.interpolate(rows, size=(after, before), mode="bilinear", antialias=True)
+    return resized[0, 0]
+
+
+class Resize(nn.Module):
+    """Images (B, C, H, W) to (B, C, *size), bilinear with antialiasing.
+
+    As products of matrices: so the ONNX form does the very same, whatever its runtime understands
+    by resizing.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, before: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("rows", resampling(before[0], size[0]), persistent=False)
+        self.register_buffer("columns", resampling(before[1], size[1]).T, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        resized: Tensor = self.rows @ images @ self.columns
+        return resized
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) with mean 0 and standard deviation `CONTRAST`, each by itself."""
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred * (CONTRAST / deviation.clamp_min(LEAST_CONTRAST))
+
+
+def join(levels: list[Tensor], neighbourhood: int) -> Tensor:
+    """Maps (B, C_l, H_l, W_l), the finest first, to patches (B, D, H, W) with the places of the
+    finest: each value the mean of a square of `neighbourhood` places, deeper maps interpolated."""
+    size = levels[0].shape[2:]
+    joined = []
+    for level in levels:
+        mean = level
+        if neighbourhood > 1:
+            reach = neighbourhood // 2
+            mean = F.avg_pool2d(level, neighbourhood, 1, reach, count_include_pad=False)
+        if mean.shape[2:] != size:
+            mean = F.interpolate(mean, size=size, mode="bilinear")
+        joined.append(mean)
+    return torch.cat(joined, dim=1)
+
+
+def semi_orthogonal(dims: int, kept: int, generator: Generator) -> Tensor:
+    """A random (dims, kept) matrix with orthonormal columns (Kim et al., 2021)."""
+    noise = torch.randn(dims, kept, generator=generator, device=generator.device)
+    columns: Tensor = torch.linalg.qr(noise).Q
+    return columns
+
+
+# --- what is normal -------------------------------------------------------------------------------
+
+
+def greedy_coreset(patches: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The places of `count` of the patches (N, D), and how far the farthest patch is from them.
+
+    Begins with a random one; the next is always that which is farthest from all before
+    (PatchCore's Algorithm 1, Gonzalez 1985). With more than `COMPARED` dimensions, distances are
+    those of a random projection, as there.
+    """
+    if patches.shape[1] > COMPARED:
+        project = torch.randn(
+            patches.shape[1], COMPARED, generator=generator, device=generator.device
+        )
+        patches = patches @ (project / COMPARED**0.5)
+    squares = patches.square().sum(dim=1)
+    place = torch.randint(len(patches), (), generator=generator, device=generator.device)
+    chosen = [place]
+    distances = _squares_to(patches, squares, place)
+    for _ in range(count - 1):
+        place = distances.argmax()
+        chosen.append(place)
+        distances = torch.minimum(distances, _squares_to(patches, squares, place))
+    return torch.stack(chosen), distances.max().clamp_min(0).sqrt()
+
+
+def _squares_to(patches: Tensor, squares: Tensor, place: Tensor) -> Tensor:
+    distances = squares + squares[place] - 2 * (patches @ patches[place])
+    distances[place] = -1.0  # itself: rounding must not make it the farthest
+    return distances
+
+
+def whitening(covariance: Tensor) -> Tensor:
+    """(..., D, D) -> W of the same shape, so that |(x - mean) W| is Mahalanobis' distance."""
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    lower = torch.linalg.cholesky(covariance)
+    inverse: Tensor = torch.linalg.solve_triangular(lower, eye.expand_as(covariance), upper=False)
+    return inverse.mT
+
+
+def regularised(covariance: Tensor) -> Tensor:
+    """Covariances (..., D, D) with `REGULARISATION` times the mean of all variances on the
+    diagonal.
+
+    PaDiM adds .01 as it is; the features of other networks have another scale.
+    """
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean()
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    return covariance + (REGULARISATION * variance).clamp_min(1e-12) * eye
+
+
+def shrunk_covariance(centred: Tensor) -> Tensor:
+    """The covariance (D, D) of centred values (N, D), drawn towards a sphere by as much as Ledoit
+    and Wolf (2004) find best."""
+    count, dims = centred.shape
+    covariance = centred.T @ centred / count
+    scale = covariance.diagonal().mean()
+    sphere = scale * torch.eye(dims, dtype=centred.dtype, device=centred.device)
+    distance = (covariance - sphere).square().sum()
+    fourth = centred.square().sum(dim=1).square().sum() / count
+    spread = ((fourth - covariance.square().sum()) / count).clamp_min(0)
+    share = torch.where(distance > 0, spread / distance, torch.ones_like(distance)).clamp(max=1.0)
+    return share * sphere + (1 - share) * covariance
+
+
+class Moments:
+    """Sums over images of their patches, place by place: mean (P, D) and covariance (P, D, D).
+
+    In double precision, about the patches of the first image: they are added up once, in any
+    batches.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, patches: Tensor) -> None:
+        """Take in patches (B, P, D)."""
+        patches = patches.double()
+        if not self.count:
+            self._about = patches[0].clone()
+            self._sum = torch.zeros_like(self._about)
+            self._products = self._about.new_zeros(*self._about.shape, patches.shape[2])
+        centred = (patches - self._about).transpose(0, 1)  # (P, B, D)
+        self._sum += centred.sum(dim=1)
+        self._products += centred.mT @ centred
+        self.count += len(patches)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance, of N - 1 degrees of freedom as in PaDiM's Eq. 1."""
+        mean = self._sum / self.count
+        products = self._products - self.count * mean[:, :, None] * mean[:, None, :]
+        return mean + self._about, products / max(self.count - 1, 1)
+
+
+# --- how far others are ---------------------------------------------------------------------------
+
+
+def squared_distances(patches: Tensor, memory: Tensor) -> Tensor:
+    """(..., D) and (K, D) -> (..., K)."""
+    products = patches @ memory.T
+    squares = patches.square().sum(dim=-1, keepdim=True) + memory.square().sum(dim=1)
+    return (squares - 2 * products).clamp_min(0)
+
+
+def nearest(patches: Tensor, memory: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Patches (..., D), memory (K, D) -> distances to the `count` nearest and their places, both
+    (..., count), the nearest first. `count` is at most K.
+
+    The memory is taken in blocks, which bounds what is held at a time. The places are found with
+    products of matrices, the distances taken anew: close to a neighbour, the products cancel.
+    """
+    found: list[Tensor] = []
+    places: list[Tensor] = []
+    for start in range(0, memory.shape[0], _BLOCK):
+        block = memory[start : start + _BLOCK]
+        squares = squared_distances(patches, block)
+        values, indices = squares.topk(min(count, block.shape[0]), dim=-1, largest=False)
+        found.append(values)
+        places.append(indices + start)
+    squares, place = torch.cat(found, dim=-1), torch.cat(places, dim=-1)
+    if len(found) > 1:
+        _, order = squares.topk(count, dim=-1, largest=False)
+        place = place.gather(-1, order)
+    neighbours = memory[place]  # (..., count, D)
+    return (patches.unsqueeze(-2) - neighbours).square().sum(dim=-1).sqrt(), place
+
+
+def reweighted(patch: Tensor, distance: Tensor, place: Tensor, memory: Tensor, b: int) -> Tensor:
+    """PatchCore's Eq. 7: the distance (B,) of an image's farthest patch (B, D) from its nearest in
+    the memory, at `place` (B,), made larger where that one is rare.
+
+    The factor is 1 - exp|m - m*| / sum of exp|m - m'| over the `b` patches m' of the memory that
+    are nearest to m*, m* among them.
+    """
+    own = memory[place]
+    _, around = nearest(own, memory, min(b, memory.shape[0]))
+    lengths = (patch.unsqueeze(1) - memory[around]).square().sum(dim=2).sqrt()  # (B, b)
+    exponent = torch.cat([distance.unsqueeze(1), lengths], dim=1)
+    exponent = (exponent - exponent.amax(dim=1, keepdim=True)).exp()
+    return (1 - exponent[:, 0] / exponent[:, 1:].sum(dim=1)) * distance
+
+
+def top_mean(distances: Tensor) -> Tensor:
+    """The mean of the largest `TOP_SHARE` of distances (B, P), at least one: (B,)."""
+    count = max(1, round(TOP_SHARE * distances.shape[1]))
+    return distances.topk(count, dim=1).values.mean(dim=1)

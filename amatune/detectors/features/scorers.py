@@ -1,0 +1,181 @@
+"""From images to scores: what a network sees, and what is kept as normal."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from amatune.config import ImageShape
+from amatune.detectors.features.backbones import digest
+from amatune.detectors.features.config import FeaturesConfig
+from amatune.detectors.features.patches import (
+    Resize,
+    join,
+    nearest,
+    normalised,
+    reweighted,
+    top_mean,
+)
+
+
+class FeatureStore(Protocol):
+    """Where maps are kept from one detector to the next."""
+
+    def recall(self, key: str) -> Tensor | None:
+        """The map kept by this key."""
+
+    def keep(self, key: str, features: Tensor) -> None:
+        """Keep a map, as long as there is room."""
+
+
+class Sight(nn.Module):
+    """Images (B, C, H, W) in [-1, 1] to the maps of the levels in use, the finest first."""
+
+    def __init__(self, trunk: nn.Module, config: FeaturesConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        _, height, width = image_shape
+        size = config.seen(image_shape)
+        same = size == (height, width)
+        self.resize: nn.Module = nn.Identity() if same else Resize((height, width), size)
+        self.trunk = trunk
+        self.levels = config.levels
+        self.normalises = config.contrast_normalization
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See the class."""
+        if self.normalises:
+            images = normalised(images)
+        maps = self.trunk(self.resize(images).expand(-1, 3, -1, -1))
+        return [maps[level - 1] for level in self.levels]
+
+
+class Remembered(nn.Module):
+    """The same, but maps that a store has are taken from there."""
+
+    def __init__(self, sight: Sight, store: FeatureStore, about: str) -> None:
+        super().__init__()
+        self.sight, self.store, self.about = sight, store, about
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See the class."""
+        key = f"{self.about}-{digest({'images': images})}"
+        keys = [f"{key}-{level}" for level in self.sight.levels]
+        found = [self.store.recall(one) for one in keys]
+        if any(one is None for one in found):
+            maps: list[Tensor] = self.sight(images)
+            for one, features in zip(keys, maps, strict=True):
+                self.store.keep(one, features.cpu())
+            return maps
+        return [one.to(images.device) for one in found if one is not None]
+
+
+class Coreset(nn.Module):
+    """Patches (B, P, D) to their distances from a memory (K, D') (B, P), and the image's two."""
+
+    space: Tensor
+    offset: Tensor
+    memory: Tensor
+
+    def __init__(
+        self, space: Tensor, offset: Tensor, memory: Tensor, neighbours: int, reweighting: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("space", space)  # (D, D'): projection and whitening in one
+        self.register_buffer("offset", offset)  # (D',)
+        self.register_buffer("memory", memory)
+        self.neighbours = min(neighbours, memory.shape[0])
+        self.reweighting = reweighting if memory.shape[0] > 1 else 0
+
+    def map(self, patches: Tensor) -> Tensor:
+        """(B, P, D) -> the distances of patches (B, P)."""
+        return self._look(patches @ self.space - self.offset)[0]
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        patches = patches @ self.space - self.offset
+        distances, first, place = self._look(patches)
+        highest, at = distances.max(dim=1)
+        if self.reweighting:
+            at = at.unsqueeze(1)
+            patch = patches.gather(1, at.unsqueeze(2).expand(-1, -1, patches.shape[2])).squeeze(1)
+            nearest_one = first.gather(1, at).squeeze(1)
+            own = place.gather(1, at).squeeze(1)
+            factor = reweighted(patch, nearest_one, own, self.memory, self.reweighting)
+            highest = highest * factor
+        return highest, top_mean(distances)
+
+    def _look(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean distance to the neighbours, and distance and place of the nearest, (B, P) each."""
+        distances, places = nearest(patches, self.memory, self.neighbours)
+        return distances.mean(dim=-1), distances[..., 0], places[..., 0]
+
+
+class Gaussians(nn.Module):
+    """Patches (B, P, D) to their Mahalanobis distances (B, P), and the image's two."""
+
+    projection: Tensor
+    centre: Tensor
+    whitening: Tensor
+
+    def __init__(self, projection: Tensor, centre: Tensor, whitening: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("projection", projection)
+        self.register_buffer("centre", centre)  # (P, D')
+        self.register_buffer("whitening", whitening)  # (P, D', D')
+
+    def map(self, patches: Tensor) -> Tensor:
+        """(B, P, D) -> the distances of patches (B, P)."""
+        centred = (patches @ self.projection - self.centre).transpose(0, 1)  # (P, B, D')
+        return (centred @ self.whitening).square().sum(dim=2).sqrt().T
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        distances = self.map(patches)
+        return distances.amax(dim=1), top_mean(distances)
+
+
+class Mean(nn.Module):
+    """Patches (B, P, D) to the Mahalanobis distance of their mean, twice (B,)."""
+
+    projection: Tensor
+    centre: Tensor
+    whitening: Tensor
+
+    def __init__(self, projection: Tensor, centre: Tensor, whitening: Tensor, pooling: str) -> None:
+        super().__init__()
+        self.register_buffer("projection", projection)
+        self.register_buffer("centre", centre)  # (E,)
+        self.register_buffer("whitening", whitening)  # (E, E)
+        self.pooling = pooling
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        pooled = pool(patches @ self.projection, self.pooling)
+        distances = ((pooled - self.centre) @ self.whitening).square().sum(dim=1).sqrt()
+        return distances, distances
+
+
+def pool(patches: Tensor, pooling: str) -> Tensor:
+    """Patches (B, P, D) to their mean (B, D), or mean and standard deviation (B, 2 D)."""
+    mean = patches.mean(dim=1)
+    if pooling == "mean":
+        return mean
+    variance = (patches - mean.unsqueeze(1)).square().mean(dim=1)
+    return torch.cat([mean, variance.sqrt()], dim=1)
+
+
+class Scorer(nn.Module):
+    """The scores of float images (B, C, H, W) in [-1, 1]: two of (B,)."""
+
+    def __init__(self, sight: nn.Module, neighbourhood: int, model: nn.Module) -> None:
+        super().__init__()
+        self.sight, self.neighbourhood, self.model = sight, neighbourhood, model
+
+    def patches(self, images: Tensor) -> Tensor:
+        """(B, P, D), P places row by row."""
+        return join(self.sight(images), self.neighbourhood).flatten(2).transpose(1, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        scores: tuple[Tensor, Tensor] = self.model(self.patches(images))
+        return scores

