@@ -12,9 +12,9 @@ happens (`amatune.tuning.events`), and raises an `AmatuneError` for what cannot 
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Unpack
 
+from amatune.data.places import data_folder
 from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.runs import RunFolder
@@ -126,7 +126,7 @@ def retrain(
         top=top,
         seeds=seeds,
         epochs=epochs,
-        data_dir=None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
+        data_dir=None if data_dir is None else str(data_folder(data_dir)),
         address=address,
         concurrent=concurrent,
         listener=listener,

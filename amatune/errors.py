@@ -38,7 +38,7 @@ class OutOfMemoryError(AmatuneError):
 
 
 class ClusterLostError(AmatuneError):
-    """The processes of Ray that the work runs on have died; what is finished is kept."""
+    """The cluster that the work runs on has died or cannot be reached; what is finished is kept."""
 
 
 class DiskFullError(AmatuneError):

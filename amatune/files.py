@@ -37,6 +37,29 @@ def _open_regular(path: str, flags: int) -> int:
     raise OSError("it is not a regular file")
 
 
+def usable_path(text: str | os.PathLike[str], kind: type[RequestError] = RequestError) -> Path:
+    """A path that a user names, with `~` for a home; it need not exist.
+
+    Raises `kind` for what the system cannot look up: an empty path, one that is too long or holds a
+    zero byte, one in a folder that may not be entered, the home of nobody.
+    """
+    try:
+        if not os.fspath(text):
+            raise ValueError("it is empty")
+        path = Path(text).expanduser()
+        path.exists()
+        str(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        reason = "half of a surrogate pair is no text"
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user
+        reason = getattr(error, "strerror", None) or str(error)
+    else:
+        if "\0" not in str(path):
+            return path
+        reason = "a zero byte is in no name"
+    raise kind(f"cannot use the path {os.fspath(text)!r:.200}: {reason}")
+
+
 def read_bytes(path: Path) -> bytes:
     """The contents of a regular file. Raises `OSError`."""
     with opened(path) as file:
@@ -70,7 +93,8 @@ def read_json(text: str, what: str) -> Any:
     """
     try:
         value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        # Bytes of a file's name that are no UTF-8 come as `write_json` has written them.
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except RecursionError:
         raise RequestError(f"{what} is not JSON that can be read: it is nested too deep") from None
     except UnicodeEncodeError:

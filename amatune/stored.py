@@ -98,15 +98,9 @@ class StoredDetector:
         They are laid out without memory first. Networks that scoring does not need are bounded by
         the size of those it does.
         """
-        try:
-            with torch.device("meta"):
-                shapes = cls(config, self.image_shape, "meta", self.seed)
-        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            told = str(error).partition("\n")[0]
-            raise RequestError(f"no network can be made of the settings: {told}") from error
-        shapes.require_fitting(self.tensors)
-        networks = {**shapes.networks, **shapes.averages}.values()
-        asked = sum(value.nbytes for one in networks for value in one.state_dict().values())
+        layout = lay_out(cls, config, self.image_shape)
+        layout.require_fitting(self.tensors)
+        asked = network_bytes(layout)
         held = sum(value.nbytes for value in self.tensors.values())
         if asked > max(_UNSTORED * held, _SMALL):
             raise RequestError(
@@ -182,6 +176,25 @@ class StoredDetector:
             version=config["amatune_version"],
         )
         return stored, files
+
+
+def lay_out(cls: type[Detector], config: DetectorConfig, image_shape: ImageShape) -> Detector:
+    """A detector whose tensors have shapes and no memory.
+
+    Raises `RequestError` for settings of which no network can be made, whatever their size.
+    """
+    try:
+        with torch.device("meta"):
+            return cls(config, image_shape, "meta", seed=0)
+    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        told = str(error).partition("\n")[0]
+        raise RequestError(f"no network can be made of the settings: {told}") from error
+
+
+def network_bytes(detector: Detector) -> int:
+    """The bytes of all of its networks."""
+    networks = {**detector.networks, **detector.averages}.values()
+    return sum(value.nbytes for one in networks for value in one.state_dict().values())
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:

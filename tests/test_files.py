@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from amatune.errors import RequestError
-from amatune.files import read_text, write_json
+from amatune.errors import DataError, RequestError
+from amatune.files import read_json, read_text, usable_path, write_json
 
 
 def test_write_replaces_and_survives_failure(tmp_path):
@@ -17,6 +17,34 @@ def test_write_replaces_and_survives_failure(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_names_that_are_no_text_come_back(tmp_path):
+    """Bytes of a file's name that are no UTF-8."""
+    name = os.fsdecode(b"picture\xff.png")
+    write_json(tmp_path / "x.json", [name])
+    assert read_json(read_text(tmp_path / "x.json", "it", 100), "it") == [name]
+
+
+@pytest.mark.parametrize("text", ["gone/x", ".", "/", "~/x", os.fsdecode(b"a\xff")])
+def test_paths_need_not_exist(text):
+    assert usable_path(text) == Path(text).expanduser()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "cannot use the path '': it is empty"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "a zero byte is in no name"),
+        ("\ud800", "half of a surrogate pair is no text"),
+        ("~nobody-is-called-so/x", "home directory"),
+    ],
+)
+def test_paths_that_the_system_does_not_take(text, told):
+    with pytest.raises(DataError, match=told) as caught:
+        usable_path(text, DataError)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_text_is_read_as_it_is(tmp_path):

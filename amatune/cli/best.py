@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amatune.cli.config import Config, given
-from amatune.cli.options import JSON, QUIET, ItsDataDir, Run, RunsDir, command, plain, whole
+from amatune.cli.options import JSON, QUIET, ItsDataDir, Run, RunsDir, command, path, plain, whole
 from amatune.cli.output import RUNS_DIR, Interrupted, make_console, near, say
 from amatune.cli.tables import print_leaderboard
 from amatune.runs import RunFolder
@@ -31,11 +31,13 @@ def best(
         bool, typer.Option("--export", help="Write the chosen detector to a folder of its own.")
     ] = False,
     export_dir: Annotated[
-        Path | None, plain("DIR", "That folder, by default RUN/best/export; implies --export.")
+        Path | None,
+        plain("DIR", "That folder, by default RUN/best/export; implies --export.", parser=path),
     ] = None,
     data_dir: ItsDataDir = None,
     address: Annotated[
-        str | None, plain("ADDRESS", "Address of a running Ray cluster; by default the search's.")
+        str | None,
+        plain("ADDRESS", "Address of a running Ray cluster, or local; by default the search's."),
     ] = None,
     concurrent: Annotated[
         int | None,

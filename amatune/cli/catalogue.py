@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amatune.cli.options import DATA_DIR, command, plain
+from amatune.cli.options import DATA_DIR, command, path, plain
 from amatune.cli.output import make_console, near, say
 from amatune.cli.tables import cell, make_table
+from amatune.errors import RequestError
 from amatune.extras import require_extra
 from amatune.wording import count, download_size, memory_size, settings_text, value_text
 
@@ -32,7 +33,7 @@ def datasets(
         str | None,
         typer.Argument(metavar="NAME", help=_ABOUT),
     ] = None,
-    data_dir: Annotated[Path | None, plain("DIR", DATA_DIR)] = None,
+    data_dir: Annotated[Path | None, plain("DIR", DATA_DIR, parser=path)] = None,
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Remove the kept decoded pictures instead.")
     ] = False,
@@ -40,11 +41,16 @@ def datasets(
     """List the data sets that --dataset and --ood accept, and where they are.
 
     Named sets are looked for in the data folder, and downloaded into it when they are first used.
-    Nothing is downloaded or decoded for the list; what is there is verified, as by a search.
+    Nothing is downloaded or decoded for the list; what is there is verified, as by a search, where
+    checksums are published: ODIN's sets have none.
 
     Of folder:PATH and npz:PATH it tells what is in there: images, classes, sizes, modes, copies,
     broken files, and what a search would bring them to.
     """
+    if clear_cache and name is not None:
+        raise RequestError(
+            f"--clear-cache stands alone, it removes the pictures of every set; leave {name!r} out"
+        )
     if clear_cache:
         _clear_cache()
     elif name is not None:
@@ -83,7 +89,7 @@ def _describe(name: str, data_dir: Path | None) -> None:
         "download": "-" if info.download is None else download_size(info.download),
         "licence": info.licence or "-",
         "source": info.url or "-",
-        "where": found.state if found.place is None else f"{found.state}: {found.place}",
+        "where": found.state if found.place is None else f"{_state(found)}: {found.place}",
         "lacking": ", ".join(found.files) or "-",
     }
     if found.state in ("built in", "complete"):
@@ -122,6 +128,10 @@ def _list(data_dir: Path | None) -> None:
     say(console, "What is missing is downloaded there when it is first used.")
 
 
+def _state(found: "Presence") -> str:
+    return found.state if found.verified else "there, unverified"
+
+
 def _whereabouts(found: "Presence", folder: Path) -> str:
     """A few words on where a data set is, or what becomes of it."""
     if found.place is None:
@@ -130,6 +140,8 @@ def _whereabouts(found: "Presence", folder: Path) -> str:
         return f"put {', '.join(found.files)} there"
     if found.state != "complete":
         return found.state
+    if not found.verified:
+        return _state(found)
     place = found.place.relative_to(folder).as_posix()
     return f"complete, in {'the data folder' if place == '.' else place}"
 

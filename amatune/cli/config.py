@@ -5,13 +5,14 @@ are the names of the options, with `-` or `_`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amatune.cli.options import Assignment, setting
+from amatune.cli.options import Assignment, path, setting
 from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_text
 
@@ -52,6 +53,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
 Config = Annotated[
     Path | None,
     typer.Option(
+        parser=path,
         metavar="FILE",
         callback=read_config,
         is_eager=True,
@@ -192,6 +194,11 @@ def _contents(file: Path) -> Mapping[Any, Any]:
     text = _read(file)
     try:
         contents = _json(text) if file.suffix == ".json" else _yaml(text)
+        for one in _texts(contents):
+            if "\0" in one:
+                raise ValueError("a zero byte is in no text")
+            if re.search("[\ud800-\udfff]", one):
+                raise ValueError("half of a surrogate pair is no text")
     except (ValueError, RecursionError) as error:
         raise RequestError(f"cannot read the options in {file}: {error}") from None
     if not isinstance(contents, Mapping):
@@ -236,6 +243,18 @@ def _yaml(text: str) -> Any:
         place = "" if mark is None else f", line {mark.line + 1}"
         told = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ValueError(f"it is not YAML: {told}{place}") from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from (*_texts(key), *_texts(one))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def _refuse_repeated(keys: Iterable[str]) -> None:

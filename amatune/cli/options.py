@@ -16,6 +16,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from amatune.errors import RequestError
+from amatune.files import usable_path
+
 AUTO = -1.0  # a share of GPUs: `auto`, in the place of the None that a parser cannot return
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -103,9 +106,17 @@ def assignment(given: str | Assignment) -> Assignment:
     return Assignment(name, setting(text))
 
 
-def file_or_contents(given: str | Mapping[str, Any]) -> Any:
+def path(given: str | Path) -> Path:
+    """The path of a file or a folder."""
+    try:
+        return usable_path(given)
+    except RequestError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def file_or_contents(given: str | Path | Mapping[str, Any]) -> Any:
     """The path of a file, or what a file of options has in its place."""
-    return Path(given) if isinstance(given, str) else given
+    return path(given) if isinstance(given, str | Path) else given
 
 
 def option(panel: str, metavar: str, text: str, **rules: Any) -> Any:
@@ -123,7 +134,8 @@ RUNS = "Folder that holds the runs."
 Run = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Name or folder; by default the newest run.")
 ]
-RunsDir = Annotated[Path, plain("DIR", RUNS)]
+RunsDir = Annotated[Path, plain("DIR", RUNS, parser=path)]
 ItsDataDir = Annotated[
-    Path | None, plain("DIR", "Folder of the named data sets; by default the search's.")
+    Path | None,
+    plain("DIR", "Folder of the named data sets; by default the search's.", parser=path),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from amatune.cli.comparison import WRITERS
-from amatune.cli.options import ItsDataDir, Run, RunsDir, command, plain
+from amatune.cli.options import ItsDataDir, Run, RunsDir, command, path, plain
 from amatune.cli.output import (
     RUNS_DIR,
     about,
@@ -68,7 +68,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
 def report(
     run: Run = None,
     output: Annotated[
-        Path | None, plain("FILE", "Write there instead of to RUN/report.html.")
+        Path | None, plain("FILE", "Write there instead of to RUN/report.html.", parser=path)
     ] = None,
     data_dir: ItsDataDir = None,
     runs_dir: RunsDir = Path(RUNS_DIR),
@@ -83,8 +83,8 @@ def report(
 
     folder = RunFolder.open(run, runs_dir)
     target = output or folder.path / "report.html"
-    made = make_report(folder, data_dir)
     with destination(target) as file:
+        made = make_report(folder, data_dir)
         file.write(made.page)
     console = make_console()
     for note in made.notes:
@@ -102,7 +102,7 @@ def compare(
     ],
     form: Annotated[str, typer.Option("--format", metavar="FORMAT", help=_FORMAT)] = "table",
     output: Annotated[
-        Path | None, plain("FILE", "Write there instead of to standard output.")
+        Path | None, plain("FILE", "Write there instead of to standard output.", parser=path)
     ] = None,
     different: Annotated[bool, typer.Option("--allow-different-splits", help=_DIFFERENT)] = False,
     runs_dir: RunsDir = Path(RUNS_DIR),

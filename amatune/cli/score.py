@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from amatune.cli.options import command, number, plain, whole
+from amatune.cli.options import command, number, path, plain, whole
 from amatune.cli.output import Interrupted, complain, destination
 from amatune.cli.progress import scoring_progress
 from amatune.errors import RequestError
@@ -39,20 +39,25 @@ _FPR = (
 )
 def score(
     export: Annotated[
-        Path, typer.Argument(metavar="EXPORT", help="Folder that `amatune best --export` wrote.")
+        Path,
+        typer.Argument(
+            parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
+        ),
     ],
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Pictures, folders of pictures, .npz files."),
+        typer.Argument(
+            parser=path, metavar="PATH...", help="Pictures, folders of pictures, .npz files."
+        ),
     ],
     fpr: Annotated[float | None, plain("RATE", _FPR, parser=number)] = None,
     output: Annotated[
-        Path | None, plain("FILE", "Write there instead of to standard output.")
+        Path | None, plain("FILE", "Write there instead of to standard output.", parser=path)
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per line instead of CSV.")
     ] = False,
-    explain: Annotated[Path | None, plain("DIR", _EXPLAIN)] = None,
+    explain: Annotated[Path | None, plain("DIR", _EXPLAIN, parser=path)] = None,
     explain_top: Annotated[int | None, plain("N", "How many; by default 16.", parser=whole)] = None,
 ) -> int:
     """Score pictures with an exported detector; higher is more anomalous.

@@ -21,6 +21,7 @@ from amatune.cli.options import (
     gpu_share,
     number,
     option,
+    path,
     whole,
 )
 from amatune.cli.output import (
@@ -88,7 +89,7 @@ _SEED = "Decides the splits, the proposals and the trainings."
 _GPUS = "GPUs of one trial: 0.25, so that four share one; or auto, which measures what trains most."
 _CPUS = "CPU cores of one trial."
 _CONCURRENT = "Trials at a time; by default as many as fit. With --address also more, to grow into."
-_ADDRESS = "Address of a running Ray cluster; by default this machine alone."
+_ADDRESS = "Address of a running Ray cluster; by default, and for local, this machine alone."
 _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
 _NAME = "Name of the run; by default made of the time and the data set."
 _STUDY = "How the study is kept: journal where the run's folder is on NFS, which SQLite fails on."
@@ -117,7 +118,7 @@ def search(
     contamination: Annotated[float, _data("SHARE", _CONTAMINATION, parser=number)] = 0.0,
     image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=whole)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=whole)] = None,
-    data_dir: Annotated[Path | None, _data("DIR", DATA_DIR)] = None,
+    data_dir: Annotated[Path | None, _data("DIR", DATA_DIR, parser=path)] = None,
     keep_together: Annotated[str | None, _data("near-copies", _TOGETHER)] = None,
     max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
@@ -142,7 +143,7 @@ def search(
     address: Annotated[str | None, _machine("ADDRESS", _ADDRESS)] = None,
     storage_path: Annotated[str | None, _machine("PATH", _STORAGE)] = None,
     name: Annotated[str | None, _folder("NAME", _NAME)] = None,
-    runs_dir: Annotated[Path, _folder("DIR", RUNS)] = Path(RUNS_DIR),
+    runs_dir: Annotated[Path, _folder("DIR", RUNS, parser=path)] = Path(RUNS_DIR),
     study_storage: Annotated[str, _folder("sqlite|journal", _STUDY)] = "sqlite",
     resume: Annotated[
         bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from amatune.cluster.joined import JoinedCluster
 from amatune.cluster.processes import ClusterLost, OwnProcesses
 from amatune.errors import ClusterLostError, RequestError
 
@@ -23,7 +24,7 @@ WATCH_SECONDS = 0.5  # between two looks at the processes of one's own cluster
 STUCK_SECONDS = 5.0  # for giving up after their loss, in good order ...
 SHUTDOWN_SECONDS = 10.0  # ... and for Ray to let go of what is not there any more
 RECONNECT_SECONDS = 12  # after which Ray itself ends all that has lost the control service
-_own: list[OwnProcesses] = []  # of the cluster that is connected, if this process has started it
+_watched: list[OwnProcesses | JoinedCluster] = []  # the cluster that this process has connected
 
 
 @contextlib.contextmanager
@@ -33,17 +34,21 @@ def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
 
     A connection that exists already is used and left open. What Ray and Optuna log goes to the file
     `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, and
-    `ClusterLostError` when one started here dies meanwhile. Where Ray, waiting for what is dead,
-    lets nothing be raised, this process ends and says how to `go_on`; Ray itself would end it a
-    minute later.
+    `ClusterLostError` when the cluster dies meanwhile, or does not answer any more. Where Ray,
+    waiting for what is dead, lets nothing be raised, this process ends and says how to `go_on`; Ray
+    itself would end it a minute later.
     """
     with _logging_to(log):
         if ray.is_initialized():
             yield
             return
         try:
-            with _own_cluster(go_on) if address is None else _joined(address):
-                yield
+            with _own_cluster(go_on) if address is None else _joined(address, go_on):
+                try:
+                    yield
+                except Exception:
+                    require_alive(at_once=True)  # else Ray has failed for want of the cluster
+                    raise
         except ClusterLost as lost:
             raise ClusterLostError(str(lost)) from None
 
@@ -52,11 +57,7 @@ def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
 def _own_cluster(go_on: str) -> Iterator[None]:
     _provide_token()
     processes = OwnProcesses()
-    leaving, over = threading.Event(), threading.Event()
-    watched = (processes, leaving, over, go_on)
-    watch = threading.Thread(target=_end_if_stuck, args=watched, daemon=True)
-    watch.start()
-    try:
+    with _watching(processes, go_on):
         with processes.starting():
             ray.init(
                 address="local",
@@ -66,28 +67,42 @@ def _own_cluster(go_on: str) -> Iterator[None]:
                 _temp_dir=str(processes.folder),
                 _system_config={"gcs_rpc_server_reconnect_timeout_s": RECONNECT_SECONDS},
             )
-        _own.append(processes)
+        yield
+
+
+@contextlib.contextmanager
+def _watching(watched: OwnProcesses | JoinedCluster, go_on: str) -> Iterator[None]:
+    """Meanwhile the loss of a cluster is noticed; afterwards it is left and ended."""
+    leaving, over = threading.Event(), threading.Event()
+    arguments = (watched, leaving, over, go_on)
+    watch = threading.Thread(target=_end_if_stuck, args=arguments, daemon=True)
+    watch.start()
+    _watched.append(watched)
+    try:
         yield
     finally:
-        _own.clear()
+        _watched.clear()
         leaving.set()
         ray.shutdown()
         over.set()
         watch.join()
-        processes.end()
+        watched.end()
 
 
 def _end_if_stuck(
-    processes: OwnProcesses, leaving: threading.Event, over: threading.Event, go_on: str
+    watched: OwnProcesses | JoinedCluster,
+    leaving: threading.Event,
+    over: threading.Event,
+    go_on: str,
 ) -> None:
     """End this process when it does not get over the loss of its cluster."""
     while not leaving.wait(WATCH_SECONDS):
         try:
-            processes.require_alive()
+            watched.look()
         except ClusterLost as lost:
             if leaving.wait(STUCK_SECONDS) and over.wait(SHUTDOWN_SECONDS):
                 return
-            processes.end()
+            watched.end()
             shown = "\x1b[?25h" if sys.stdout.isatty() else ""  # the cursor, hidden by a live table
             sys.stdout.write(shown)
             sys.stdout.flush()
@@ -97,26 +112,25 @@ def _end_if_stuck(
 
 
 @contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
+def _joined(address: str, go_on: str) -> Iterator[None]:
     _require_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise _no_answer(address, error) from None
-    try:
+    with _watching(JoinedCluster.connected(), go_on):
         yield
-    finally:
-        ray.shutdown()
 
 
-def require_alive() -> None:
-    """Raise `ClusterLost` when the cluster that this process has started cannot go on.
+def require_alive(at_once: bool = False) -> None:
+    """Raise `ClusterLost` when the cluster that this process has connected cannot go on.
 
     `cluster` makes a `ClusterLostError` of it. To be called now and then: of a dead control service
-    Ray itself tells after a minute, by ending the process.
+    Ray itself tells after a minute, by ending the process. One that others have started counts as
+    lost after some seconds without an answer, or `at_once`.
     """
-    for processes in _own:
-        processes.require_alive()
+    for watched in _watched:
+        watched.require_alive(at_once)
 
 
 def gpus() -> float:
@@ -162,15 +176,10 @@ def _require_answer(address: str) -> None:
     # Ray itself keeps trying for minutes, and says so on stderr.
     if address == "auto":
         return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise RequestError(
-            f"the address of a Ray cluster is HOST:PORT, or 'auto' on one of its machines; got "
-            f"{address!r}"
-        )
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine
         raise _no_answer(address, error) from None
 
 

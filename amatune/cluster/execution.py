@@ -147,7 +147,8 @@ class _Proposals(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if error:
-            connection.require_alive()  # else the trial is not to blame, and goes on another day
+            # Else the trial is not to blame, and goes on another day.
+            connection.require_alive(at_once=True)
         self._running.discard(trial_id)
         if error or not result:
             without = Failure("it ended without a result")

@@ -5,12 +5,13 @@ writes lies in a folder that no other user can enter. Each runs in a session of 
 signal for the process group of the search (Ctrl-C, `timeout`, the end of a batch job) reaches the
 search, which saves first, and not what it needs for that; SIGTERM, which a service manager sends to
 all, is blocked in them. Where they die all the same, for want of memory, the search is told at
-once.
+once. A search that is killed leaves its folder behind, and the next one removes it.
 
 Ray has no public way to most of this; the tests beside this file pin what it stands on.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from ray._private import ray_constants, services
 _NEEDED = {"gcs_server": "Ray's control service", "raylet": "Ray's node service"}
 # Unix sockets lie some 70 characters below the temporary folder, in a path of at most 107.
 _LONGEST = 24
+_PREFIX = "amatune-"  # of the folders
+_LOCK = "in-use"  # a file in each that its search holds locked; the lock goes with the process
 _END_SECONDS = 5.0  # until what was killed counts as gone
 
 
@@ -52,7 +55,9 @@ class OwnProcesses:
         parent = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
         if len(parent) > _LONGEST:
             parent = "/tmp"
-        self._private = Path(tempfile.mkdtemp(prefix="amatune-", dir=parent))  # mode 0700
+        _remove_abandoned(Path(parent))
+        self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # mode 0700
+        self._lock = _locked(self._private)
         self.folder = self._private / "ray"  # Ray makes it writable for all
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -81,7 +86,11 @@ class OwnProcesses:
         finally:
             how.ConsolePopen, where.ENABLE_RAY_CLUSTER = before
 
-    def require_alive(self) -> None:
+    def look(self) -> None:
+        """As `require_alive`."""
+        self.require_alive()
+
+    def require_alive(self, at_once: bool = False) -> None:  # noqa: ARG002 - it always is
         """Raise `ClusterLost` when one that is needed has ended."""
         for process in self._started:
             name = _NEEDED.get(_program(process))
@@ -102,6 +111,46 @@ class OwnProcesses:
                 break
             time.sleep(0.05)
         shutil.rmtree(self._private, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _locked(folder: Path) -> int:
+    """The handle of the lock of a folder, which this process holds until it ends."""
+    unfinished = folder / f".{_LOCK}"
+    handle = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    unfinished.rename(folder / _LOCK)  # nobody sees it without its lock
+    return handle
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the folders that killed searches of this user have left.
+
+    Nothing but private folders of this user, through no link, and none without a lock that is free:
+    one that has none yet belongs to a search that starts.
+    """
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove_if_abandoned(Path(entry.path))
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Raises `OSError` when it is none of ours, or in use."""
+    outside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        facts = os.fstat(outside)
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            return
+        lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=outside)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)  # follows no links
+        finally:
+            os.close(lock)
+    finally:
+        os.close(outside)
 
 
 def _program(process: "subprocess.Popen[bytes]") -> str:

@@ -4,10 +4,10 @@ Named sets are the modules of `amatune.data.sets`; beside them a user's own pict
 the names `folder:PATH` and `npz:PATH`.
 """
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import amatune.data.sets
@@ -16,7 +16,8 @@ from amatune.data.places import DataDir
 from amatune.data.sources.base import Source
 from amatune.data.sources.folder import FolderSource
 from amatune.data.sources.npz import NpzSource
-from amatune.errors import DataError, did_you_mean
+from amatune.errors import DataError, RequestError, did_you_mean
+from amatune.files import usable_path
 
 
 class _Kind(NamedTuple):
@@ -57,7 +58,7 @@ def dataset_info(name: str) -> DatasetInfo:
     """The line of one data set, as `list_datasets` names it; raises `DataError` for another."""
     infos = {info.name: info for info in list_datasets()}
     if name not in infos:
-        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, infos)}")
+        raise _unknown(name)
     return infos[name]
 
 
@@ -89,13 +90,19 @@ def open_source(text: str, data_dir: DataDir = None) -> Source:
         if not path:
             raise DataError(f"{text!r} lacks its path: write {_BY_PATH[kind].info.name}")
         return _BY_PATH[kind].open(path)
-    here = Path(text).expanduser()
-    if text and here.is_dir():
-        raise DataError(f"unknown data set {text!r}; for the folder, write folder:{text}")
-    if here.suffix == ".npz" and here.is_file():
-        raise DataError(f"unknown data set {text!r}; for the file, write npz:{text}")
+    raise _unknown(text)
+
+
+def _unknown(text: str) -> DataError:
+    """The error about a name that there is not, or a path without its kind."""
+    with contextlib.suppress(RequestError):
+        here = usable_path(text)
+        if here.is_dir():
+            return DataError(f"unknown data set {text!r}; for the folder, write folder:{text}")
+        if here.suffix == ".npz" and here.is_file():
+            return DataError(f"unknown data set {text!r}; for the file, write npz:{text}")
     known = [info.name for info in list_datasets()]
-    raise DataError(f"unknown data set {text!r}; {did_you_mean(text, known)}")
+    return DataError(f"unknown data set {text!r:.200}; {did_you_mean(text, known)}")
 
 
 def _set_names() -> list[str]:

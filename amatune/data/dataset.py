@@ -27,11 +27,13 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Presence:
-    """Whether a data set is at hand, and sound. No image was decoded to find out."""
+    """Whether a data set is at hand, and sound as far as that can be verified. No image was
+    decoded to find out."""
 
     state: Literal["built in", "complete", "incomplete", "missing", "at its path"]
     place: Path | None = None  # the folder it is in, or that its files belong in
     files: tuple[str, ...] = ()  # what is missing there, or damaged and how, with sizes
+    verified: bool = True  # False: there is nothing to verify what is there by
     by_hand: bool = False  # they cannot be downloaded, the user must put them there
 
 

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from amatune.errors import DataError
-from amatune.files import opened
+from amatune.files import opened, usable_path
 from amatune.wording import visible
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
@@ -127,7 +127,7 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     does not exist, for a file whose suffix is not accepted, and when nothing is found.
     """
     found: set[Path] = set()
-    asked = [Path(path).expanduser() for path in paths]
+    asked = [usable_path(path, DataError) for path in paths]
     for path in asked:
         if path.is_dir():
             found.update(_walk(path))

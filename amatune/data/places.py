@@ -5,6 +5,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from amatune.errors import DataError
+from amatune.files import usable_path
+
 DATA = "AMATUNE_DATA"  # the environment variable that names the data folder
 CACHE = "AMATUNE_CACHE"  # the one that names the folder of decoded pictures
 
@@ -15,9 +18,15 @@ def data_folder(data_dir: DataDir = None) -> Path:
     """The folder of the named sets, as an absolute path; it need not exist.
 
     For None `AMATUNE_DATA` says where it is, else it is the user's: on Linux `~/.cache/amatune`.
+    Raises `DataError` for what is no folder.
     """
     chosen = data_dir or os.environ.get(DATA) or _users_own()
-    return Path(chosen).expanduser().resolve()
+    folder = usable_path(chosen, DataError).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise DataError(
+            f"the data folder {folder} is a file; name a folder with --data-dir or {DATA}"
+        )
+    return folder
 
 
 def cache_folder() -> Path:

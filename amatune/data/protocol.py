@@ -340,7 +340,7 @@ def _require_memory(problem: Problem) -> None:
     """Raise `DataError` before more is decoded than this machine could hold."""
     counts = problem.splits.counts()
     images = sum(count for name, count in counts.items() if not name.startswith("test"))
-    needed, there = images * math.prod(problem.image_shape), _memory()
+    needed, there = images * math.prod(problem.image_shape), machine_memory()
     if needed > there:
         raise DataError(
             f"{images:,} images of {shape_text(problem.image_shape)} are {memory_size(needed)}, "
@@ -348,7 +348,7 @@ def _require_memory(problem: Problem) -> None:
         )
 
 
-def _memory() -> float:
+def machine_memory() -> float:
     """Bytes of this machine's memory; infinite where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

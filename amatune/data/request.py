@@ -116,9 +116,9 @@ def _is_names(value: object) -> bool:
 
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("dataset", "a name", lambda v: isinstance(v, str) and bool(v)),
-    ("ood", "a tuple of names", _is_names),
-    ("test_ood", "a tuple of names", _is_names),
-    ("normal_classes", "a tuple of class names (text, also for digits)", _is_names),
+    ("ood", "names of data sets, none of them empty", _is_names),
+    ("test_ood", "names of data sets, none of them empty", _is_names),
+    ("normal_classes", "names of classes (text, also for digits), none empty", _is_names),
     (
         "val_anomalies",
         f"a whole number of at least {ASKED_ANOMALIES}",

@@ -16,6 +16,7 @@ from amatune.data.pictures import Pixels, find_pictures, read_pictures
 from amatune.detector import Detector
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
+from amatune.files import usable_path
 
 BATCH = 256  # images in memory at a time, and as many again that are being read
 
@@ -54,7 +55,7 @@ def find_inputs(paths: Iterable[str | Path]) -> Inputs:
     Each is found once, sorted by path. Raises `DataError` for a path that does not exist, for a
     file that is neither, and when nothing is found.
     """
-    asked = [Path(path).expanduser() for path in paths]
+    asked = [usable_path(path, DataError) for path in paths]
     archives = sorted({path for path in asked if _is_archive(path)})
     others = [path for path in asked if path not in archives]
     sources: list[Path | ImageArray] = []

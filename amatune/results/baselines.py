@@ -96,7 +96,13 @@ def read_baselines(file: Path) -> list[BaselineFigure]:
         values = read_json(read_text(file, "the baselines", _MOST_BYTES), "it")
         if not isinstance(values, list):
             raise RequestError(f"it must hold a list, got {values!r:.80}")
-        return [build(BaselineFigure, one) for one in values]
+        found = [build(BaselineFigure, one) for one in values]
+        for one in found:
+            if one.side not in SIDES.values():
+                raise RequestError(f"there is no side {one.side!r:.80}")
+            if not 0 <= one.validation_auroc <= 1:
+                raise RequestError(f"an AUROC lies in [0, 1], got {one.validation_auroc:g}")
+        return found
     except RequestError as error:
         raise RequestError(
             f"{file} cannot be read as figures of baselines: {error}; remove it, and it is made "

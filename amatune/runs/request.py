@@ -17,6 +17,8 @@ Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 StudyStorage = Literal["sqlite", "journal"]  # see `tuning.study`
 
+LOCAL = "local"  # in the place of an address: this machine alone
+MOST = 10**9  # trials, epochs, steps
 SLICES = 25  # of a trial that is given its steps
 SCHEMES = ("file", "s3", "gs", "hdfs")  # of a storage path
 
@@ -104,6 +106,13 @@ class SearchRequest:
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"{name} must be at least 1, got {value}")
+            elif value is not None and value > MOST:
+                found.append(f"{name} must be at most {MOST:,}, got {value}")
+        if not found and self.steps is not None and self.steps < self.epochs:
+            found.append(
+                f"{self.steps} steps cannot be cut into {self.epochs} epochs; give at most as many "
+                "epochs as steps"
+            )
         if self.time_budget is not None and not 0 < self.time_budget < math.inf:
             found.append(f"the time budget must be a positive time, got {self.time_budget} s")
         if not 0 < self.cpus_per_trial < math.inf:
@@ -141,11 +150,8 @@ class SearchRequest:
             )
         if self.storage_path is not None and (wrong := _wrong_place(self.storage_path)):
             found.append(wrong)
-        if self.address is not None and self.address.startswith("ray://"):
-            found.append(
-                f"a search cannot run through a Ray client address ({self.address}); run it on a "
-                "machine of the cluster with the address 'auto'"
-            )
+        if self.address is not None and (wrong := _wrong_address(self.address)):
+            found.append(wrong)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,7 +190,7 @@ class SearchRequest:
             before, now = mine["problem"].get(name), theirs["problem"].get(name)
             if before != now:
                 found.append(f"{name} was {before!r}, now {now!r}")
-        return sorted(found)
+        return sorted(set(found))  # the seed is in both
 
 
 def is_uri(place: str) -> bool:
@@ -204,6 +210,21 @@ def _wrong_place(place: str) -> str | None:
     return (
         f"the storage path must be the whole path of a folder, or one of {listed} and what follows "
         f"there, got {place!r}"
+    )
+
+
+def _wrong_address(address: str) -> str | None:
+    if address.startswith("ray://"):
+        return (
+            f"a search cannot run through a Ray client address ({address}); run it on a machine of "
+            "the cluster with the address 'auto'"
+        )
+    host, _, port = address.rpartition(":")
+    if address == "auto" or (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
+        return None
+    return (
+        "the address of a Ray cluster is HOST:PORT, or 'auto' on one of its machines; got "
+        f"{address!r}"
     )
 
 

@@ -7,15 +7,15 @@ its default, or stays as it was when a run is continued.
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
+from amatune.data.places import data_folder
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
-from amatune.files import read_json, read_text
+from amatune.files import read_json, read_text, usable_path
 from amatune.registry import find_method
 from amatune.runs import RunFolder
-from amatune.runs.request import SearchRequest, budget, is_uri
+from amatune.runs.request import LOCAL, SearchRequest, budget, is_uri
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -92,10 +92,12 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
         if name in given:
             given[name] = _texts(given[name])
     if given.get("data_dir") is not None:
-        given["data_dir"] = str(Path(given["data_dir"]).expanduser().resolve())
+        given["data_dir"] = str(data_folder(given["data_dir"]))
+    if given.get("address") == LOCAL:
+        given["address"] = None
     place = given.get("storage_path")
     if isinstance(place, str) and place and not is_uri(place):
-        given["storage_path"] = str(Path(place).expanduser().resolve())
+        given["storage_path"] = str(usable_path(place).resolve())
     if "runs_dir" in given:
         given["runs_dir"] = os.fspath(given["runs_dir"])
     if isinstance(given.get("space"), str | os.PathLike):
@@ -192,7 +194,7 @@ def _settings(given: FirstSettings) -> list[dict[str, Any]]:
     place = "the settings to try first"
     content: Any = given
     if isinstance(given, str | os.PathLike):
-        file = Path(given).expanduser()
+        file = usable_path(given)
         place = str(file)
         text = read_text(file, "the settings in", MOST_BYTES)
         content = read_json(text, f"the file of settings {file}")
@@ -200,6 +202,8 @@ def _settings(given: FirstSettings) -> list[dict[str, Any]]:
     is_list = isinstance(listed, Sequence) and not isinstance(listed, str)
     if not is_list or not all(isinstance(one, Mapping) for one in listed):
         raise RequestError(f"{place} must hold an object of settings by name, or a list of them")
+    if not listed:
+        raise RequestError(f"{place} must hold settings; it is an empty list")
     return [dict(one) for one in listed]
 
 

@@ -44,7 +44,7 @@ from amatune.results.scores import TEST, VALIDATION, has_scores, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.runs.request import Objective
+from amatune.runs.request import LOCAL, MOST, Objective
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
 from amatune.tuning.cost import Budget, Estimating, Plan
@@ -58,7 +58,7 @@ from amatune.tuning.events import (
 )
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
-from amatune.tuning.search import selection
+from amatune.tuning.search import selection, when_to_go_on
 
 __all__ = [
     "Comparison",
@@ -68,6 +68,8 @@ __all__ = [
     "read_leaderboard",
     "run_best",
 ]
+
+MOST_SEEDS = 1000
 
 
 def run_best(
@@ -98,13 +100,17 @@ def run_best(
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}")
+    for name, value, most in (("seeds", seeds, MOST_SEEDS), ("epochs", epochs, MOST)):
+        if value is not None and value > most:
+            raise RequestError(f"{name} must be at most {most:,}, got {value}")
     began = time.monotonic()
     emit = Estimating(listener or _nobody)
     with run.alone(), contextlib.ExitStack() as stack:
         record = run.record()
-        here = {"address": address, "concurrent": concurrent}
-        told: dict[str, Any] = {name: one for name, one in here.items() if one is not None}
-        record = dataclasses.replace(record, request=dataclasses.replace(record.request, **told))
+        here: dict[str, Any] = {} if concurrent is None else {"concurrent": concurrent}
+        if address is not None:
+            here["address"] = None if address == LOCAL else address
+        record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
         method = registry.find_method(request.method)
         problem = record.open_problem(data_dir)
@@ -219,7 +225,7 @@ def run_best(
 def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
     """A cluster; an error that says how to go on when it is lost."""
     command = shlex.join(["amatune", "best", run.name, "--runs-dir", str(run.path.parent)])
-    go_on = f"what is finished is kept; continue with: {command}, and the same options"
+    go_on = f"what is finished is kept; {when_to_go_on(address)}: {command}, and the same options"
     try:
         with connection.cluster(address, run.log, go_on):
             yield

@@ -21,13 +21,12 @@ from amatune.cluster import connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
+from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
-from amatune.errors import ClusterLostError, DiskFullError, RequestError
+from amatune.errors import ClusterLostError, ConfigError, DiskFullError, RequestError
 from amatune.registry import Method
-from amatune.results.baselines import (
-    BaselineFigure,
-)
+from amatune.results.baselines import BaselineFigure
 from amatune.results.objective import set_bounds
 from amatune.results.scores import has_scores, load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
@@ -40,7 +39,7 @@ from amatune.tuning.cost import Estimating, plan, started
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
-from amatune.tuning.spaces import check_space, settings_to_try, space_of
+from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
 from amatune.tuning.stopping import decision_epochs, make_pruner
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
@@ -193,17 +192,25 @@ def _search(
     except DiskFullError:
         raise
     except ClusterLostError as lost:
-        raise ClusterLostError(f"the Ray cluster was lost: {lost}; {_how_to_go_on(run)}") from None
+        go_on = _how_to_go_on(run, record.request.address)
+        raise ClusterLostError(f"the Ray cluster was lost: {lost}; {go_on}") from None
     except Exception as error:
         if execution.is_disk_full(error):
             raise _no_space(run, error) from error
         raise
 
 
-def _how_to_go_on(run: RunFolder) -> str:
+def when_to_go_on(address: str | None) -> str:
+    """What comes before the command that continues after the loss of a cluster."""
+    if address is None:
+        return "continue with"
+    return "once it is back, or with another --address (local: this machine alone), continue with"
+
+
+def _how_to_go_on(run: RunFolder, address: str | None) -> str:
     command = ["amatune", "search", "--resume", "--name", run.name]
     command += ["--runs-dir", str(run.path.parent)]
-    return f"what is finished is kept; continue with: {shlex.join(command)}"
+    return f"what is finished is kept; {when_to_go_on(address)}: {shlex.join(command)}"
 
 
 def _no_space(run: RunFolder, error: Exception) -> DiskFullError:
@@ -247,7 +254,8 @@ def _run_session(
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
-        with connection.cluster(request.address, run.log, _how_to_go_on(run)):
+        go_on = _how_to_go_on(run, request.address)
+        with connection.cluster(request.address, run.log, go_on):
             before, record = record, measured(record, method, images.train)
             if record != before:
                 run.write(record)
@@ -326,17 +334,23 @@ def _first_trials(
     lacks what the method needs.
     """
     request = record.request
-    complete = partial(record.configuration, method)
+
+    def complete(settings: Mapping[str, Any]) -> DetectorConfig:
+        if request.steps is not None and "steps_per_epoch" in settings:
+            raise ConfigError("steps_per_epoch follows from steps and epochs; give epochs alone")
+        return record.configuration(method, settings)
+
+    require = partial(require_memory, method, record.image_shape)
     default = complete(request.fixed)
     method.detector.require_available(default)
     space = space_of(method, request.space)
     if request.space is not None:
-        check_space(method, space, request.fixed, complete)
+        check_space(method, space, request.fixed, complete, require)
     given: list[Mapping[str, Any]] = [{}, *others]
     found: list[Mapping[str, Any]] = []
     for one in given:
         settings = settings_to_try(space, one, default, request.fixed)
-        complete({**settings, **request.fixed})
+        require(complete({**settings, **request.fixed}))
         if settings not in found:
             found.append(settings)
     return tuple(found)

@@ -18,15 +18,21 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from amatune.config import DetectorConfig
+from amatune.config import DetectorConfig, ImageShape
+from amatune.data.protocol import machine_memory
 from amatune.errors import ConfigError, RequestError, did_you_mean
-from amatune.files import read_json, read_text
+from amatune.files import read_json, read_text, usable_path
 from amatune.registry import Method, SearchSpace
+from amatune.stored import lay_out, network_bytes
 from amatune.tuning.proposals import random_trials
+from amatune.wording import memory_size
 
 MOST_BYTES = 2**20  # of a file with a search space
 _LARGEST = 1e15  # of a range's numbers
 _DRAWS = 50  # a space is tried out this often before it is searched
+_LAID_OUT = 5  # ... of which so many are looked at for their size
+_USUAL_SIDE = 64  # pixels
+_TRAINED_TIMES = 4  # a network's bytes while it is trained: beside it gradients and Adam's moments
 _RULES = frozenset({"choices", "low", "high", "step", "log", "if"})
 
 
@@ -64,7 +70,7 @@ def read_space(path: str | Path) -> dict[str, Any]:
 
     Raises `RequestError` when it cannot be read.
     """
-    file = Path(path).expanduser()
+    file = usable_path(path)
     text = read_text(file, "the search space", MOST_BYTES)
     if file.suffix == ".py":
         return {"python": text}
@@ -89,7 +95,7 @@ def space_of(method: Method, given: Mapping[str, Any] | None) -> SearchSpace:
     scope: dict[str, Any] = {"__name__": "user_space"}
     try:
         exec(compile(given["python"], "the search space", "exec"), scope)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"the search space raised {type(error).__name__}: {error}") from error
     space = scope.get("space")
     if not callable(space):
@@ -103,23 +109,48 @@ def check_space(
     space: SearchSpace,
     fixed: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], DetectorConfig],
+    require: Callable[[DetectorConfig], None] = lambda _: None,
 ) -> None:
     """Try a user's space out: whatever it draws must be settings of the method that go together.
 
-    `complete` makes settings a configuration. Raises `RequestError` that names what is wrong.
+    `complete` makes settings a configuration; `require` may refuse it, and is asked
+    of some draws, since it takes its time. Raises `RequestError` that names what is wrong.
     """
-    for trial in random_trials(_DRAWS):
+    searched = False
+    for number, trial in enumerate(random_trials(_DRAWS)):
         try:
             settings = space(HeldFixed(trial, fixed))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RequestError(
                 f"the search space raised {type(error).__name__}: {error}"
             ) from error
         _check_names(method, settings, trial.params)
         try:
-            complete({**settings, **fixed})
+            config = complete({**settings, **fixed})
         except ConfigError as error:
             raise RequestError(f"the search space draws impossible settings: {error}") from None
+        if number < _LAID_OUT:
+            require(config)
+        searched = searched or bool(trial.params)
+    if not searched and not fixed:
+        raise RequestError("the search space draws nothing, so that all trials would be the same")
+
+
+def require_memory(method: Method, image_shape: ImageShape, config: DetectorConfig) -> None:
+    """Raise `RequestError` for networks that no training on a machine like this one could hold.
+
+    Laying them out takes a second or two, and is left out where they are no larger than usual.
+    """
+    usual, values = method.detector.Config().resolve(image_shape).to_dict(), config.to_dict()
+    numbers = [n for n, value in usual.items() if n != "epochs" and isinstance(value, int | float)]
+    if max(image_shape) <= _USUAL_SIDE and all((values[n] or 0) <= usual[n] for n in numbers):
+        return
+    asked = _TRAINED_TIMES * network_bytes(lay_out(method.detector, config, image_shape))
+    if asked > (there := machine_memory()):
+        raise RequestError(
+            f"training the networks of these settings takes {memory_size(asked)}, this machine has "
+            f"{memory_size(there)}; choose smaller ones, such as another --width"
+        )
 
 
 def _check_names(method: Method, settings: Any, drawn: Mapping[str, Any]) -> None:

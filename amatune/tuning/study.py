@@ -170,6 +170,10 @@ def _check(trial: FrozenTrial) -> None:
         if name in trial.user_attrs and not isinstance(trial.user_attrs[name], kind):
             found = f"{trial.user_attrs[name]!r:.80}"
             raise RequestError(f"of trial {trial.number} {name} is {found}")
+    if trial.state == TrialState.COMPLETE:
+        for name in (SETTINGS, CONFIG):
+            if name not in trial.user_attrs:
+                raise RequestError(f"of trial {trial.number} {name} is not there")
     for name in (COST, TRIES, EARLY):
         for value in trial.user_attrs.get(name, {}).values():
             if not isinstance(value, int | float) or not math.isfinite(value):

@@ -54,7 +54,7 @@ def test_data_sets_are_listed_with_where_they_are(
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert re.search("60,000 +10,000 +12 MB +CC BY-SA 3.0 +missing", lines["mnist"])
     assert "incomplete" in lines["svhn"]  # the files are there, but empty
-    assert "complete, in iSUN" in lines["isun"]
+    assert "there, unverified" in lines["isun"]
     assert "put LSUN_resize.tar.gz" in lines["lsun-resize"]
     assert f"Data folder: {tmp_path / 'data'}" in text
     assert sorted(os.listdir("data")) == ["LSUN_resize", "iSUN", "svhn"]

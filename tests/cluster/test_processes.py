@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import stat
+import tempfile
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import epochs_of, members, named, start, trials, wait_until
+from processes import epochs_of, members, named, private_folder, start, trials, wait_until
 from ray import cloudpickle
 
 from amatune.cluster import connection, execution
@@ -86,11 +87,7 @@ def check_privacy(processes):
     addresses = listening(processes)
     assert len(addresses) >= 4
     assert all(map(is_loopback, addresses)), addresses
-    (folder,) = {
-        Path(found)
-        for words in processes.values()
-        for found in re.findall(r"(/[^ =]*/amatune-\w+)/ray/", " ".join(words))
-    }
+    folder = private_folder(processes)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.stat().st_uid == os.geteuid()
     return folder
@@ -111,6 +108,57 @@ def test_a_long_temporary_folder_is_not_used(tmp_path, monkeypatch):
     assert len(str(processes.folder)) < 40
     processes.end()
     assert not processes.folder.parent.exists()
+
+
+@pytest.fixture
+def short():
+    """A short temporary folder: a long one is not used."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:
+        yield Path(folder)
+
+
+def test_what_a_killed_search_left_is_removed_by_the_next(short, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    child = os.fork()
+    if not child:
+        OwnProcesses().folder.mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (left,) = short.glob("amatune-*")
+    (left / "ray" / "link").symlink_to(short)
+    lives = OwnProcesses()
+    assert not left.exists()
+    other = OwnProcesses()  # the first one lives
+    assert {lives.folder.parent, other.folder.parent} == set(short.iterdir())
+    for one in (lives, other):
+        one.end()
+    assert not list(short.iterdir())
+
+
+def test_nothing_else_is_removed(short, monkeypatch):
+    """Not what others could have made, nor what a link stands for, nor what may be in use."""
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    for name in ("amatune-open", "amatune-starting", "else"):
+        (short / name).mkdir(mode=0o700)
+    for name in ("amatune-open", "else"):
+        (short / name / "in-use").touch()
+    (short / "amatune-open").chmod(0o755)
+    (short / "amatune-link").symlink_to("else")
+    (short / "amatune-file").touch()
+    before = set(short.iterdir())
+    OwnProcesses().end()
+    assert set(short.iterdir()) == before
+    assert (short / "else" / "in-use").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_folder_of_another_user_is_not_removed(short, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    (short / "amatune-theirs").mkdir(mode=0o700)
+    (short / "amatune-theirs" / "in-use").touch()
+    os.chown(short / "amatune-theirs", 12345, -1)
+    OwnProcesses().end()
+    assert (short / "amatune-theirs").exists()
 
 
 def test_the_loss_is_noticed_while_the_trials_run(monkeypatch):

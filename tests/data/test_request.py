@@ -33,8 +33,8 @@ from amatune.errors import DataError
             ({"max_broken": value}, "max_broken must be a whole number of pictures, or a share")
             for value in (-1, -0.5, 1.5, True, "5", float("nan"), float("inf"))
         ),
-        ({"normal_classes": (3,)}, "normal_classes must be a tuple of class names"),
-        ({"ood": "uniform-noise"}, "ood must be a tuple of names"),
+        ({"normal_classes": (3,)}, "normal_classes must be names of classes"),
+        ({"ood": "uniform-noise"}, "ood must be names of data sets"),
         ({"dataset": ""}, "dataset must be a name"),
     ],
 )

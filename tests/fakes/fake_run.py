@@ -93,6 +93,7 @@ def add_trial(
         intermediate_values=dict(enumerate(aurocs, 1)),
         user_attrs={
             studies.SETTINGS: {**params, "batch_size": 16},
+            studies.CONFIG: {**FakeConfig(epochs=EPOCHS).to_dict(), **params},
             studies.REASON: reason,
             studies.PRIMARY: "bright",
             studies.COST: {"seconds": 90.0, "gpu_seconds": 0.0},

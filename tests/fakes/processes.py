@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -132,6 +133,16 @@ def members(process):
                     words = (folder / "cmdline").read_bytes().decode(errors="replace")
                     found[int(folder.name)] = words.split("\0")
     return {pid: words for pid, words in found.items() if words != [""]}  # a dead one has none
+
+
+def private_folder(processes):
+    """Where the cluster of these `members` keeps its files."""
+    (folder,) = {
+        Path(found)
+        for words in processes.values()
+        for found in re.findall(r"(/[^ =]*/amatune-\w+)/ray/", " ".join(words))
+    }
+    return folder
 
 
 def named(process, name):

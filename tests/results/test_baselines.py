@@ -1,11 +1,15 @@
 """Baselines against independent calculations, and their choice of a side."""
 
+import contextlib
 import io
+import json
 import zlib
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -129,4 +133,62 @@ def test_other_contents_are_refused_by_name(tmp_path, content):
     file = tmp_path / "baselines.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(RequestError, match=r"baselines.json cannot be read .* remove it"):
+        read_baselines(file)
+
+
+KEPT = json.dumps(
+    [{"name": "PCA", "side": "anomalies are higher", "validation_auroc": 0.75}, {}], indent=2
+).encode()
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.integers(0, len(KEPT) - 1), st.binary(min_size=1, max_size=20), st.booleans())
+@settings(max_examples=100)
+def test_nothing_but_a_request_error_comes_of_damaged_bytes(
+    tmp_path_factory, where, damage, truncated
+):
+    file = tmp_path_factory.getbasetemp() / "damaged-baselines.json"
+    rest = b"" if truncated else KEPT[where + len(damage) :]
+    file.write_bytes(KEPT[:where] + damage + rest)
+    with contextlib.suppress(RequestError):
+        read_baselines(file)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {}, optional=dict.fromkeys(("name", "side", "validation_auroc", "more"), ANYTHING)
+        ),
+        max_size=2,
+    )
+)
+@settings(max_examples=150)
+def test_figures_are_of_their_kinds_or_refused(tmp_path_factory, values):
+    file = tmp_path_factory.getbasetemp() / "odd-baselines.json"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    with contextlib.suppress(RequestError):
+        for one in read_baselines(file):
+            assert isinstance(one.name, str)
+            assert one.side in baselines.SIDES.values()
+            assert 0 <= one.validation_auroc <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"validation_auroc": 7}, r"an AUROC lies in \[0, 1\], got 7"),
+        ({"validation_auroc": True}, "validation_auroc must be a finite number"),
+        ({"side": "sideways"}, "there is no side 'sideways'"),
+        ({"name": 3}, "name must be text"),
+    ],
+)
+def test_impossible_figures_are_refused(tmp_path, change, told):
+    whole = {"name": "PCA", "side": "anomalies are higher", "validation_auroc": 0.75}
+    file = tmp_path / "baselines.json"
+    file.write_text(json.dumps([{**whole, **change}]), encoding="utf-8")
+    with pytest.raises(RequestError, match=told):
         read_baselines(file)

@@ -9,11 +9,21 @@ from collections import Counter
 
 import pytest
 import torch
-from processes import HERE, epochs_of, members, search_words, start, trials, wait_until
+from processes import (
+    HERE,
+    epochs_of,
+    members,
+    private_folder,
+    search_words,
+    start,
+    trials,
+    wait_until,
+)
 
 
 def test_kill_nine_and_resume(tmp_path):
-    """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost.
+    """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost. What
+    the killed one left of Ray is removed.
 
     With its study in a journal; `test_chaos.py` kills one with a database, more often.
     """
@@ -21,14 +31,17 @@ def test_kill_nine_and_resume(tmp_path):
     slow["study_storage"] = "journal"
     process = start(tmp_path, **slow)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 18, process)
+    left = private_folder(members(process))
     process.kill()
     process.communicate()
+    assert left.exists()
     before = trials(tmp_path)
     assert "running" in [t.state for t in before]
     # A second search of the same run is possible at once: the lock went with the process.
     process = start(tmp_path, "resume", **slow)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
+    assert not left.exists()
 
     after = trials(tmp_path)
     assert [t.number for t in after] == [0, 1, 2]

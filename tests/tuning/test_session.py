@@ -319,6 +319,9 @@ def test_optuna_itself_opens_the_study(tmp_path):
         ({"scheduler": "pbt"}, "unknown scheduler 'pbt'; known: asha, hyperband, median, none"),
         ({"fixed": {"epochs": 3}}, "epochs cannot be held fixed"),
         ({"address": "ray://head:10001"}, "Ray client address"),
+        ({"address": "head"}, "HOST:PORT, or 'auto'.*got 'head'"),
+        ({"address": "head:ray"}, "HOST:PORT"),
+        ({"address": "127.0.0.1:99999"}, "HOST:PORT"),
         ({"seed": -1}, "seed must be in"),
     ],
 )

@@ -1,4 +1,8 @@
-"""The anomaly sets of the ODIN paper: pictures that are put into the data folder by hand."""
+"""The anomaly sets of the ODIN paper: pictures that are put into the data folder by hand.
+
+No checksum of them is published. What lies there is taken as it is, which is said wherever it is
+listed or used, with the number of pictures beside that of the paper.
+"""
 
 import dataclasses
 import os
@@ -21,9 +25,20 @@ class _Anomalies(FolderSource):
     """A folder of anomalies. They have no parts: some are the test part, by content, as for any
     folder."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, published: int) -> None:
         super().__init__(str(folder))
         self.name = name
+        self._published = published  # pictures
+
+    @property
+    def notes(self) -> Sequence[str]:
+        found = len(self._files)
+        told = f"{self.name} is used as it lies in {self.location}: there is no checksum to verify"
+        if found == self._published:
+            told += f" it by; it has the {found:,} pictures of the published set"
+        else:
+            told += f" it by, and it has {found:,} pictures, the published set {self._published:,}"
+        return [*super().notes, told]
 
     @property
     def image_shape(self) -> None:
@@ -44,6 +59,7 @@ class OdinDataset(Dataset):
     effort: ClassVar[int] = 2
 
     folder: str  # also the name of the archive, before its suffix
+    pictures: int  # of the published set
 
     @property
     def _archives(self) -> tuple[str, ...]:
@@ -64,7 +80,7 @@ class OdinDataset(Dataset):
         with usable(root, self.info.name):
             found = self._found(root)
         if found:
-            return Presence(state="complete", place=found)
+            return Presence(state="complete", place=found, verified=False)
         return Presence(state="missing", place=root, files=(self._archives[0],), by_hand=True)
 
     def open(self, data_dir: DataDir = None) -> Source:
@@ -81,7 +97,7 @@ class OdinDataset(Dataset):
                 )
             if not found.is_dir():
                 self._unpack(root)
-            return _Anomalies(self.info.name, root / self.folder)
+            return _Anomalies(self.info.name, root / self.folder, self.pictures)
 
     def _unpack(self, root: Path) -> None:
         with alone(root, self.info.name) as scratch:

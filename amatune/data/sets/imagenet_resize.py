@@ -12,4 +12,5 @@ DATASET = OdinDataset(
         url="https://www.dropbox.com/s/kp3my3412u5k9rl/Imagenet_resize.tar.gz",
     ),
     folder="Imagenet_resize",
+    pictures=10_000,
 )

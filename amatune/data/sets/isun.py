@@ -12,4 +12,5 @@ DATASET = OdinDataset(
         url="https://www.dropbox.com/s/ssz7qxfqae0cca5/iSUN.tar.gz",
     ),
     folder="iSUN",
+    pictures=8_925,
 )

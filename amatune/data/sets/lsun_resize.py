@@ -12,4 +12,5 @@ DATASET = OdinDataset(
         url="https://www.dropbox.com/s/moqh2wh8696c3yl/LSUN_resize.tar.gz",
     ),
     folder="LSUN_resize",
+    pictures=10_000,
 )

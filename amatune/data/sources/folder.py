@@ -4,12 +4,12 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 from amatune.data.pictures import ImageShape, find_pictures, native_shape
 from amatune.data.sources.base import PARTS, Id, Part
 from amatune.data.sources.files import PictureFiles
 from amatune.errors import DataError
+from amatune.files import usable_path
 
 
 class FolderSource(PictureFiles):
@@ -23,7 +23,7 @@ class FolderSource(PictureFiles):
     """
 
     def __init__(self, path: str) -> None:
-        root = Path(path).expanduser().resolve()
+        root = usable_path(path, DataError).resolve()
         if not root.is_dir():
             found = "is a file" if root.exists() else "does not exist"
             raise DataError(f"folder:{path} must name a folder, but {root} {found}")

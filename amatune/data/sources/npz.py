@@ -5,7 +5,6 @@
 import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from amatune.data.archives import NPZ_ERRORS, checked_header, is_image_batch, op
 from amatune.data.pictures import MIN_SIDE, ImageShape, Pixels, fit
 from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
 from amatune.errors import DataError
-from amatune.files import opened
+from amatune.files import opened, usable_path
 from amatune.wording import visible
 
 
@@ -28,7 +27,7 @@ class NpzSource(Source):
     """
 
     def __init__(self, path: str) -> None:
-        self._path = self.location = Path(path).expanduser().resolve()
+        self._path = self.location = usable_path(path, DataError).resolve()
         self.name = f"npz:{self.location}"
         try:
             with open_archive(self.location) as archive:

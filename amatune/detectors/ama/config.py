@@ -9,6 +9,8 @@ from amatune.detectors.ama.latent import Direction, Radial, SimplexRule
 from amatune.detectors.ama.losses import PenaltyNorm
 from amatune.nets.sizes import require_min_side
 
+MOST_PARENTS = 100  # of an interpolate
+
 
 @dataclass(frozen=True, kw_only=True)
 class AMAConfig(DetectorConfig):
@@ -79,6 +81,8 @@ class AMAConfig(DetectorConfig):
                 found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 0 < self.penalty_share <= 1:
             found.append(f"penalty_share must be in (0, 1], got {self.penalty_share}")
+        if self.k > MOST_PARENTS:
+            found.append(f"k must be at most {MOST_PARENTS}, got {self.k}")
         for name in ("k", "critic_steps"):
             if getattr(self, name) < 1:
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -160,7 +160,7 @@ def test_a_folder_that_lacks_pictures_is_left_alone_and_told(fake, root):
 
 def test_a_data_folder_that_is_none_is_told(root):
     root.write_text("a file")
-    with pytest.raises(DataError, match=f"cannot use mnist in the data folder {root}: .*exists"):
+    with pytest.raises(DataError, match=rf"the data folder {root} is a file; name a folder"):
         open_source("mnist")
 
 

@@ -1,5 +1,7 @@
 """The anomalies of ODIN: found packed or not, else the user is told what to put where."""
 
+import dataclasses
+
 import pytest
 from fake_sets import lay, odin_files, tarred, zipped
 
@@ -36,10 +38,21 @@ def check_odin(source):
 def test_odin_sets_are_found_packed_or_not(archive, pack, folder, root):
     files = odin_files(folder)
     lay(root, {archive: pack(files)} if archive else files)
-    assert find_dataset("isun") == Presence(state="complete", place=root / (archive or "iSUN"))
+    found = Presence(state="complete", place=root / (archive or "iSUN"), verified=False)
+    assert find_dataset("isun") == found
     check_odin(open_source("isun"))
-    assert find_dataset("isun") == Presence(state="complete", place=root / "iSUN")
+    assert find_dataset("isun") == dataclasses.replace(found, place=root / "iSUN")
     check_odin(open_source("isun"))
+
+
+def test_what_cannot_be_verified_is_said(root):
+    lay(root, odin_files())
+    problem = make_problem(ProblemRequest(ood=("isun",)))
+    told = [one for one in problem.warnings if "isun" in one]
+    assert told == [
+        f"isun is used as it lies in {root / 'iSUN'}: there is no checksum to verify it by, and it "
+        "has 100 pictures, the published set 8,925"
+    ]
 
 
 def test_a_missing_odin_set_says_which_file_to_put_where(root):
