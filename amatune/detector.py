@@ -80,7 +80,8 @@ class Detector(ABC):
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
     # Which score says earliest how a training will end: a search compares unfinished trials by it.
-    # None: the one that ranks the images.
+    # "auto": whichever finds the validation anomalies best by then. None: the one that ranks the
+    # images.
     early_score: ClassVar[str | None] = None
 
     usual_steps: ClassVar[int | None] = 3000  # where nobody says how many; None: one pass is all

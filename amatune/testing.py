@@ -80,7 +80,7 @@ class MethodTests:
         assert cls.score_names
         assert len(set(cls.score_names)) == len(cls.score_names)
         assert self.make(method).primary_score in cls.score_names
-        assert cls.early_score is None or cls.early_score in cls.score_names
+        assert cls.early_score in (None, "auto", *cls.score_names)
 
     def test_it_says_why_it_has_no_onnx_form(self, method: Method) -> None:
         assert method.detector.exports_to_onnx == (not method.detector.why_no_onnx)

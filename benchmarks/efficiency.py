@@ -1,277 +1,325 @@
 """How many epochs a search spends until it is as good as random search with full trainings.
 
-    python benchmarks/efficiency.py --seeds 20
+    python benchmarks/efficiency.py --seeds 100                     # every problem, AMA
+    python benchmarks/efficiency.py digits mnist-8 --arms random new one-ranking
+    python benchmarks/efficiency.py --early                         # which early score says most
 
-Replays recorded learning curves (`record_curves.py`) through the real search: its proposals, rungs
-and decisions, with four trials at a time that advance an epoch in turn. A proposal gets the curve
-of the recorded settings nearest to it, or the mean of several such curves (`--neighbours`).
-Compared, each over the same seeds:
+Proposals get curves from a landscape (`landscape.py`) over trainings that were recorded once
+(`record_curves.py`), and are searched by the real code of `amatune search`, without its processes:
+its proposals, its session, its rungs, four trials at a time that advance an epoch in turn.
+Compared, over the same seeds:
 
-    random        random settings, every training to the end
-    tpe           TPE, every training to the end
-    tpe + asha    what `amatune search` does
-    random + asha random settings, the same rungs
-    ray           Ray Tune's own OptunaSearch (TPE) and ASHAScheduler, their defaults, on real Ray
-                  (`--ray`: slow)
+    random      random settings, every training to the end
+    tpe         TPE with every other proposal random, every training to the end
+    old         the same, stopped as in version 0.1: at a ninth and a third of the budget, by the
+                method's first score
+    new         what `amatune search` does
+    no-noise    new, without the rule that a rung whose figures differ by chance decides nothing
+    ray         Ray's own OptunaSearch (TPE) and ASHAScheduler with their defaults
 
-The target of a seed is the AUROC that its random search has reached after `--trials` trainings; the
-figure is the epochs spent, by all trials, until a training has ended with that AUROC.
-`--rungs` compares other rungs of ASHA.
+and, when asked for with `--arms`: `by-first` and `by-R` compare by the method's first score or by
+AMA's R; `third` and `half` at one rung, after a third or a half of the budget; `no-tpe` proposes at
+random; and other ways to propose (`candidates.py`).
+
+The target is fixed for a problem: the median, over seeds that the arms do not use, of the best that
+random search has found after `--trials` full trainings; once in validation AUROC and once in the
+true AUROC, without noise, of the trial that validation prefers. Printed are the epochs spent by all
+trials until a trial has ended that reaches it, as a share of what that random search spends, median
+and quartiles, how many never did within that, and the true AUROC of the trial that a search would
+choose after a fifth of it.
 """
 
 import argparse
 import itertools
-import json
 import math
-import os
-import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import candidates
+import numpy as np
 import optuna
-from record_curves import CURVES, EPOCHS, HELD
+from landscape import Curve, Landscape, early_scores, read_records
+from record_curves import CURVES, HELD, METHODS, PROBLEMS, REPORTS, SIZE, VALIDATED
 
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Progress
 from amatune.config import DetectorConfig
-from amatune.detectors.ama import AMAConfig
 from amatune.registry import find_method
 from amatune.runs import RunFolder
-from amatune.runs.request import SearchRequest
-from amatune.tuning import stopping
+from amatune.runs.request import Sampler, Scheduler, SearchRequest
+from amatune.tuning import proposals
+from amatune.tuning import session as sessions
+from amatune.tuning.seeds import derive_seed
 from amatune.tuning.session import Session
 from amatune.tuning.spaces import settings_to_try
+from amatune.tuning.stopping import Halving, make_pruner
 
 AT_A_TIME = 4
-SHAPE = (1, 16, 16)
-LOGARITHMIC = {
-    "delta": (0.05, 4.0),
-    "lambda_inter": (0.05, 2.0),
-    "lambda_neg": (0.5, 10.0),
-    "lambda_reg": (0.01, 3.0),
-    "lr": (1e-4, 3e-3),
+SHAPE = (1, SIZE, SIZE)
+SIDES = (VALIDATED, VALIDATED)
+TARGET_SEEDS = 1_000_000  # and on: of the random searches that set the target
+FIFTH = 0.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A training that reached its end."""
+
+    spent: int  # epochs, by all trials so far
+    auroc: float  # validation
+    truth: float  # without noise
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to search."""
+
+    sampler: Sampler
+    scheduler: Scheduler
+    score: str = ""  # compared by it: a name, "first" or "auto"; "": the method's `early_score`
+    rungs: tuple[int, ...] = ()  # (): the usual ones; (0,): those of version 0.1
+    sides: tuple[int, int] | None = SIDES
+    proposals: str = ""  # of `candidates.py`; "": the usual ones
+
+
+ARMS = {
+    "random": Arm("random", "none"),
+    "tpe": Arm("tpe", "none"),
+    "old": Arm("tpe", "asha", score="first", rungs=(0,), sides=None),
+    "new": Arm("tpe", "asha"),
+    "no-noise": Arm("tpe", "asha", sides=None),
+    "by-first": Arm("tpe", "asha", score="first"),
+    "by-R": Arm("tpe", "asha", score="R"),  # of AMA
+    "third": Arm("tpe", "asha", rungs=(9,)),
+    "half": Arm("tpe", "asha", rungs=(12,)),
+    "no-tpe": Arm("random", "asha"),
+    **{name: Arm("tpe", "asha", proposals=name) for name in candidates.NAMES},
 }
-
-Settings = Mapping[str, Any]
-Spent = list[tuple[int, float]]  # epochs spent so far when a training ended, and its AUROC
+USUAL = ["random", "tpe", "old", "new", "no-noise", "ray"]
 
 
-class Curves:
-    """The recorded curves, and whose is nearest to settings."""
-
-    def __init__(self, recorded: Sequence[Mapping[str, Any]], neighbours: int) -> None:
-        self.recorded = [one for one in recorded if len(one["auroc"]) == EPOCHS]
-        self.neighbours = neighbours
-
-    def of(self, settings: Settings) -> list[float]:
-        """The curve of the nearest recorded settings, or the mean of several by nearness."""
-        away = [self._distance(one["settings"], settings) for one in self.recorded]
-        nearest = sorted(range(len(away)), key=away.__getitem__)[: self.neighbours]
-        weights = [1 / (away[i] + 0.01) for i in nearest]
-        curves = [self.recorded[i]["auroc"] for i in nearest]
-        return [
-            sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
-            for values in zip(*curves, strict=True)
-        ]
-
-    @staticmethod
-    def _distance(one: Settings, other: Settings) -> float:
-        total = 0.0
-        for name in ("geometry", "radius", "direction"):
-            total += one.get(name) != other.get(name)
-        total += ((one["k"] - other["k"]) / 4) ** 2
-        for name, (low, high) in LOGARITHMIC.items():
-            if name in one and name in other:
-                total += (math.log(one[name] / other[name]) / math.log(high / low)) ** 2
-        return total
+def old_rungs(epochs: int, grace: int) -> list[int]:
+    """Those of version 0.1."""
+    early, late = math.ceil(epochs / 9), math.ceil(epochs / 3)
+    if early >= 2 * grace - 1:
+        return [rung for rung in (early, 3 * early) if rung < epochs]
+    if late >= grace:
+        return [late]
+    return [grace] if 4 * grace <= 3 * epochs else []
 
 
-def replay(
-    curves: Curves,
-    seed: int,
-    trials: int,
-    sampler: Any,
-    scheduler: Any,
-    rungs: Callable[[int, int], list[int]],
-) -> Spent:
-    """A search by the real session; epochs spent and AUROC of each full training."""
+def search(landscape: Landscape, arm: Arm, seed: int, epochs: int) -> list[Ended]:
+    """A search by the real session that spends at most so many epochs."""
+    method = find_method(landscape.records.method)
+    scores = method.detector.score_names
+    early_score = arm.score or method.detector.early_score or "auto"
+    column = None
+    if early_score != "auto":
+        column = 0 if early_score == "first" else scores.index(early_score)
+
+    def complete(settings: Mapping[str, Any]) -> DetectorConfig:
+        values = {**settings, **HELD[method.name], "epochs": REPORTS}
+        return method.detector.Config.from_dict(values).resolve(SHAPE)
+
+    default = complete({})
+    grace = default.grace_epochs() + 1
     with tempfile.TemporaryDirectory() as folder:
         request = SearchRequest(
             runs_dir=folder,
-            trials=trials,
-            epochs=EPOCHS,
+            method=method.name,
+            trials=10 * epochs,
+            epochs=REPORTS,
             seed=seed,
-            sampler=sampler,
-            scheduler=scheduler,
+            sampler=arm.sampler,
+            scheduler=arm.scheduler,
         )
-
-        def complete(settings: Settings) -> DetectorConfig:
-            return AMAConfig.from_dict({**settings, **HELD, "epochs": EPOCHS}).resolve(SHAPE)
-
-        default = complete({})
-        space = find_method("ama").space
         run = RunFolder(Path(folder) / "run")
         run.path.mkdir()
-        usual, stopping.rungs = stopping.rungs, rungs
-        try:
-            pruner = stopping.make_pruner(scheduler, EPOCHS, default.grace_epochs() + 1)
-        finally:
-            stopping.rungs = usual
+        pruner = make_pruner(arm.scheduler, REPORTS, grace, arm.sides)
+        if arm.rungs:
+            levels = [rung for rung in arm.rungs if rung >= grace] or old_rungs(REPORTS, grace)
+            pruner = Halving([levels], arm.sides)
         # In memory: what is measured is epochs, not time.
         study = optuna.create_study(direction="maximize", pruner=pruner)
-        study.enqueue_trial(settings_to_try(space, {}, default, {}))
+        study.enqueue_trial(settings_to_try(method.space, {}, default, HELD[method.name]))
         place = Checkpoints(str(run.trials))
-        session = Session(study, request, run, place, space, complete, lambda _event: None)
-        return _advance(session, curves)
+        session = Session(study, request, run, place, method.space, complete, lambda _event: None)
+        others = candidates.candidates(method.name, default.to_dict())
+        sessions.make_sampler = others.get(arm.proposals, proposals.make_sampler)
+        try:
+            return list(_advance(session, landscape, seed, epochs, column))
+        finally:
+            sessions.make_sampler = proposals.make_sampler
 
 
-def _advance(session: Session, curves: Curves) -> Spent:
-    spent, ended = 0, []
-    running: dict[str, tuple[list[float], int]] = {}
+def _advance(
+    session: Session, landscape: Landscape, seed: int, most: int, column: int | None
+) -> Iterator[Ended]:
+    spent = 0
+    running: dict[str, tuple[Curve, int]] = {}
     names = itertools.count()
-    while True:
+    while spent < most:
         while len(running) < AT_A_TIME:
-            key = str(next(names))
-            job = session.start(key)
+            number = next(names)
+            job = session.start(str(number))
             if job is None:
-                break
-            running[key] = curves.of(job.settings), 0
-        if not running:
-            return ended
+                return
+            running[str(number)] = _curve(landscape, job.settings, seed, number), 0
         for key, (curve, before) in list(running.items()):
-            epoch = before + 1
-            spent += 1
-            progress = Progress(epoch=epoch, auroc=curve[epoch - 1])
+            epoch, spent = before + 1, spent + 1
+            auroc = curve.auroc(epoch)
+            early = auroc if column is None else float(curve.validation[column, epoch - 1])
+            progress = Progress(epoch=epoch, auroc=auroc, early=early)
             running[key] = curve, epoch
-            if epoch == EPOCHS:
-                ended.append((spent, progress.auroc))
-            if epoch == EPOCHS or session.report(key, progress):
+            if epoch == REPORTS:
+                yield Ended(spent, auroc, curve.true_auroc)
+            if epoch == REPORTS or session.report(key, progress):
                 session.finish(key, progress)
                 del running[key]
 
 
-def ray_replay(curves: Curves, seed: int, trials: int) -> Spent:
-    """Ray Tune's own searcher and scheduler, with their defaults, on as many trials at a time."""
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
+def _curve(landscape: Landscape, settings: Mapping[str, Any], seed: int, number: int) -> Curve:
+    return landscape(settings, np.random.default_rng(derive_seed(seed, "residual", number)))
+
+
+def ray_search(landscape: Landscape, seed: int, epochs: int) -> list[Ended]:
+    """Ray's own searcher and scheduler, asked and told as Tune's controller does."""
+    from ray.tune.schedulers import ASHAScheduler, TrialScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    recorded, neighbours = curves.recorded, curves.neighbours
-    sys_path = str(Path(__file__).parent)
-
-    def train(config: dict[str, Any]) -> None:
-        import sys
-
-        sys.path.insert(0, sys_path)
-        from efficiency import Curves as Again
-
-        own = Again(recorded, neighbours)
-        for epoch, auroc in enumerate(own.of(config), start=1):
-            tune.report({"epoch": epoch, "auroc": auroc})
-
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    space = find_method("ama").space
-    order: list[tuple[str, int, float]] = []
-
-    class Watch(tune.Callback):
-        def on_trial_result(
-            self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
-        ) -> None:
-            del iteration, trials  # Tune fixes the signature
-            order.append((trial.trial_id, result["epoch"], result["auroc"]))
-
-    with tempfile.TemporaryDirectory() as folder:
-        tune.run(
-            tune.with_resources(train, {"cpu": 1}),
-            search_alg=OptunaSearch(space=space, metric="auroc", mode="max", sampler=sampler),
-            scheduler=ASHAScheduler(
-                time_attr="epoch", metric="auroc", mode="max", max_t=EPOCHS, reduction_factor=4
-            ),
-            num_samples=trials,
-            max_concurrent_trials=AT_A_TIME,
-            callbacks=[Watch()],
-            storage_path=folder,
-            reuse_actors=True,
-            verbose=0,
-            raise_on_failed_trial=False,
-        )
+    method = find_method(landscape.records.method)
+    searcher = OptunaSearch(space=method.space, metric="auroc", mode="max", seed=seed)
+    scheduler: Any = ASHAScheduler(metric="auroc", mode="max", max_t=REPORTS)
+    spent, names = 0, itertools.count()
+    running: dict[str, tuple[Any, Curve, int]] = {}
     ended = []
-    for spent, (_, epoch, auroc) in enumerate(order, start=1):
-        if epoch == EPOCHS:
-            ended.append((spent, auroc))
+    while spent < epochs:
+        while len(running) < AT_A_TIME:
+            number = next(names)
+            settings: Any = searcher.suggest(str(number))
+            trial = types.SimpleNamespace(trial_id=str(number))  # all that ASHA reads of a trial
+            scheduler.on_trial_add(None, trial)
+            running[str(number)] = trial, _curve(landscape, settings, seed, number), 0
+        for key, (trial, curve, before) in list(running.items()):
+            epoch, spent = before + 1, spent + 1
+            result = {"training_iteration": epoch, "auroc": curve.auroc(epoch)}
+            running[key] = trial, curve, epoch
+            last = epoch == REPORTS
+            stops = last or scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
+            if not stops:
+                searcher.on_trial_result(key, result)
+                continue
+            scheduler.on_trial_complete(None, trial, result)
+            searcher.on_trial_complete(key, result)
+            del running[key]
+            if last:
+                ended.append(Ended(spent, curve.auroc(epoch), curve.true_auroc))
     return ended
 
 
-def until(spent: Spent, target: float) -> float:
-    """Epochs spent until a training has ended with the target; infinite when none has."""
-    return min((epochs for epochs, auroc in spent if auroc >= target), default=math.inf)
+def chosen(ended: Sequence[Ended], spent: float = math.inf) -> Ended | None:
+    """What a search would choose after so many epochs."""
+    there = [one for one in ended if one.spent <= spent]
+    return max(there, key=lambda one: one.auroc, default=None)
 
 
-def summary(values: Sequence[float]) -> str:
-    """Median and quartiles."""
-    ordered = sorted(values)
-    quarter = len(ordered) // 4
-    middle = statistics.median(ordered)
-    return f"{middle:8.0f}{ordered[quarter]:8.0f}{ordered[-1 - quarter]:8.0f}"
+def until(ended: Sequence[Ended], target: float) -> float:
+    """Epochs until a training has ended with this validation AUROC; infinite when none has."""
+    return min((one.spent for one in ended if one.auroc >= target), default=math.inf)
 
 
-def at(*levels: int) -> Callable[[int, int], list[int]]:
-    """Fixed rungs."""
-    return lambda _epochs, _grace: list(levels)
+def until_true(ended: Sequence[Ended], target: float) -> float:
+    """Epochs until what validation prefers has this true AUROC; infinite when it never has."""
+    best: Ended | None = None
+    for one in sorted(ended, key=lambda one: one.spent):
+        best = one if best is None or one.auroc > best.auroc else best
+        if best.truth >= target:
+            return one.spent
+    return math.inf
+
+
+def summary(values: Sequence[float], full: int) -> str:
+    """Median and quartiles as shares of random search's epochs."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), method="lower") / full
+    told = [f"{v:.2f}" if math.isfinite(v) else "never" for v in (middle, low, high)]
+    return f"{told[0]:>6} [{told[1]} {told[2]}]".ljust(22)
+
+
+def compare(landscape: Landscape, arms: Sequence[str], seeds: int, trials: int) -> None:
+    """Print a table of a problem."""
+    full = trials * REPORTS
+    longer = full + AT_A_TIME * REPORTS  # those that run side by side end together
+    searched = [
+        search(landscape, ARMS["random"], TARGET_SEEDS + seed, longer) for seed in range(seeds)
+    ]
+    best = [one for ended in searched if (one := chosen(ended[:trials])) is not None]
+    target = float(np.median([one.auroc for one in best]))
+    true_target = float(np.median([one.truth for one in best]))
+    print(f"target {target:.3f} in validation, {true_target:.3f} true; {seeds} seeds")
+    print(f"{'':10}{'validation target':>22}{'true target':>22}   not reached   true after a fifth")
+    for arm in arms:
+        runs: list[list[Ended]] = []
+        for seed in range(seeds):
+            if arm == "ray":
+                runs.append(ray_search(landscape, seed, full))
+            else:
+                runs.append(search(landscape, ARMS[arm], seed, full))
+        reached = [until(one, target) for one in runs]
+        truly = [until_true(one, true_target) for one in runs]
+        after = [chosen(one, FIFTH * full) for one in runs]
+        truths = [one.truth for one in after if one is not None]
+        missed = [sum(map(math.isinf, values)) / seeds for values in (reached, truly)]
+        print(
+            f"{arm:10}{summary(reached, full):>22}{summary(truly, full):>22}"
+            f"{missed[0]:7.0%}{missed[1]:6.0%}{np.median(truths) if truths else math.nan:14.3f}",
+            flush=True,
+        )
+
+
+def tell_early(file: Path, problems: Sequence[str]) -> None:
+    """Print which score says earliest how a training ends."""
+    looks = [3, 4, 6, 9, 12, 25]
+    for method, problem in itertools.product(METHODS, problems):
+        try:
+            records = read_records(file, problem, method)
+        except KeyError:
+            continue
+        print(f"{method}, {problem}: {len(records.settings)} trainings, {records.broken} diverged")
+        print(f"  {'after':16}" + "".join(f"{look:7}" for look in looks) + f"   of {REPORTS}")
+        for name, values in early_scores(records, looks).items():
+            print(f"  {name:16}" + "".join(f"{value:7.2f}" for value in values))
 
 
 def main() -> None:
     """Replay and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("problems", nargs="*", default=PROBLEMS, help=", ".join(PROBLEMS))
+    parser.add_argument("--method", choices=METHODS, default="ama")
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=50, help="of the search that sets the target")
+    parser.add_argument("--scale", type=float, nargs="+", default=[0.5, 1.0], help="of residuals")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "ray"], default=USUAL)
     parser.add_argument("--file", type=Path, default=CURVES)
-    parser.add_argument("--rungs", action="store_true", help="other rungs of ASHA instead")
-    parser.add_argument("--neighbours", type=int, default=1, help="recorded curves averaged")
-    parser.add_argument("--ray", action="store_true", help="Ray's own searcher and scheduler alone")
+    parser.add_argument("--early", action="store_true", help="print what early figures say instead")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    curves = Curves(json.loads(arguments.file.read_text(encoding="utf-8")), arguments.neighbours)
-    final = sorted(one["auroc"][-1] for one in curves.recorded)
-    print(
-        f"{len(final)} recorded trainings of {EPOCHS} epochs: AUROC {final[0]:.3f} to "
-        f"{final[-1]:.3f}, median {statistics.median(final):.3f}"
-    )
-    seeds, trials = range(arguments.seeds), arguments.trials
-    usual = stopping.rungs
-    at_random = {s: replay(curves, s, trials, "random", "none", usual) for s in seeds}
-    targets = {s: max(auroc for _, auroc in at_random[s]) for s in seeds}
-    arms: dict[str, dict[int, Spent]] = {"random": at_random}
-    if arguments.ray:
-        import ray
-
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-        ray.init(num_cpus=AT_A_TIME, include_dashboard=False, log_to_driver=False)
-        arms["ray"] = {s: ray_replay(curves, s, 2 * trials) for s in seeds}
-    elif arguments.rungs:
-        for levels in ([4], [4, 12], [9], [6, 18], [5, 15], [12]):
-            name = f"rungs {', '.join(map(str, levels))}"
-            arms[name] = {
-                s: replay(curves, s, 2 * trials, "tpe", "asha", at(*levels)) for s in seeds
-            }
-    else:
-        arms["tpe"] = {s: replay(curves, s, 2 * trials, "tpe", "none", usual) for s in seeds}
-        arms["tpe + asha"] = {s: replay(curves, s, 3 * trials, "tpe", "asha", usual) for s in seeds}
-        arms["random + asha"] = {
-            s: replay(curves, s, 3 * trials, "random", "asha", usual) for s in seeds
-        }
-    print(f"target: the best of {trials} random trainings; {len(seeds)} seeds, four at a time")
-    print(f"{'':14}{'median':>8}{'25%':>8}{'75%':>8}   of random   not reached")
-    base = statistics.median([until(at_random[s], targets[s]) for s in seeds])
-    full = trials * EPOCHS
-    for name, found in arms.items():
-        epochs = [until(found[s], targets[s]) for s in seeds]
-        missed = sum(math.isinf(e) for e in epochs)
-        ratio = statistics.median(epochs) / full
-        print(f"{name:14}{summary(epochs)}{ratio:12.2f}{missed:14}")
-    print(f"random search spends {full} epochs in all, {base:.0f} until it meets its own best")
+    if arguments.early:
+        tell_early(arguments.file, arguments.problems)
+        return
+    for problem in arguments.problems:
+        records = read_records(arguments.file, problem, arguments.method)
+        for scale in arguments.scale:
+            landscape = Landscape(records, scale)
+            print(
+                f"\n{arguments.method}, {problem}: {len(records.settings)} trainings, "
+                f"{records.broken} diverged; left out, R^2 {landscape.r_squared:.2f}; residuals "
+                f"{landscape.residual:.3f} x {scale:g} (between two seeds {landscape.noise:.3f})"
+            )
+            compare(landscape, arguments.arms, arguments.seeds, arguments.trials)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -142,3 +143,56 @@ def test_stability_counts_what_diverged(run):
     output = run("stability.py", "--trials", 2, "--epochs", 1, "--threads", 1)
     assert "2 random settings, 1 epochs: 0 diverged" in output
     assert "auroc: 0." in output
+
+
+def test_curves_are_recorded_packed_and_replayed(run, tmp_path):
+    work = ["--work", tmp_path / "curves", "--file", tmp_path / "curves.npz"]
+    few = ["--problems", "digits", "--methods", "deep-svdd", "--settings", 1]
+    assert "digits deep-svdd 0 1000" in run("record_curves.py", *work, *few)  # twice, for the noise
+    assert "deep-svdd 0" not in run("record_curves.py", *work, *few)  # nothing is missing
+    assert "digits_deep-svdd 2 trainings" in run("record_curves.py", *work, "--pack")
+    small = ["--seeds", 1, "--trials", 5, "--scale", 1, "--arms", "old", "one-ranking", "ray"]
+    output = run("efficiency.py", "digits", "--method", "deep-svdd", *work[2:], *small)
+    assert "deep-svdd, digits: 2 trainings, 0 diverged" in output
+    for arm in ("old", "one-ranking", "ray"):
+        assert f"\n{arm} " in output
+
+
+def test_the_landscape_predicts_like_its_gaussian_process(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from landscape import _Process
+
+    random = np.random.default_rng(0)
+    points = random.uniform(size=(12, 3))
+    values = 3 * points[:, 0] - points[:, 1] + 0.1 * random.normal(size=12)
+    fitted: list[GaussianProcessRegressor] = []
+
+    class Kept(GaussianProcessRegressor):
+        def fit(self, points, values):
+            fitted.append(self)
+            return super().fit(points, values)
+
+    monkeypatch.setattr("landscape.GaussianProcessRegressor", Kept)
+    process = _Process(points, values)
+    others = random.uniform(size=(5, 3))
+    expected = values.std() * fitted[0].predict(others)
+    assert [process(point) for point in others] == pytest.approx(expected, abs=1e-6)
+    # Left out: the same kernel over the other eleven.
+    again = GaussianProcessRegressor(fitted[0].kernel_, optimizer=None)
+    again.fit(points[1:], values[1:])
+    assert process.left_out[0] == pytest.approx(again.predict(points[:1])[0], abs=1e-6)
+
+
+def test_epochs_until_a_target(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from efficiency import Ended, chosen, until, until_true
+
+    ended = [Ended(25, 0.7, 0.9), Ended(50, 0.9, 0.8), Ended(75, 0.85, 0.95), Ended(99, 0.95, 0.9)]
+    assert until(ended, 0.85) == 50
+    assert until(ended, 0.99) == float("inf")
+    # The third is truly the best, and validation does not prefer it.
+    assert until_true(ended, 0.85) == 25
+    assert until_true(ended, 0.92) == float("inf")
+    assert chosen(ended) == ended[3]
+    assert chosen(ended, 60) == ended[1]
+    assert chosen(ended, 20) is None

@@ -129,7 +129,8 @@ class DetectorTrainable(tune.Trainable):
         }
         primary = best_score(ranking) if detector.chooses_score else detector.primary_score
         aurocs = {name: metrics.auroc(s["normal"], s["anomaly"]) for name, s in scores.items()}
-        early = ranking[detector.early_score or primary]
+        compared = best_score(ranking) if detector.early_score == "auto" else detector.early_score
+        early = ranking[compared or primary]
         self._write_log(detector, losses, {**aurocs, "": ranking[primary]}, early, scores)
         result: dict[str, Any] = {"auroc": ranking[primary], "early": early, "aurocs": aurocs}
         if done:

@@ -46,7 +46,7 @@ class LikelihoodRatioConfig(PixelCNNConfig):
     """Settings of the likelihood ratio, for both densities; the preset `paper` is as published."""
 
     # Background
-    mutation_rate: float = 0.3  # probability that a value is replaced; published: .1, .2 and .3
+    mutation_rate: float = 0.1  # probability that a value is replaced; published: .1, .2 and .3
     background_weight_decay: float = 0.01  # of AdamW; the weights shrink by lr times it in a step
 
     def problems(self) -> list[str]:

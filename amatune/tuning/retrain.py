@@ -313,14 +313,14 @@ class _Validated:
 def _validated(
     trainings: Sequence[Retraining], bounds: np.ndarray, objective: Objective
 ) -> _Validated:
-    """Of trainings that differ in their seed alone. The score is that of the settings, or the one
-    whose mean over the seeds is best."""
+    """Of trainings that differ in their seed alone. The score is that of the settings, of a method
+    without such a setting its first, or for "auto" the one whose mean over the seeds is best."""
     by_seed = [training.scores(VALIDATION) for training in trainings]
     aurocs = {
         name: [validation_auroc(**s[name], bounds=bounds, kind=objective) for s in by_seed]
         for name in by_seed[0]
     }
-    score = getattr(trainings[0].config, "score", "auto")
+    score = getattr(trainings[0].config, "score", next(iter(by_seed[0])))
     if score == "auto":
         score = best_score({name: statistics.fmean(values) for name, values in aurocs.items()})
     return _Validated(score, [s[score] for s in by_seed], aurocs[score])

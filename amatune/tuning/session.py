@@ -199,7 +199,8 @@ class Session(Trainings[Attempt]):
     def _prune(self, attempt: Attempt) -> None:
         figure, score = attempt.auroc, ""
         if attempt.early is not None:
-            figure, score = attempt.early, f" of {self._early_score}" if self._early_score else ""
+            figure, named = attempt.early, self._early_score not in (None, "auto")
+            score = f" of {self._early_score}" if named else ""
         reason = f"AUROC {figure:.3f}{score} was not among the best at epoch {attempt.epoch}"
         attempt.trial.set_user_attr(studies.REASON, reason)
         self._study.tell(attempt.trial, state=TrialState.PRUNED)

@@ -101,9 +101,12 @@ def test_reported_auroc_is_that_of_the_primary_score(tmp_path):
 def test_trials_are_compared_by_the_detectors_early_score(tmp_path, monkeypatch):
     (result,) = train(make(job(tmp_path, epochs=2)), 1)
     assert result["early"] == result["auroc"] == result["aurocs"]["bright"]  # none is named
-    monkeypatch.setattr(FakeDetector, "early_score", "dark")
-    (result,) = train(make(job(tmp_path, name="1", epochs=2)), 1)
-    assert result["early"] == result["aurocs"]["dark"] != result["auroc"]
+    dark = 1 - result["auroc"]
+    for name, early in (("dark", dark), ("auto", max(dark, 1 - dark))):
+        monkeypatch.setattr(FakeDetector, "early_score", name)
+        (result,) = train(make(job(tmp_path, name=name, epochs=2)), 1)
+        assert result["early"] == pytest.approx(early)
+        assert result["auroc"] == result["aurocs"]["bright"]
 
 
 @pytest.mark.parametrize(("objective", "combine"), [("mean", np.mean), ("worst", min)])

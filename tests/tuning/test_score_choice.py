@@ -53,7 +53,9 @@ def test_the_objective_decides_between_scores():
     assert _validated(trainings, bounds, "worst").aurocs == pytest.approx([0.5])
 
 
-def test_a_method_with_one_score_has_no_choice():
-    one = training("auto", distance=[2.0, 2.0])
-    one.config = SimpleNamespace()
-    assert _validated([one], BOUNDS, "pooled").score == "distance"
+def test_a_method_that_offers_no_choice_ranks_by_its_first_score():
+    """As its detector does: the thresholds of an export are of the score that ranks."""
+    for names in ({"llr": [-1.0, -1.0], "nll": [2.0, 2.0]}, {"distance": [2.0, 2.0]}):
+        one = training("auto", **names)
+        one.config = SimpleNamespace()
+        assert _validated([one], BOUNDS, "pooled").score == next(iter(names))

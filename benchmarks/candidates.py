@@ -1,0 +1,182 @@
+"""Other ways to propose settings, for `efficiency.py` to compare with the one of `amatune search`.
+
+one-ranking   TPE sees a trial that was stopped as one that ended with its early figure, in one
+              ranking with those that reached the end; running ones count as the poorest
+full-start    TPE begins to learn when ten trials have reached the end, stopped ones not counted
+qmc-start     the start-up trials are those of a scrambled Sobol sequence
+prior         the start-up trials lie near the defaults: a normal distribution of .15 of each
+              range, on the scale of the space, and each choice the default's in 7 of 10 cases
+prior-always  so do all trials that TPE does not propose
+"""
+
+import math
+import random
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from amatune.registry import find_method
+from amatune.runs.request import Sampler
+from amatune.tuning.proposals import STARTUP_TRIALS, make_sampler, quiet_optuna
+from amatune.tuning.seeds import derive_seed
+from amatune.tuning.study import EARLY
+
+NEAR, LIKELY = 0.15, 0.7
+MakeSampler = Callable[[Sampler, int, int], optuna.samplers.BaseSampler]
+
+
+class OneRanking(optuna.samplers.BaseSampler):
+    """TPE over a copy of the study in which every trial has ended, with the best known figure."""
+
+    def __init__(self, seed: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._tpe = optuna.samplers.TPESampler(
+                n_startup_trials=STARTUP_TRIALS,
+                multivariate=True,
+                group=True,
+                constant_liar=False,  # running trials are among the poorest anyway
+                seed=seed,
+            )
+        self._seen: optuna.Study | None = None
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Of the trials before this one."""
+        return self._tpe.infer_relative_search_space(self._ended(study, trial), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Settings that are proposed together."""
+        return self._tpe.sample_relative(self._ended(study, trial), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """A setting by itself."""
+        ended = self._ended(study, trial)
+        return self._tpe.sample_independent(ended, trial, param_name, param_distribution)
+
+    def _ended(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
+        if self._seen is None:
+            with quiet_optuna():
+                self._seen = optuna.create_study(direction="maximize")
+            for one in study.get_trials(deepcopy=False):
+                if one.number == trial.number or one.state in (
+                    TrialState.FAIL,
+                    TrialState.WAITING,
+                ):
+                    continue
+                self._seen.add_trial(
+                    optuna.trial.create_trial(
+                        params=one.params, distributions=one.distributions, value=_figure(one)
+                    )
+                )
+        return self._seen
+
+
+def _figure(trial: FrozenTrial) -> float:
+    if trial.state == TrialState.COMPLETE:
+        return trial.value or 0.0
+    early = trial.user_attrs.get(EARLY, {})
+    return float(early[str(trial.last_step)]) if trial.state == TrialState.PRUNED else 0.0
+
+
+class NearDefaults(optuna.samplers.RandomSampler):
+    """Draws around the default settings of a method."""
+
+    def __init__(self, method: str, settings: Mapping[str, Any], seed: int) -> None:
+        super().__init__(seed=seed)
+        self._random = random.Random(seed)
+        self._default = find_method(method).detector.Config.from_dict(dict(settings))
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """A setting near its default, or a random one where that is not in its range."""
+        middle = getattr(self._default, param_name)
+        rule = param_distribution
+        if isinstance(rule, CategoricalDistribution):
+            if middle in rule.choices and self._random.random() < LIKELY:
+                return middle
+        elif middle is not None and rule.low <= middle <= rule.high:
+            scale, back = (math.log, math.exp) if rule.log else (float, float)
+            low, high = scale(rule.low), scale(rule.high)
+            drawn = self._random.gauss(scale(middle), NEAR * (high - low))
+            value = back(min(max(drawn, low), high))
+            whole = isinstance(rule, optuna.distributions.IntDistribution)
+            found = round(value) if whole else value
+            return min(max(found, rule.low), rule.high)
+        return super().sample_independent(study, trial, param_name, rule)
+
+
+def _full(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+class FullStart(optuna.samplers.RandomSampler):
+    """Random until enough trials have reached the end, then the usual sampler."""
+
+    def __init__(self, usual: optuna.samplers.BaseSampler, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._usual = usual
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Of the usual sampler, when it is its turn."""
+        learns = _full(study) >= STARTUP_TRIALS
+        return self._usual.infer_relative_search_space(study, trial) if learns else {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Likewise."""
+        return self._usual.sample_relative(study, trial, search_space) if search_space else {}
+
+
+def candidates(method: str, settings: Mapping[str, Any]) -> dict[str, MakeSampler]:
+    """By name, what stands in for `proposals.make_sampler`; `settings` are the defaults."""
+
+    def explores(number: int) -> bool:
+        return number % 2 == 1
+
+    def one_ranking(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+        if explores(number):
+            return make_sampler(kind, seed, number)
+        return OneRanking(derive_seed(seed, "proposal", number))
+
+    def full_start(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+        usual = make_sampler(kind, seed, number)
+        return usual if explores(number) else FullStart(usual, derive_seed(seed, "own", number))
+
+    def qmc_start(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+        return make_sampler("qmc" if number < STARTUP_TRIALS else kind, seed, number)
+
+    def near(seed: int, number: int) -> optuna.samplers.BaseSampler:
+        return NearDefaults(method, settings, derive_seed(seed, "proposal", number))
+
+    def prior(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+        start = number < STARTUP_TRIALS
+        return near(seed, number) if start else make_sampler(kind, seed, number)
+
+    def prior_always(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
+        random_one = number < STARTUP_TRIALS or explores(number)
+        return near(seed, number) if random_one else make_sampler(kind, seed, number)
+
+    return {
+        "one-ranking": one_ranking,
+        "full-start": full_start,
+        "qmc-start": qmc_start,
+        "prior": prior,
+        "prior-always": prior_always,
+    }
+
+
+NAMES = ("one-ranking", "full-start", "qmc-start", "prior", "prior-always")
