@@ -348,6 +348,12 @@ class Detector(ABC):
             parts = [self.rebuild(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, *self.image_shape)
 
+    def pixel_map(self, images: Tensor) -> Tensor | None:
+        """Where images (N, C, H, W) look anomalous: (N, H, W) on the CPU, higher = more so. None
+        where that cannot be told. By default the mean absolute error of a reconstruction."""
+        rebuilt = self.reconstruct(images)
+        return None if rebuilt is None else (to_unit_range(images.cpu()) - rebuilt).abs().mean(1)
+
     def _evaluate(
         self,
         scorer: nn.Module,
@@ -436,7 +442,7 @@ class Detector(ABC):
         """The tensors scoring needs, contiguous, on the CPU, by flat name, for safetensors:
         `<network>.<key>` and the names in `fitted`. Raises `RequestError` before `calibrate`."""
         self._require_calibration()
-        tensors = {**_by_flat_name(self.scoring_networks()), **self._fitted_values()}
+        tensors = self._scoring_tensors()
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
@@ -451,7 +457,7 @@ class Detector(ABC):
 
     def require_fitting(self, state: Mapping[str, Tensor]) -> None:
         """Raise `ConfigError` unless `state` has the names and shapes of `inference_state`."""
-        own = {**_by_flat_name(self.scoring_networks()), **self._fitted_values()}
+        own = self._scoring_tensors()
         expected = {name: tuple(value.shape) for name, value in own.items()}
         wrong = sorted(
             name
@@ -470,8 +476,10 @@ class Detector(ABC):
     def _kept_names(self) -> tuple[str, ...]:
         return (*self.kept, *self.fitted)
 
-    def _fitted_values(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.fitted}
+    def _scoring_tensors(self) -> dict[str, Tensor]:
+        networks = self.scoring_networks().items()
+        own = {f"{n}.{key}": value for n, m in networks for key, value in m.state_dict().items()}
+        return {**own, **{name: getattr(self, name) for name in self.fitted}}
 
     def _take(self, name: str, value: Any) -> None:
         setattr(self, name, value.to(self.device).clone() if isinstance(value, Tensor) else value)
@@ -490,11 +498,3 @@ def drops(
     """Schedules that multiply the learning rate by `factor` after these shares of the epochs."""
     milestones = [max(1, round(share * epochs)) for share in shares]
     return [MultiStepLR(optimizer, milestones, factor) for optimizer in optimizers]
-
-
-def _by_flat_name(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value
-        for name, network in networks.items()
-        for key, value in network.state_dict().items()
-    }

@@ -23,7 +23,11 @@ EXPLAINED = 16  # pictures of --explain, by default
 
 _EXPLAIN = (
     "Write the pictures with the highest scores there, each beside its reconstruction and the "
-    "difference; a new folder."
+    "difference, or a map of where it looks anomalous and that laid over it; a new folder."
+)
+_MAPS = (
+    "Write where each picture looks anomalous there, as NumPy files of the size that the detector "
+    "sees, in the order of the rows; a new folder."
 )
 _FPR = (
     "Share of normal pictures that may be flagged, as judged by the export's validation images; "
@@ -59,6 +63,7 @@ def score(
     ] = False,
     explain: Annotated[Path | None, plain("DIR", _EXPLAIN, parser=path)] = None,
     explain_top: Annotated[int | None, plain("N", "How many; by default 16.", parser=whole)] = None,
+    maps: Annotated[Path | None, plain("DIR", _MAPS)] = None,
 ) -> int:
     """Score pictures with an exported detector; higher is more anomalous.
 
@@ -76,7 +81,7 @@ def score(
     error; the others are scored. The exit code is then 1, or 2 when nothing could be scored.
     """
     from amatune.export import explain as write_explanations
-    from amatune.export import find_inputs, load, require_explainable
+    from amatune.export import find_inputs, load, require_explainable, write_map
 
     exported = load(export)
     for warning in exported.warnings:
@@ -85,6 +90,8 @@ def score(
     highest = _highest(explain, explain_top)
     if explain is not None:
         require_explainable(exported.detector, explain)
+    if maps is not None:
+        require_explainable(exported.detector, maps, "--maps")
     inputs = find_inputs(paths)
     scored = failed = 0
     try:
@@ -94,6 +101,8 @@ def score(
                 write(picture)
                 if picture.problem is None:
                     highest.add(picture)
+                    if maps is not None:
+                        write_map(exported.detector, picture, maps, scored + failed + 1)
                     scored += 1
                 else:
                     progress.say(f"amatune: {picture.problem}")

@@ -23,7 +23,7 @@ import types
 from typing import Any
 
 from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
-from amatune.export.explain import explain, require_explainable
+from amatune.export.explain import explain, require_explainable, write_map
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
 from amatune.export.onnx import TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
@@ -45,6 +45,7 @@ __all__ = [
     "printable",
     "require_explainable",
     "require_replaceable",
+    "write_map",
 ]
 
 

@@ -1,5 +1,7 @@
-"""What a detector saw in a picture: original, reconstruction and difference side by side."""
+"""What a detector saw in a picture, side by side: original, reconstruction and difference; or where
+it looks anomalous, as a map and laid over the original. And such maps as files of numbers."""
 
+import io
 import re
 import shutil
 import uuid
@@ -15,19 +17,24 @@ from amatune.data.pictures import Pixels
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.scoring import ScoredPicture, printable
+from amatune.files import write_bytes
 
 _SIDE = 192  # pixels; smaller images are enlarged by a whole factor, to at most about this
 _GAP = 8  # pixels around and between the three
 _LINE = 18  # pixels of a line of text
-_TITLES = ("original", "reconstruction", "difference")
+_REBUILT = ("original", "reconstruction", "difference")
+_MAPPED = ("original", "map", "overlay")
+_RED = np.array([255, 0, 0], np.float32).reshape(1, 3, 1, 1)
+_OPACITY = 0.6  # of the overlay where the map is highest
 
 
-def require_explainable(detector: Detector, folder: Path) -> None:
-    """Raise `RequestError` unless the detector reconstructs, and `folder` is new or empty."""
-    if not detector.reconstructs:
+def require_explainable(detector: Detector, folder: Path, option: str = "--explain") -> None:
+    """Raise `RequestError` unless the detector can tell where a picture looks anomalous, and
+    `folder` is new or empty; `option` is what asked for it."""
+    if detector.pixel_map(torch.empty(0, *detector.image_shape)) is None:
         raise RequestError(
-            f"{detector.name} makes no reconstructions, so that it cannot explain its scores; "
-            "leave --explain out"
+            f"{detector.name} makes neither reconstructions nor maps with these settings, so that "
+            f"it cannot explain its scores; leave {option} out"
         )
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"cannot explain into {folder}: it is a file; name a folder")
@@ -35,32 +42,53 @@ def require_explainable(detector: Detector, folder: Path) -> None:
         raise RequestError(f"cannot explain into {folder}: it is not empty; name a new folder")
 
 
+def write_map(detector: Detector, picture: ScoredPicture, folder: Path, number: int) -> None:
+    """Write where a scored picture looks anomalous to `folder`, `00001-<name>.npy`: float32
+    (H, W), the size that the detector sees, higher = more anomalous. The folder is made.
+
+    Raises `AmatuneError` when the disk refuses.
+    """
+    if picture.image is None:
+        return
+    found = detector.pixel_map(torch.from_numpy(picture.image[None].copy()))
+    if found is None:
+        raise RequestError(f"{detector.name} makes no maps")
+    content = io.BytesIO()
+    np.save(content, found[0].float().numpy(), allow_pickle=False)
+    file = folder / f"{number:05}-{_file_name(picture.path)}.npy"
+    try:
+        write_bytes(file, content.getvalue())
+    except OSError as error:
+        raise AmatuneError(f"cannot write {file}: {error.strerror or error}") from error
+
+
 def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path) -> None:
     """Write a PNG per scored picture to `folder`, `01-<name>.png` and on, in the order given.
 
-    The difference is |original - reconstruction|, the mean over the channels, black where there is
-    none; white is the largest one among all `pictures`, so that they can be compared. The folder
-    appears complete or not at all. Raises `AmatuneError` when the disk refuses.
+    Of a detector that reconstructs, the difference is |original - reconstruction|, the mean over
+    the channels, black where there is none; of others there is a map, and it in red over the
+    original. White, or red, is the largest value among all `pictures`, so that they can be
+    compared. The folder appears complete or not at all. Raises `AmatuneError` when the disk
+    refuses.
     """
     images = np.stack([picture.image for picture in pictures if picture.image is not None])
-    rebuilt = detector.reconstruct(torch.from_numpy(images))
-    if rebuilt is None or len(images) < len(pictures):
+    if len(images) < len(pictures):
         raise RequestError(f"{detector.name} cannot explain these pictures")
-    seen = ((rebuilt.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    gaps = np.abs(images.astype(np.float32) - seen).mean(axis=1, keepdims=True)
-    shown = np.round(gaps * (255 / max(float(gaps.max()), 1.0))).astype(np.uint8)
+    titles, second, third = _panels(detector, images)
 
     folder = folder.resolve()
     new = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     digits = max(2, len(str(len(pictures))))
     try:
         new.mkdir(parents=True)
-        for rank, (picture, *panels) in enumerate(zip(pictures, images, seen, shown, strict=True)):
-            name = re.sub(r"[^\w.-]+", "-", picture.path.name)[-80:]
+        for rank, (picture, *panels) in enumerate(
+            zip(pictures, images, second, third, strict=True)
+        ):
+            name = _file_name(picture.path)
             lines = _caption(rank + 1, picture, detector.primary_score)
             about = PngInfo()
             about.add_itxt("path", printable(picture.path))
-            _side_by_side(panels, lines).save(
+            _side_by_side(titles, panels, lines).save(
                 new / f"{rank + 1:0{digits}}-{name.removesuffix('.png')}.png", pnginfo=about
             )
         new.replace(folder)  # an empty folder gives way
@@ -70,13 +98,37 @@ def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path)
         shutil.rmtree(new, ignore_errors=True)
 
 
+def _panels(detector: Detector, images: Pixels) -> tuple[Sequence[str], Pixels, Pixels]:
+    """Titles, and what is shown beside images (N, C, H, W): two of (N, 1 or 3, H, W)."""
+    rebuilt = detector.reconstruct(torch.from_numpy(images))
+    if rebuilt is not None:
+        seen = ((rebuilt.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+        gaps = np.abs(images.astype(np.float32) - seen).mean(axis=1, keepdims=True)
+        shown = np.round(gaps * (255 / max(float(gaps.max()), 1.0))).astype(np.uint8)
+        return _REBUILT, seen, shown
+    found = detector.pixel_map(torch.from_numpy(images))
+    if found is None:
+        raise RequestError(f"{detector.name} cannot explain these pictures")
+    values = found[:, None].float().numpy()
+    lowest, highest = float(values.min()), float(values.max())
+    shares = (values - lowest) / max(highest - lowest, 1e-12)
+    mixed = images + _OPACITY * shares * (_RED - images)
+    return _MAPPED, np.round(shares * 255).astype(np.uint8), np.round(mixed).astype(np.uint8)
+
+
+def _file_name(path: Path) -> str:
+    return re.sub(r"[^\w.-]+", "-", path.name)[-80:]
+
+
 def _caption(rank: int, picture: ScoredPicture, score: str) -> list[str]:
     p = "" if picture.p_value is None else f", p = {picture.p_value:.3g}"
     name = printable(Path(picture.path.name))
     return [f"{rank}. {name}", f"{score} = {picture.score:.6g}{p}"]
 
 
-def _side_by_side(panels: Sequence[Pixels], lines: Sequence[str]) -> Image.Image:
+def _side_by_side(
+    titles: Sequence[str], panels: Sequence[Pixels], lines: Sequence[str]
+) -> Image.Image:
     """Three panels (1 or 3, H, W) under their titles and above the lines, on white."""
     height, width = panels[0].shape[1:]
     factor = max(1, round(_SIDE / max(height, width)))
@@ -89,7 +141,7 @@ def _side_by_side(panels: Sequence[Pixels], lines: Sequence[str]) -> Image.Image
     )
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(13)
-    for column, (title, panel) in enumerate(zip(_TITLES, panels, strict=True)):
+    for column, (title, panel) in enumerate(zip(titles, panels, strict=True)):
         left = _GAP + column * (wide + _GAP)
         draw.text((left, _GAP), title, "black", font)
         pixels = panel[0] if len(panel) == 1 else panel.transpose(1, 2, 0)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -331,7 +332,25 @@ def test_a_method_without_reconstructions_cannot_explain(
 ) -> None:
     monkeypatch.setattr(AMA, "reconstructs", False)
     assert score(pictures, "--explain", "why") == 2
-    assert "ama makes no reconstructions" in capsys.readouterr().err
+    assert "ama makes neither reconstructions nor maps" in capsys.readouterr().err
+
+
+def test_maps_are_files_in_the_order_of_the_rows(detector: AMA, pictures: Path) -> None:
+    (folder := Path("mixed")).mkdir()
+    for number in (1, 3):
+        shutil.copy(pictures / f"{number}.png", folder)
+    (folder / "2.png").write_bytes(b"damaged")
+    assert score(folder, "--maps", "where", "--output", "s.csv") == 1
+    assert sorted(os.listdir("where")) == ["00001-1.png.npy", "00003-3.png.npy"]
+    image = np.array(Image.open(pictures / "3.png"))[None, None]
+    expected = detector.pixel_map(torch.from_numpy(image))
+    assert expected is not None
+    assert np.array_equal(np.load("where/00003-3.png.npy", allow_pickle=False), expected[0])
+    rebuilt = detector.reconstruct(torch.from_numpy(image))
+    assert rebuilt is not None
+    error = np.abs(image / 127.5 - 1 - rebuilt.numpy()).mean(axis=1)
+    assert np.allclose(expected, error, atol=1e-6)
+    assert score(folder, "--maps", "where") == 2
 
 
 # --- interruptions and disks that refuse ----------------------------------------------------------

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
@@ -55,6 +56,7 @@ from amatune.detectors.features.scorers import (
     Scorer,
     Sight,
     pool,
+    see_patches,
 )
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 
@@ -195,9 +197,9 @@ class Features(Detector):
 
     def _patches(self, images: Tensor) -> Iterator[Tensor]:
         """Batch by batch, the projected patches (B, P, D') of all images."""
-        scorer = Scorer(self._sight(), self.config.neighbourhood, nn.Identity())
+        sight = self._sight()
         for batch in self._batches(images, SCORING_BATCH):
-            yield scorer.patches(batch) @ self.projection
+            yield see_patches(sight, batch, self.config.neighbourhood) @ self.projection
 
     def _learn_coreset(self, images: Tensor) -> None:
         """Keep the patches of a greedy coreset, in the space where distances are measured."""
@@ -260,7 +262,7 @@ class Features(Detector):
     def raw_scorer(self) -> Scorer:
         """The scores of float images: network, and what was learnt to be normal."""
         config = self.config
-        model: nn.Module
+        model: Coreset | Gaussians | Mean
         if config.model == "coreset":
             space, offset = self.projection @ self.whitening, self.centre @ self.whitening
             model = Coreset(space, offset, self.memory, config.neighbours, config.reweighting)
@@ -269,6 +271,24 @@ class Features(Detector):
         else:
             model = Mean(self.projection, self.centre, self.whitening, config.pooling)
         return Scorer(self._sight(), config.neighbourhood, model)
+
+    def pixel_map(self, images: Tensor) -> Tensor | None:
+        """How far the patches of images (N, C, H, W) are from normal ones, interpolated to pixels:
+        (N, H, W) on the CPU, in the unit of the scores. None of the model `mean`, which knows whole
+        images alone. Raises `RequestError` before `calibrate`."""
+        self._require_calibration()
+        self._check_images(images)
+        scorer = self.raw_scorer()
+        if isinstance(scorer.model, Mean):
+            return None
+        places, size = self.config.places(self.image_shape), self.image_shape[1:]
+        parts = [torch.empty(0, *size)]
+        with self._without_training():
+            for batch in self._batches(images, SCORING_BATCH):
+                distances = scorer.model.map(scorer.patches(batch)).view(-1, *places)
+                pixels = F.interpolate(distances[:, None], size=size, mode="bilinear")
+                parts.append(pixels[:, 0].cpu())
+        return torch.cat(parts)
 
     def _sight(self) -> nn.Module:
         sight = Sight(self.trunk, self.config, self.image_shape).to(self.device)

@@ -174,34 +174,39 @@ class Moments:
 # --- how far others are ---------------------------------------------------------------------------
 
 
-def squared_distances(patches: Tensor, memory: Tensor) -> Tensor:
-    """(..., D) and (K, D) -> (..., K)."""
-    products = patches @ memory.T
-    squares = patches.square().sum(dim=-1, keepdim=True) + memory.square().sum(dim=1)
-    return (squares - 2 * products).clamp_min(0)
-
-
 def nearest(patches: Tensor, memory: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Patches (..., D), memory (K, D) -> distances to the `count` nearest and their places, both
     (..., count), the nearest first. `count` is at most K.
 
-    The memory is taken in blocks, which bounds what is held at a time. The places are found with
-    products of matrices, the distances taken anew: close to a neighbour, the products cancel.
+    The memory is taken in blocks, which bounds what is held at a time. The places are found by one
+    product of matrices, |m|^2 - 2 x m, which orders as |x - m|^2 does; the distances are taken
+    anew, since close to a neighbour the products cancel.
     """
+    lengths = memory.square().sum(dim=1, keepdim=True)
+    sides = torch.cat([-2 * memory, lengths], dim=1)  # (K, D + 1)
+    asked = torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1)
     found: list[Tensor] = []
     places: list[Tensor] = []
     for start in range(0, memory.shape[0], _BLOCK):
-        block = memory[start : start + _BLOCK]
-        squares = squared_distances(patches, block)
-        values, indices = squares.topk(min(count, block.shape[0]), dim=-1, largest=False)
+        order = asked @ sides[start : start + _BLOCK].T
+        values, indices = _lowest(order, min(count, order.shape[-1]))
         found.append(values)
         places.append(indices + start)
-    squares, place = torch.cat(found, dim=-1), torch.cat(places, dim=-1)
+    place = torch.cat(places, dim=-1)
     if len(found) > 1:
-        _, order = squares.topk(count, dim=-1, largest=False)
-        place = place.gather(-1, order)
+        _, best = _lowest(torch.cat(found, dim=-1), count)
+        place = place.gather(-1, best)
     neighbours = memory[place]  # (..., count, D)
     return (patches.unsqueeze(-2) - neighbours).square().sum(dim=-1).sqrt(), place
+
+
+def _lowest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` lowest of the last axis, and their places."""
+    if count == 1:  # several times as fast as topk
+        lowest, place = values.min(dim=-1, keepdim=True)
+        return lowest, place
+    lowest, place = values.topk(count, dim=-1, largest=False)
+    return lowest, place
 
 
 def reweighted(patch: Tensor, distance: Tensor, place: Tensor, memory: Tensor, b: int) -> Tensor:

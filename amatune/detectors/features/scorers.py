@@ -167,15 +167,22 @@ def pool(patches: Tensor, pooling: str) -> Tensor:
 class Scorer(nn.Module):
     """The scores of float images (B, C, H, W) in [-1, 1]: two of (B,)."""
 
-    def __init__(self, sight: nn.Module, neighbourhood: int, model: nn.Module) -> None:
+    def __init__(
+        self, sight: nn.Module, neighbourhood: int, model: Coreset | Gaussians | Mean
+    ) -> None:
         super().__init__()
         self.sight, self.neighbourhood, self.model = sight, neighbourhood, model
-
-    def patches(self, images: Tensor) -> Tensor:
-        """(B, P, D), P places row by row."""
-        return join(self.sight(images), self.neighbourhood).flatten(2).transpose(1, 2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         scores: tuple[Tensor, Tensor] = self.model(self.patches(images))
         return scores
+
+    def patches(self, images: Tensor) -> Tensor:
+        """(B, P, D), P places row by row."""
+        return see_patches(self.sight, images, self.neighbourhood)
+
+
+def see_patches(sight: nn.Module, images: Tensor, neighbourhood: int) -> Tensor:
+    """Float images (B, C, H, W) to patches (B, P, D), P places row by row."""
+    return join(sight(images), neighbourhood).flatten(2).transpose(1, 2)

@@ -1,9 +1,12 @@
 """Frozen features: what is learnt in one pass, scores against independent calculations, weights,
 the cache, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from amatune import metrics
@@ -13,6 +16,8 @@ from amatune.detectors.features.backbones import MULTIPLE, STRIDES, find_weights
 from amatune.detectors.features.patches import join
 from amatune.detectors.features.scorers import Sight
 from amatune.errors import ConfigError, DataError, RequestError
+from amatune.export.explain import explain, require_explainable
+from amatune.export.scoring import ScoredPicture
 from amatune.extras import MissingExtraError
 from amatune.registry import find_method
 from amatune.stored import StoredDetector
@@ -191,6 +196,39 @@ def test_it_finds_what_looks_different():
         made.calibrate(stripes(30, True, 0))
         normal, other = (made.score(stripes(20, across, 1)).numpy() for across in (True, False))
         assert metrics.auroc(normal, other) > 0.95, model
+
+
+@pytest.mark.parametrize("settings", [{"coreset": 0.02}, {"model": "gaussians", "dims": 6}])
+def test_a_map_shows_where_a_picture_differs(settings, tmp_path):
+    shape = (1, 32, 32)
+    made = Features(config(neighbourhood=1, **settings), shape)
+    made.train_epoch(images(shape=shape) // 8 + 100)  # little noise
+    made.calibrate(images(shape=shape) // 8 + 100)
+    pictures = images(2, seed=1, shape=shape) // 8 + 100
+    pictures[0, :, 4:12, 20:28] = 255
+    found = made.pixel_map(pictures)
+    assert found.shape == (2, 32, 32)
+    row, column = divmod(int(found[0].argmax()), 32)
+    assert row < 16 <= column  # in that quarter
+    # With places as fine as pixels, the highest would be the score itself.
+    assert float(found[0].max()) == pytest.approx(float(made.scores(pictures)["max"][0]), rel=0.1)
+    assert made.pixel_map(pictures[:0]).shape == (0, 32, 32)
+    scored = [
+        ScoredPicture(Path(f"{i}.png"), 1.0, {}, image=image)
+        for i, image in enumerate(pictures.numpy())
+    ]
+    require_explainable(made, tmp_path / "why")
+    explain(made, scored, tmp_path / "why")
+    drawn = np.asarray(Image.open(tmp_path / "why" / "01-0.png").convert("RGB"))[26:218]
+    place = drawn[row * 6 + 3, 408 + column * 6 + 3].astype(int)  # of the overlay
+    assert place[0] - place[1] > 80
+
+
+def test_whole_pictures_have_no_map(tmp_path):
+    made = trained(model="mean", resolution=32)
+    assert made.pixel_map(images(2)) is None
+    with pytest.raises(RequestError, match="neither reconstructions nor maps with these settings"):
+        require_explainable(made, tmp_path / "why")
 
 
 # --- learning and state ---------------------------------------------------------------------------

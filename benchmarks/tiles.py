@@ -1,0 +1,250 @@
+"""Magnetic tiles: a small set of factory pictures, searched with several methods and tested once.
+
+    python benchmarks/tiles.py --data DATA/magnetic_tile --methods features deep-svdd
+    python benchmarks/tiles.py --speed
+
+300 pictures without a defect and 120 with one. What frozen features try and their defaults were
+looked at on two thirds of the former and half of the latter; the test pictures of every split are
+drawn from the rest (75 of 100 and 45 of 60), all others are for training and validation. Of each
+split a method is searched with the same number of trials, chosen by 50 defects, learnt anew with
+its best settings and with its defaults, and scores the test pictures once; beside it what needs no
+detector, its side and components chosen by the same 50 defects. Results are kept in `--output`:
+called again, it goes on where it stopped.
+
+`--speed` takes the time to score a colour picture of 256 x 256 with a coreset of 10,000 patches on
+one core, in seconds of that core, so that other processes matter little.
+"""
+
+import argparse
+import json
+import platform
+import random
+import shutil
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amatune import metrics
+from amatune.cluster import connection
+from amatune.cluster.job import Images
+from amatune.data.feature_cache import FeatureCache
+from amatune.data.pictures import Pixels, read_pictures
+from amatune.detector import Detector
+from amatune.detectors.features import Features, FeaturesConfig
+from amatune.registry import Method, find_method
+from amatune.results.baselines import fit_baselines, score_baselines
+from amatune.results.objective import best_score
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+from amatune.tuning import study
+from amatune.tuning.options import SearchOptions, budgeted, with_options
+from amatune.tuning.search import run_search
+
+BASELINES = ("mean brightness", "PCA")
+# What a CPU cannot afford, or what the pictures decide, is held fixed.
+OPTIONS: dict[str, SearchOptions] = {
+    "features": {"fix": {"resolution": 128}},
+    "deep-svdd": {"epochs": 60, "fix": {"batch_size": 64, "pretrain": 0.3}},
+    "ama": {"steps": 1000, "width": 0.25},
+    "alad": {"epochs": 40, "width": 0.125},
+}
+Part = dict[str, list[Path]]  # "normal", "defect" -> pictures
+
+
+def split(data: Path, seed: int) -> tuple[Part, Part]:
+    """The pictures to learn and choose from, and those of the test."""
+    rest: Part = {}
+    test: Part = {}
+    for name, untried, share in (
+        ("normal", slice(0, None, 3), 75),
+        ("defect", slice(1, None, 2), 45),
+    ):
+        files = sorted((data / name).glob("*.png"))
+        untouched = files[untried]
+        test[name] = sorted(random.Random(seed).sample(untouched, share))
+        rest[name] = [file for file in files if file not in set(test[name])]
+    return rest, test
+
+
+def folder(part: Part, tests: Part, home: Path) -> Path:
+    """Both as the folders that a search reads: train/ to learn and choose from, test/ unread."""
+    if not (home / "complete").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        for name in part:
+            for place, files in (("train", part[name]), ("test", tests[name])):
+                (home / name / place).mkdir(parents=True)
+                for file in files:
+                    shutil.copy(file, home / name / place / file.name)
+        (home / "complete").touch()
+    return home
+
+
+def auroc(scores: dict[str, Any]) -> dict[str, float]:
+    """Test AUROC with its 95% interval."""
+    low, high = metrics.delong_interval(scores["normal"], scores["anomaly"])
+    area = metrics.auroc(scores["normal"], scores["anomaly"])
+    return {"auroc": area, "low": low, "high": high}
+
+
+def learn(method: Method, config: Any, images: Images, store: FeatureCache) -> Detector:
+    """A detector of one configuration, calibrated."""
+    channels, height, width = images.train.shape[1:]
+    detector = method.detector(config, (channels, height, width))
+    if hasattr(detector, "store"):
+        detector.store = store
+    train = torch.tensor(images.train)
+    for _ in range(config.epochs):
+        detector.train_epoch(train)
+    detector.calibrate(train)
+    return detector
+
+
+def tested(detector: Detector, images: Images, test: dict[str, Pixels]) -> dict[str, Any]:
+    """The score that validation images prefer, and what it is worth on the test pictures."""
+
+    def scores(normal: Pixels, anomaly: Pixels) -> dict[str, dict[str, np.ndarray]]:
+        sides = {"normal": normal, "anomaly": anomaly}
+        found = {side: detector.scores(torch.tensor(of)) for side, of in sides.items()}
+        return {
+            name: {side: found[side][name].numpy() for side in sides}
+            for name in detector.score_names
+        }
+
+    validation = {
+        name: metrics.auroc(of["normal"], of["anomaly"])
+        for name, of in scores(images.normal, images.anomaly).items()
+    }
+    name = best_score(validation) if detector.chooses_score else detector.primary_score
+    on_test = scores(test["normal"], test["defect"])[name]
+    return {"score": name, "validation": validation[name], **auroc(on_test)}
+
+
+def measure(method: Method, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One split: search, learn anew, test; kept in a file."""
+    file = arguments.output / f"{method.name}-{seed}.json"
+    if file.exists():
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return kept
+    home = folder(*split(arguments.data, seed), arguments.output / f"split-{seed}")
+    options: SearchOptions = {
+        "dataset": f"folder:{home / 'normal'}",
+        "ood": f"folder:{home / 'defect'}",
+        "method": method.name,
+        "trials": arguments.trials,
+        "seed": seed,
+        "name": f"{method.name}-{seed}",
+        "runs_dir": arguments.output,
+        **OPTIONS.get(method.name, {}),
+    }
+    request = with_options(SearchRequest(), budgeted(options))
+    run = RunFolder(arguments.output / f"{method.name}-{seed}")
+    began = time.monotonic()
+    outcome = run_search(request, resume=run.run_json.exists())
+    if outcome.ending == "interrupted":
+        raise SystemExit(130)  # called again, it goes on
+    seconds = time.monotonic() - began
+
+    record = run.record()
+    problem = record.open_problem()
+    images = Images.of(problem)
+    best = study.full_trials(study.open_study(run))[0]
+    store = FeatureCache.default()
+    shape = record.image_shape
+    files = {name: sorted((home / name / "test").iterdir()) for name in ("normal", "defect")}
+    test = {name: read_pictures(paths, shape)[0] for name, paths in files.items()}
+    result: dict[str, Any] = {"seconds": seconds, "shape": shape, "settings": dict(best.params)}
+    for name, settings in (("searched", best.params), ("defaults", {})):
+        config = record.configuration(method, {**settings, **request.fixed})
+        result[name] = tested(learn(method, config, images, store), images, test)
+    fitted = fit_baselines(images.train, images.normal, images.anomaly, images.bounds, "pooled")
+    scored = score_baselines(fitted, test["normal"], test["defect"])
+    result |= {name: auroc(scored[name]) for name in BASELINES}
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A row for each method, its defaults, and what needs no detector."""
+    lines = ["| | test AUROC, each split with its 95% interval | mean | search, s |"]
+    lines.append("|---|---|---|---|")
+
+    def row(name: str, parts: list[dict[str, float]], seconds: str) -> None:
+        each = "; ".join(f"{p['auroc']:.3f} ({p['low']:.3f} to {p['high']:.3f})" for p in parts)
+        mean = statistics.fmean(part["auroc"] for part in parts)
+        lines.append(f"| {name} | {each} | {mean:.3f} | {seconds} |")
+
+    for name, splits in results.items():
+        spent = statistics.fmean(one["seconds"] for one in splits)
+        row(f"{name}, searched", [one["searched"] for one in splits], f"{spent:.0f}")
+        row(f"{name}, its defaults", [one["defaults"] for one in splits], "")
+    for name, splits in results.items():
+        side = splits[0]["shape"][1]
+        for baseline in BASELINES:
+            at = f"{baseline} at {side} x {side}, as {name} sees them"
+            row(at, [one[baseline] for one in splits], "")
+    return lines
+
+
+def speed() -> list[str]:
+    """What the network and the whole score of one picture take, by layers and dimensions."""
+    pictures = torch.rand(1, 3, 256, 256) * 2 - 1
+    lines = ["| layers | dims | network, ms | all, ms |", "|---|---|---|---|"]
+    for layers, dims in (("2+3", None), ("2+3", 64), ("3+4", None), ("3", None)):
+        config = FeaturesConfig(resolution=256, layers=layers, dims=dims)  # type: ignore[arg-type]
+        detector = Features(config, (3, 256, 256))
+        detector.memory = torch.randn(10_000, detector.projection.shape[1])
+        scorer = detector.raw_scorer()
+        network, whole = (milliseconds(part, pictures) for part in (scorer.sight, scorer))
+        lines.append(f"| {layers} | {dims or 'all'} | {network:.0f} | {whole:.0f} |")
+    return lines
+
+
+def milliseconds(part: torch.nn.Module, pictures: torch.Tensor) -> float:
+    """The median CPU time of a call, of nine after the first."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(10):
+            began = time.process_time()
+            part(pictures)
+            times.append(time.process_time() - began)
+    return 1000 * statistics.median(times[1:])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder with normal and defect")
+    parser.add_argument("--speed", action="store_true", help="time the scoring of a picture")
+    parser.add_argument("--methods", nargs="+", default=["features"])
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--output", type=Path, default=Path("runs/tiles"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.speed:
+        print(*speed(), sep="\n")
+        return
+    if arguments.data is None:
+        parser.error("--data must name the folder with normal and defect")
+    arguments.data, arguments.output = arguments.data.resolve(), arguments.output.resolve()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "optuna"))
+    print(f"{platform.machine()}, {versions}; {arguments.trials} trials", flush=True)
+    results: dict[str, list[dict[str, Any]]] = {}
+    with connection.cluster(None, arguments.output / "ray.txt"):  # one for all searches
+        for name in arguments.methods:
+            method = find_method(name)
+            results[name] = []
+            for seed in range(arguments.splits):
+                results[name].append(measure(method, seed, arguments))
+                print(f"{name}, split {seed}: {results[name][-1]}", flush=True)
+    print("", *table(results), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
