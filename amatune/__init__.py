@@ -1,7 +1,8 @@
 """amatune: hyperparameter search for image anomaly detectors.
 
-From Python: `amatune.search`, `amatune.retrain`, `amatune.export` and `amatune.load` do what the
-command line does; `amatune.AnomalyDetector` is one detector as a scikit-learn estimator.
+From Python: `amatune.search`, `amatune.estimate`, `amatune.retrain`, `amatune.export` and
+`amatune.load` do what the command line does; `amatune.AnomalyDetector` is one detector as a
+scikit-learn estimator.
 """
 
 import importlib
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amatune.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from amatune.api import estimate as estimate
     from amatune.api import retrain as retrain
     from amatune.api import search as search
     from amatune.estimator import AnomalyDetector as AnomalyDetector
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 # `amatune --help`) does not wait for torch. The package `amatune.export` is also a function.
 _PLACES = {
     "AnomalyDetector": "amatune.estimator",
+    "estimate": "amatune.api",
     "export": "amatune.export",
     "load": "amatune.export",
     "retrain": "amatune.api",

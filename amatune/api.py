@@ -19,9 +19,10 @@ from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
+from amatune.tuning import rehearsal
 from amatune.tuning import retrain as retraining
 from amatune.tuning import search as searching
-from amatune.tuning.events import Listener
+from amatune.tuning.events import Listener, TimeEstimate
 from amatune.tuning.options import (
     FirstSettings,
     SearchOptions,
@@ -32,7 +33,7 @@ from amatune.tuning.options import (
 )
 from amatune.tuning.search import SearchOutcome
 
-__all__ = ["AnyRun", "export", "retrain", "search"]
+__all__ = ["AnyRun", "estimate", "export", "retrain", "search"]
 
 AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
 
@@ -61,16 +62,42 @@ def search(
     Returns when all trials have ended, time is over, or after Ctrl-C. Raises `RequestError` for
     what cannot be done, before anything is started, and `AmatuneError` for what fails.
     """
-    request = continued(options) if resume else with_options(SearchRequest(), budgeted(options))
-    first = first_settings(enqueue, warm_start, request.runs_dir)
+    request = _request(options, resume)
     return searching.run_search(
         request,
         listener=listener,
         resume=resume,
-        first=first,
+        first=first_settings(enqueue, warm_start, request.runs_dir),
         # A space that is given here is the caller's own.
         trust_space=trust_space or options.get("space") is not None,
     )
+
+
+def estimate(
+    *,
+    resume: bool = False,
+    trust_space: bool = False,
+    enqueue: Sequence[FirstSettings] | FirstSettings = (),
+    warm_start: str | None = None,
+    listener: Listener | None = None,
+    **options: Unpack[SearchOptions],
+) -> TimeEstimate:
+    """What a `search` with the same arguments would take; `amatune search --dry-run` from Python.
+
+    Trains a few steps, and leaves no run behind. Refuses what the search would refuse.
+    """
+    request = _request(options, resume)
+    return rehearsal.rehearse(
+        request,
+        listener=listener,
+        resume=resume,
+        first=first_settings(enqueue, warm_start, request.runs_dir),
+        trust_space=trust_space or options.get("space") is not None,
+    )
+
+
+def _request(options: SearchOptions, resume: bool) -> SearchRequest:
+    return continued(options) if resume else with_options(SearchRequest(), budgeted(options))
 
 
 def retrain(
@@ -81,6 +108,7 @@ def retrain(
     epochs: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     address: str | None = None,
+    concurrent: int | None = None,
     runs_dir: str | os.PathLike[str] = "runs",
     listener: Listener | None = None,
 ) -> Leaderboard:
@@ -88,7 +116,8 @@ def retrain(
 
     The `top` trials and the default settings train from scratch with `seeds` seeds each, for
     `epochs` epochs, by default those of the search. The images are looked for in `data_dir`, by
-    default the search's. Finished trainings of an earlier call are kept.
+    default the search's, and at most `concurrent` trainings run at a time, by default as in the
+    search. Finished trainings of an earlier call are kept.
 
     Raises `RequestError` when there is no such run, or it has no trial with the full budget.
     """
@@ -99,6 +128,7 @@ def retrain(
         epochs=epochs,
         data_dir=None if data_dir is None else str(data_folder(data_dir)),
         address=address,
+        concurrent=concurrent,
         listener=listener,
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from amatune.errors import RequestError
+
+_MOUNTS = Path("/proc/self/mounts")  # of Linux
+NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
 
 @contextlib.contextmanager
@@ -104,6 +108,24 @@ def read_json(text: str, what: str) -> Any:
             f"{what} is not JSON that can be read: one of its numbers has too many digits"
         ) from None
     return value
+
+
+def network_filesystem(path: Path) -> str | None:
+    """The kind of network file system that a path lies on, such as "nfs4"; None on another one,
+    or where the system does not say. What is not there yet counts as where it will be."""
+    try:
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    place = path.resolve()
+    best, kind = -1, ""
+    for line in mounts:
+        _device, mounted, found, *_ = line.split(" ")
+        # Blanks and the like are written as \040.
+        point = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), mounted))
+        if place.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), found  # of several at one point the last one counts
+    return kind if kind in NETWORK else None
 
 
 def write_json(path: Path, contents: Any) -> None:

@@ -312,6 +312,11 @@ def main() -> None:
         return
     for problem in arguments.problems:
         records = read_records(arguments.file, problem, arguments.method)
+        if (count := len(records.settings)) < 2:
+            parser.error(
+                f"{count} training of {arguments.method} on {problem} is recorded, and a landscape "
+                "needs many; record_curves.py makes them"
+            )
         for scale in arguments.scale:
             landscape = Landscape(records, scale)
             print(

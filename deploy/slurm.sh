@@ -66,18 +66,25 @@ ended_by=
 # It lies on the first node's own disk, since SQLite and network file systems do not get along, and
 # is copied to the shared folder now and then, and at the end.
 save() {
-    [[ -e $local/runs/$name/study.db ]] || return 0
     # A consistent copy of the study, also while the search writes. Of the other files some may
     # change or go while they are read (tar's exit code 1); the next copy has them.
-    python -c 'import sqlite3, sys
+    local study=study.db
+    if [[ -e $local/runs/$name/study.db ]]; then
+        python -c 'import sqlite3, sys
 source, target = (sqlite3.connect(path) for path in sys.argv[1:])
-source.backup(target)' "$local/runs/$name/study.db" "$local/study.db" &&
-        {
-            tar -C "$local/runs" --exclude='study.db*' --exclude='.*' --ignore-failed-read \
-                --warning=no-file-changed --warning=no-file-removed -cf - "$name" || [[ $? -eq 1 ]]
-        } | tar -C "$shared/runs" -xf - &&
-        cp "$local/study.db" "$shared/runs/$name/study.db.new" &&
-        mv "$shared/runs/$name/study.db.new" "$shared/runs/$name/study.db"
+source.backup(target)' "$local/runs/$name/study.db" "$local/study.db" || return
+    elif [[ -e $local/runs/$name/study.journal ]]; then  # --study-storage journal: it only grows
+        study=study.journal
+        cp "$local/runs/$name/$study" "$local/$study" || return
+    else
+        return 0
+    fi
+    {
+        tar -C "$local/runs" --exclude='study.*' --exclude='.*' --ignore-failed-read \
+            --warning=no-file-changed --warning=no-file-removed -cf - "$name" || [[ $? -eq 1 ]]
+    } | tar -C "$shared/runs" -xf - &&
+        cp "$local/$study" "$shared/runs/$name/$study.new" &&
+        mv "$shared/runs/$name/$study.new" "$shared/runs/$name/$study"
 }
 
 rm -rf "$local"

@@ -109,7 +109,7 @@ def test_options_become_the_request(asked: dict[str, Any]) -> None:
 def test_the_command_line_has_the_same_options_and_defaults() -> None:
     command: Any = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     of_the_command_alone = {
-        *("context", "config", "quiet", "as_json", "resume", "trust_space"),
+        *("context", "config", "dry_run", "quiet", "as_json", "resume", "trust_space"),
         *("enqueue", "warm_start"),
     }
     shown = {option.name: option.default for option in command.params}
@@ -195,6 +195,19 @@ def test_a_listener_is_handed_on(asked: dict[str, Any]) -> None:
     assert asked["listener"] == events.append
 
 
+def test_an_estimate_takes_the_arguments_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def note(request: SearchRequest, **others: Any) -> None:
+        calls[:] = [request, others]
+
+    monkeypatch.setattr("amatune.tuning.rehearsal.rehearse", note)
+    amatune.estimate(dataset="digits", trials=7, enqueue={"lr": 0.1}, warm_start=None)
+    assert calls[0].trials == 7
+    told = {"listener": None, "resume": False, "first": [{"lr": 0.1}], "trust_space": False}
+    assert calls[1] == told
+
+
 def test_retraining_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
@@ -207,7 +220,7 @@ def test_retraining_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.Mon
         amatune.retrain(given)
         assert calls[0] == run.path
     defaults = {"top": 3, "seeds": 3, "epochs": None, "data_dir": None, "address": None}
-    assert calls[1] == {**defaults, "listener": None}
+    assert calls[1] == {**defaults, "concurrent": None, "listener": None}
     amatune.retrain("mine", top=1, data_dir="~/data", runs_dir=Path("runs"))
     assert calls[1]["data_dir"] == os.path.expanduser("~/data")
     with pytest.raises(RequestError, match="'gone'"):

@@ -247,6 +247,7 @@ while [ "$1" != --name ] && [ "$1" != --runs-dir ]; do shift; done
 mkdir -p "$4/$2"
 echo study > "$4/$2/note"
 echo {} > "$4/$2/run.json"
+[ -z "${JOURNAL:-}" ] || { echo "$JOURNAL" >> "$4/$2/study.journal"; exit 0; }
 "$REAL_PYTHON" -c 'import sqlite3, sys
 base = sqlite3.connect(sys.argv[1])
 base.execute("create table if not exists trials (number)")
@@ -393,6 +394,15 @@ def test_slurm_head_on_the_first_node_workers_on_the_others(slurm: Slurm) -> Non
     assert (slurm.shared / "runs" / "parts" / "run.json").exists()
     assert trials(slurm) == 1
     assert not requeued(slurm)
+
+
+def test_slurm_keeps_a_study_in_a_journal_too(slurm: Slurm) -> None:
+    assert slurm.run("--study-storage", "journal", JOURNAL="{}") == (0, "")
+    run = slurm.shared / "runs" / "parts"
+    assert (run / "study.journal").read_text() == "{}\n"
+    assert not list(run.glob("study.*.new"))
+    assert slurm.run(JOURNAL="[]", SLURM_RESTART_COUNT="1") == (0, "")
+    assert (run / "study.journal").read_text() == "{}\n[]\n"
 
 
 def test_slurm_on_one_node_starts_no_workers(tmp_path: Path) -> None:

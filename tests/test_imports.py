@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "stored": {*BASE, "files", "config", "detector", "registry"},
     "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
-    "cluster": {*TRAINED, "files", "metrics", "data", "runs", "results"},
+    "cluster": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "data", "cluster", "results"},
     "search_spaces": set(),
     "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},

@@ -23,14 +23,13 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from amatune import metrics
 from amatune.cluster.checkpoints import CHECKPOINT_FILE
 from amatune.cluster.device import claim_device
-from amatune.cluster.job import Job, Trained
+from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
 from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
-CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
 OWNER = "training"  # key in a checkpoint: which training it belongs to
 NO_SPACE = 2**24  # bytes: with less left on a disk, a file that cannot be written is put down to it
 
@@ -56,11 +55,13 @@ class DetectorTrainable(tune.Trainable):
         anomaly: np.ndarray,
         labelled: np.ndarray,
         bounds: np.ndarray,
+        gpu_memory: float = 1.0,
     ) -> None:
         """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
-        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies."""
+        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies. All
+        trials on a card together may use the share `gpu_memory` of its memory."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
-        self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0))
+        self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0), gpu_memory)
         # Copies: arrays in the object store are read-only and shared.
         self._train, self._normal, self._anomaly, self._labelled = (
             torch.tensor(images, device=self._device)

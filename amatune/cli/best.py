@@ -1,5 +1,6 @@
 """`amatune best`."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amatune.cli.config import Config, given
-from amatune.cli.options import ItsDataDir, Run, RunsDir, command, path, plain, whole
+from amatune.cli.options import JSON, QUIET, ItsDataDir, Run, RunsDir, command, path, plain, whole
 from amatune.cli.output import RUNS_DIR, Interrupted, make_console, near, say
 from amatune.cli.tables import print_leaderboard
 from amatune.runs import RunFolder
@@ -16,6 +17,7 @@ from amatune.runs import RunFolder
 @command(
     "amatune best --export",
     "amatune best zero-one --top 5 --seeds 5 --export-dir models/zero-one",
+    "amatune best zero-one --concurrent 2 --quiet",
 )
 def best(
     context: typer.Context,
@@ -37,8 +39,14 @@ def best(
         str | None,
         plain("ADDRESS", "Address of a running Ray cluster, or local; by default the search's."),
     ] = None,
+    concurrent: Annotated[
+        int | None,
+        plain("N", "Trainings at a time; by default as in the search.", parser=whole),
+    ] = None,
     runs_dir: RunsDir = Path(RUNS_DIR),
     config: Config = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=QUIET)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> int:
     """Retrain the best settings of a run over fresh seeds, and test them once.
 
@@ -46,25 +54,32 @@ def best(
     images read. The default settings, with the same values held fixed, take part as a control.
     """
     from amatune import api
-    from amatune.cli.views import make_view
+    from amatune.cli.views import kind_of_view, make_view
     from amatune.export.winner import require_exportable
 
+    kind = kind_of_view(quiet=quiet, as_json=as_json)
     folder = RunFolder.open(run, runs_dir)
     target = export_dir or (folder.best / "export" if export else None)
     if target is not None:
         require_exportable(folder, target)
-    options = given(context, but_for=("run", "export", "export_dir", "runs_dir", "config"))
+    others = ("run", "export", "export_dir", "runs_dir", "config", "quiet", "as_json")
+    options = given(context, but_for=others)
     console = make_console()
     try:
-        with make_view(console) as view:
+        with make_view(console, kind) as view:
             board = api.retrain(folder, **options, listener=view)
     except KeyboardInterrupt:
         told = "interrupted; the same command goes on from the finished trainings"
         raise Interrupted(told) from None
-    say(console)
-    print_leaderboard(console, board)
+    if not as_json:
+        if not quiet:
+            say(console)
+        print_leaderboard(console, board)
     if target is not None:
         api.export(folder, target, data_dir=data_dir)
+        if as_json:
+            print(json.dumps({"event": "exported", "folder": str(target)}), flush=True)
+            return 0
         say(console)
         say(console, f"Exported model: {near(target)}")
         say(console, f"Score pictures: {shlex.join(['amatune', 'score', near(target)])} PATH...")

@@ -126,6 +126,8 @@ def option(panel: str, metavar: str, text: str, **rules: Any) -> Any:
 
 plain = partial(option, "Options")
 
+QUIET = "Show the result alone."
+JSON = "Print every event as one JSON object per line, and nothing else."
 DATA_DIR = "Folder of the named data sets; by default AMATUNE_DATA, else ~/.cache/amatune."
 RUNS = "Folder that holds the runs."
 

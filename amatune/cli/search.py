@@ -10,6 +10,8 @@ from amatune.cli.config import Config, given
 from amatune.cli.options import (
     AUTO,
     DATA_DIR,
+    JSON,
+    QUIET,
     RUNS,
     Assignment,
     assignment,
@@ -83,8 +85,6 @@ _SAMPLER = "How settings are proposed: tpe and gp learn from earlier trials, qmc
 _SCHEDULER = "How poor trials are stopped: at ASHA's or Hyperband's rungs, below the median, never."
 _OBJECTIVE = "With several --ood: rank by the AUROC of all anomalies, or the mean or worst set's."
 _STOP_AT = "Start no more trials once one has reached this validation AUROC."
-_QUIET = "Show the result alone."
-_JSON = "Print every event as one JSON object per line, and nothing else."
 _SEED = "Decides the splits, the proposals and the trainings."
 _GPUS = "GPUs of one trial: 0.25, so that four share one; or auto, which measures what trains most."
 _CPUS = "CPU cores of one trial."
@@ -92,7 +92,9 @@ _CONCURRENT = "Trials at a time; by default as many as fit. With --address also 
 _ADDRESS = "Address of a running Ray cluster; by default, and for local, this machine alone."
 _STORAGE = "Where trials keep checkpoints, for a cluster: a shared folder or s3://..."
 _NAME = "Name of the run; by default made of the time and the data set."
+_STUDY = "How the study is kept: journal where the run's folder is on NFS, which SQLite fails on."
 _RESUME = "Continue the run --name, by default the newest, where it ended or was killed."
+_DRY_RUN = "Say what the search would take, from a few steps; nothing is searched or kept."
 _TRUST = "Run the Python search space that a run brings; only if you trust whoever started it."
 
 
@@ -101,6 +103,7 @@ _TRUST = "Run the Python search space that a run brings; only if you trust whoev
     "amatune search --dataset digits --normal-class 0 --normal-class 1 --name zero-one",
     "amatune search --dataset folder:good --ood folder:bad --time-budget 2h",
     "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
+    "amatune search --dataset folder:good --ood folder:bad --trials 30 --dry-run",
     "amatune search --resume --name zero-one --trials 100",
     "amatune search --config runs/zero-one/run.json --seed 1",
 )
@@ -141,15 +144,19 @@ def search(
     storage_path: Annotated[str | None, _machine("PATH", _STORAGE)] = None,
     name: Annotated[str | None, _folder("NAME", _NAME)] = None,
     runs_dir: Annotated[Path, _folder("DIR", RUNS, parser=path)] = Path(RUNS_DIR),
+    study_storage: Annotated[str, _folder("sqlite|journal", _STUDY)] = "sqlite",
     resume: Annotated[
         bool, typer.Option("--resume", help=_RESUME, rich_help_panel="The run")
     ] = False,
     trust_space: Annotated[
         bool, typer.Option("--trust-space", help=_TRUST, rich_help_panel="The run")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help=_DRY_RUN, rich_help_panel="The run")
+    ] = False,
     config: Config = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=_QUIET)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=_JSON)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=QUIET)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> int:
     """Search the settings of a detector for one problem.
 
@@ -162,22 +169,23 @@ def search(
     empties it.
     """
     from amatune import api
-    from amatune.cli.views import JsonView, QuietView, make_view
+    from amatune.cli.views import estimate_text, kind_of_view, make_view
 
     # What becomes of the parameters that are not named here is `given`'s part.
-    options = given(context, but_for=("config", "quiet", "as_json"))
-    if quiet and as_json:
-        raise RequestError("--quiet and --json exclude each other; give one of them")
+    options = given(context, but_for=("dry_run", "config", "quiet", "as_json"))
+    kind = kind_of_view(quiet=quiet, as_json=as_json)
     if options.get("gpus_per_trial") == AUTO:
         options["gpus_per_trial"] = None
     _require_trust(context, trust_space)
     console = make_console()
-    view = make_view(
-        console,
-        kind=QuietView if quiet else JsonView if as_json else None,
-        time_budget=time_budget,
-    )
+    view = make_view(console, kind, time_budget=time_budget)
     try:
+        if dry_run:
+            with view:
+                estimate = api.estimate(**options, listener=view)
+            if quiet:
+                say(console, estimate_text(estimate))
+            return 0
         with view:
             outcome = api.search(**options, listener=view)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from rich.text import Text
 from amatune.cli.output import near, say
 from amatune.cli.progress import PROGRESS_SECONDS, pictures_bar
 from amatune.cli.tables import ENDED, STYLES, cell, make_table
+from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning.events import (
     Event,
@@ -31,6 +32,7 @@ from amatune.tuning.events import (
     SearchStarted,
     State,
     TestStarted,
+    TimeEstimate,
     TrialUpdate,
 )
 from amatune.wording import clock, counted, figure, memory_size, settings_text
@@ -55,6 +57,17 @@ class Training:
         return self.state == "done", -math.inf if self.auroc is None else self.auroc
 
 
+def estimate_text(event: TimeEstimate) -> str:
+    """How long all of it takes, in a line."""
+    step = event.seconds_per_step
+    each = f"{1000 * step:.3g} ms" if step < 1 else f"{step:.3g} s"
+    if event.at_most:
+        whole = f"at most about {clock(event.seconds)}, if no trial is stopped early"
+    else:
+        whole = f"about {clock(event.seconds)}"
+    return f"time for {counted(event.trainings, 'training')}: {whole} ({each} a step, with scoring)"
+
+
 @dataclass
 class View:
     """Follows the events of a search or a retraining; the subclasses show them."""
@@ -66,6 +79,7 @@ class View:
     trainings: dict[str, Training] = field(default_factory=dict)
     total: int = 0
     earlier: int = 0  # ended before this command
+    estimate: TimeEstimate | None = None
     sides: tuple[int, int] | None = None  # validation anomalies and normal images
     began: float = field(default_factory=time.monotonic)
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -90,14 +104,20 @@ class View:
                 self.begin(event.run, event.trials)
                 self.held = tuple(event.fixed)
                 self.sides = event.validation_anomalies, event.validation_normals
-                self.say(f"run {near(event.run)}: {event.problem}")
+                which = "dry run" if event.run is None else f"run {near(event.run)}"
+                self.say(f"{which}: {event.problem}")
                 gpus = f" and {event.gpus_per_trial:g} GPU" if event.gpus_per_trial else ""
                 self.say(
                     f"{event.method}: {counted(event.trials, 'trial')} of up to "
                     f"{counted(event.epochs, 'epoch')}, {event.concurrent} at a time with "
                     f"{event.cpus_per_trial:g} CPU{gpus} each"
                 )
-                self.recall(event.run, event.finished)
+                self.say(
+                    f"a trial: up to {counted(event.steps, 'step')}, {event.steps_per_epoch:,} in "
+                    f"an epoch, each on {event.batch} of {event.training_images:,} training images"
+                )
+                if event.run is not None:
+                    self.recall(event.run, event.finished)
                 self.warn(event.warnings)
             case RetrainStarted():
                 all_of_them = len(event.configurations) * len(event.seeds)
@@ -106,6 +126,7 @@ class View:
                 self.say(
                     f"retraining {', '.join(event.configurations)}: {seeds} of "
                     f"{counted(event.epochs, 'epoch')} each"
+                    + (f", {event.concurrent} at a time" if event.concurrent else "")
                 )
                 if event.finished:
                     self.say(
@@ -132,6 +153,10 @@ class View:
                 for training in self.running():
                     unfinished = dataclasses.replace(training, state="waiting")
                     self.trainings[training.label] = unfinished
+            case TimeEstimate():
+                self.estimate = event
+                self.say(estimate_text(event))
+                self.warn(event.warnings)
             case Saving():
                 self.say("saving; Ctrl-C again ends now")
             case TestStarted():
@@ -140,7 +165,7 @@ class View:
                     f"{counted(event.models, 'model')}"
                 )
 
-    def begin(self, run: Path, total: int) -> None:
+    def begin(self, run: Path | None, total: int) -> None:
         """Start the clock."""
         self.run, self.total, self.began = run, total, time.monotonic()
 
@@ -211,12 +236,14 @@ class View:
         return hanley_mcneil(auroc, *self.sides) or None
 
     def times(self) -> str:
-        """Time gone and, once a training has ended, about how much is left."""
+        """Time gone and, once some was measured, about how much is left."""
         gone = time.monotonic() - self.began
         ended = self.count(*ENDED)
         left = math.inf
         if ended > self.earlier:
             left = gone / (ended - self.earlier) * (self.total - ended)
+        elif self.estimate is not None:
+            left = max(self.estimate.seconds - gone, 0.0)
         if self.time_budget is not None:
             left = min(left, max(0.0, self.time_budget - gone))
         return f"{clock(gone)} gone" + ("" if left == math.inf else f", about {clock(left)} left")
@@ -239,7 +266,8 @@ class JsonView(View):
         super().__call__(event)
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
         values = {"event": name, **dataclasses.asdict(event)}
-        print(json.dumps(values, default=str), flush=True)
+        # In one piece: that Ctrl-C came is told by another thread.
+        print(json.dumps(values, default=str) + "\n", end="", flush=True)
 
     def say(self, line: str) -> None:
         """The events say it all."""
@@ -356,6 +384,13 @@ class PlainView(View):
                 facts.append(f"running {', '.join(running[:4])}{more}")
             facts += [f"best {figure(t.auroc)} ({t.label})" for t in self.best(1)]
             self.say(f"[{self.times()}] {'; '.join(facts)}")
+
+
+def kind_of_view(*, quiet: bool, as_json: bool) -> type[View] | None:
+    """The view that was asked for; None: `make_view` decides. Raises `RequestError` for two."""
+    if quiet and as_json:
+        raise RequestError("--quiet and --json exclude each other; give one of them")
+    return QuietView if quiet else JsonView if as_json else None
 
 
 def make_view(console: Console, kind: type[View] | None = None, **options: Any) -> View:

@@ -9,20 +9,23 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray
 import ray.exceptions
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amatune.cluster import connection
 from amatune.cluster.device import CUDA_CONTEXT, claim_device, mps_is_running
+from amatune.cluster.job import CALIBRATION_IMAGES, Images
 from amatune.config import DetectorConfig
-from amatune.detector import Detector
-from amatune.errors import RequestError
+from amatune.detector import Detector, evenly_spaced
+from amatune.errors import AmatuneError, RequestError
 from amatune.runs.record import GpuShare
+from amatune.wording import memory_size
 
 TRIALS_ON_A_CARD = (1, 2, 4, 8, 16)  # tried in this order
 WORTHWHILE = 1.05  # times the images per second, for which more trials share a card
@@ -30,10 +33,18 @@ SPARE = 1.25  # times the measured memory: settings differ, and so does what the
 PROBE_SECONDS = 4.0  # of training per measurement
 PROBE_BATCHES = 4  # of training images, trained on again and again
 ANSWER_SECONDS = 180.0  # until a measurement counts as failed
+REHEARSED = 4  # trainings at a time, to see what they take from each other
+REHEARSED_STEPS = 4, 32  # of each, on a processor and on a GPU
+LOOK_SECONDS = 60.0  # until nobody knows what is free on the cards
+NOTEWORTHY = 0.05  # of a card's memory, held by others
 
 NO_MPS = (
     "several trials share a GPU without CUDA MPS, which lets their kernels run side by side; where "
     "it is available, `nvidia-cuda-mps-control -d` starts it"
+)
+NOT_SEEN = (
+    "how much of the GPUs' memory is free could not be seen, as others use them; trials may take "
+    "their share of all of it"
 )
 
 
@@ -45,6 +56,7 @@ class Room:
     gpus_per_trial: float
     most_cpus: float  # of any machine
     notes: tuple[str, ...] = ()  # what the user may want to know
+    gpu_memory: float = 1.0  # share of a card's memory that all trials on it may use together
 
     @property
     def for_execution(self) -> dict[str, Any]:
@@ -55,12 +67,24 @@ class Room:
 
 
 @dataclass(frozen=True)
+class FreeMemory:
+    """What other processes leave of the cards' memory: that of the fullest card."""
+
+    share: float  # of all its memory
+    bytes: float
+    notes: tuple[str, ...] = ()  # what the user may want to know
+
+
+ALL_FREE = FreeMemory(1.0, math.inf)
+
+
+@dataclass(frozen=True)
 class Measured:
     """What some trainings on one card did."""
 
     images_per_second: float  # all together
     bytes_per_trial: int  # the most that any held
-    card_bytes: int
+    free_bytes: int  # of the card before they began: what other processes hold is theirs
     mps: bool
 
 
@@ -69,14 +93,70 @@ def seconds_per_step(method: type[Detector], config: DetectorConfig, images: np.
 
     `images` are uint8 (N, C, H, W), of which a batch is enough.
     """
-    short = config.replace(epochs=2, steps_per_epoch=2)
-    channels, height, width = images.shape[1:]
-    detector = method(short, (channels, height, width))
     few = torch.tensor(images[: 2 * config.batch_size])
-    detector.train_epoch(few)  # memory, kernels and optimisers are made in the first
+    return _trained_briefly(method, config, few, 2)[1]
+
+
+def _trained_briefly(
+    method: type[Detector], config: DetectorConfig, images: torch.Tensor, steps: int
+) -> tuple[Detector, float]:
+    """A detector after two epochs of so many steps, and what a step of the second took, in seconds:
+    memory, kernels and optimisers are made in the first."""
+    short = config.replace(epochs=2, steps_per_epoch=steps)
+    channels, height, width = images.shape[1:]
+    detector = method(short, (channels, height, width), images.device)
+    detector.train_epoch(images)
     began = time.perf_counter()
-    detector.train_epoch(few)
-    return (time.perf_counter() - began) / 2
+    detector.train_epoch(images)
+    return detector, (time.perf_counter() - began) / steps
+
+
+def seconds_per_epoch(
+    method: type[Detector], config: DetectorConfig, images: Images, cpus: float, room: Room
+) -> float:
+    """What an epoch takes, scoring included, from a few steps of as many trainings at a time as
+    there is room for, up to REHEARSED of them.
+
+    Raises `AmatuneError` where the settings cannot be trained there.
+    """
+    batches = images.train[: max(REHEARSED_STEPS[1] * config.batch_size, CALIBRATION_IMAGES)]
+    parts = [ray.put(one) for one in (batches, images.normal, images.anomaly)]
+    worker: Any = ray.remote(num_cpus=cpus, num_gpus=room.gpus_per_trial)(_pace)
+    shares = cpus, room.gpus_per_trial, room.gpu_memory
+    count = min(REHEARSED, room.concurrent)
+    answers = [worker.remote(method, config, *parts, shares) for _ in range(count)]
+    try:
+        found = ray.get(answers, timeout=ANSWER_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        raise AmatuneError(f"the default settings cannot be trained here: {error.cause}") from error
+    except ray.exceptions.GetTimeoutError:
+        raise AmatuneError(
+            f"a few steps were not trained within {ANSWER_SECONDS:g} s: no machine was free, or "
+            "they are too slow; ask for less per trial, a smaller --width or --image-size"
+        ) from None
+    step, scoring = (sum(values) / count for values in zip(*found, strict=True))
+    per_epoch = config.steps_per_epoch or max(1, len(images.train) // config.batch_size)
+    return float(per_epoch * step + scoring / config.score_every())
+
+
+def _pace(
+    method: type[Detector],
+    config: DetectorConfig,
+    train: np.ndarray,
+    normal: np.ndarray,
+    anomaly: np.ndarray,
+    shares: tuple[float, float, float],
+) -> tuple[float, float]:
+    """In a worker: seconds of a step, and of scoring the validation images once."""
+    device = claim_device(*shares)
+    sets = [torch.tensor(images, device=device) for images in (train, normal, anomaly)]
+    steps = REHEARSED_STEPS[device != "cpu"]
+    detector, step = _trained_briefly(method, config, sets[0], steps)
+    began = time.perf_counter()
+    detector.calibrate(evenly_spaced(sets[0], CALIBRATION_IMAGES))
+    for images in sets[1:]:
+        detector.scores(images)
+    return step, time.perf_counter() - began
 
 
 def find_room(
@@ -110,6 +190,59 @@ def find_room(
     return Room(concurrent, gpus_per_trial, connection.most_cpus(), tuple(notes))
 
 
+def free_memory() -> FreeMemory:
+    """What is free on the cards of the cluster now, before any trial runs on them.
+
+    ALL_FREE where PyTorch uses no GPU; with a note also where a machine does not answer in time,
+    since others use its cards.
+    """
+    look: Any = ray.remote(free_on_cards)
+    answers = [
+        look.options(
+            num_cpus=0,
+            num_gpus=gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, False),
+        ).remote()
+        for node, gpus in connection.cards().items()
+    ]
+    try:
+        found = ray.get(answers, timeout=LOOK_SECONDS)
+    except ray.exceptions.RayError:
+        for answer in answers:
+            ray.cancel(answer, force=True)
+        return replace(ALL_FREE, notes=(NOT_SEEN,))
+    return least_free([card for cards in found for card in cards])
+
+
+def free_on_cards() -> list[tuple[int, int]]:
+    """Bytes that are free, and all bytes, of every card that this process may use."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.mem_get_info(card) for card in range(torch.cuda.device_count())]
+
+
+def least_free(cards: Sequence[tuple[int, int]]) -> FreeMemory:
+    """Of cards with so many bytes free, and in all: what trials may use on any of them."""
+    if not cards:
+        return ALL_FREE
+    free, total = min(cards, key=lambda card: card[0] / card[1])
+    held = total - free - CUDA_CONTEXT  # of which one was that of the process that looked
+    if held < NOTEWORTHY * total:
+        return FreeMemory(free / total, free)
+    note = (
+        f"other processes hold {memory_size(held)} of a GPU's {memory_size(total)}; all trials on "
+        f"it together use no more than the {memory_size(free)} that are free"
+    )
+    return FreeMemory(free / total, free, (note,))
+
+
+def share_that_fits(share: float, bytes_per_trial: int, memory: FreeMemory) -> float:
+    """A share of a card under which so many trials fit into the free memory, at least `share`."""
+    while share < 1 and SPARE * bytes_per_trial > share * memory.bytes:
+        share = min(2 * share, 1.0)
+    return share
+
+
 def measure_share(
     detector_class: type[Detector], config: DetectorConfig, images: np.ndarray, cpus: float
 ) -> GpuShare | None:
@@ -135,7 +268,8 @@ def measure_share(
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.kill(probe)
         rates, sizes, services = zip(*found, strict=True)
-        return Measured(sum(rates), max(sizes), card[0], all(services))
+        # The first to look saw the least of the others.
+        return Measured(sum(rates), max(sizes), max(card), all(services))
 
     return choose_share(measure, most=int(max(connection.most_cpus() / cpus, 1)))
 
@@ -146,17 +280,18 @@ def choose_share(measure: Callable[[int], Measured | None], most: int) -> GpuSha
     `measure` runs a number of trainings at a time, at most `most`; it gives None when that failed.
     """
     rates: dict[int, float] = {}
-    best, size, mps = 0, 0, False
+    best, size, mps, free = 0, 0, False, 0
     for trials in (n for n in TRIALS_ON_A_CARD if n <= most):
         found = measure(trials)
         if found is None:
             break
         rates[trials] = round(found.images_per_second, 1)
         size, mps = max(size, found.bytes_per_trial), found.mps
+        free = free or found.free_bytes  # of the first: what those before held may not be back yet
         if best and rates[trials] < WORTHWHILE * rates[best]:
             break
         best = trials
-        if 2 * trials * SPARE * size > found.card_bytes:
+        if 2 * trials * SPARE * size > free:
             break
     return GpuShare(1 / best, rates, size, mps) if best else None
 
@@ -179,16 +314,15 @@ class Probe:
         self._shares = cpus, gpus
 
     def prepare(self) -> int:
-        """Build and train once; bytes of the card, 0 without one."""
+        """Build and train once; bytes that were free on the card before, 0 without one."""
         device = claim_device(*self._shares)
+        free = 0 if device == "cpu" else torch.cuda.mem_get_info()[0]
         detector_class, config = self._parts
         channels, height, width = self._images.shape[1:]
         self._on_device = torch.tensor(self._images, device=device)
         self._detector = detector_class(config, (channels, height, width), device)
         self._detector.train_epoch(self._on_device)
-        if device == "cpu":
-            return 0
-        return int(torch.cuda.get_device_properties(0).total_memory)
+        return free
 
     def run(self, seconds: float) -> tuple[float, int, bool]:
         """Images trained per second, bytes held, and whether CUDA MPS serves this process."""

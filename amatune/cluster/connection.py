@@ -139,6 +139,13 @@ def gpus() -> float:
     return float(resources.get("GPU", 0))
 
 
+def cards() -> dict[str, int]:
+    """The machines that have GPUs, by Ray's identifier, and how many."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    counts = {n["NodeID"]: int(n["Resources"].get("GPU", 0)) for n in nodes if n["Alive"]}
+    return {node: count for node, count in counts.items() if count}
+
+
 def most_cpus() -> float:
     """The CPUs of the machine that has most of them."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

@@ -9,19 +9,20 @@ import torch
 CUDA_CONTEXT = 0.6e9  # bytes a process takes on a GPU beside what PyTorch allocates
 
 
-def claim_device(cpus: float, gpus: float) -> str:
+def claim_device(cpus: float, gpus: float, memory: float = 1.0) -> str:
     """Keep to the assigned share of the machine: the device to work on, "cpu" or "cuda:0".
 
     Ray counts shares and enforces nothing. Threads are limited to the CPUs, and memory to the share
-    of a GPU; call it before anything is allocated there. A GPU that PyTorch cannot use is passed
-    over.
+    of what is ours of a GPU's `memory`, in (0, 1], the rest being other processes'; call it before
+    anything is allocated there. A GPU that PyTorch cannot use is passed over.
     """
     torch.set_num_threads(max(1, int(cpus)))
     if gpus <= 0 or not ray.get_gpu_ids() or not torch.cuda.is_available():
         return "cpu"
-    if gpus < 1:
+    share = min(gpus, 1.0) * memory
+    if share < 1:
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(max(gpus - CUDA_CONTEXT / total, 0.02), 0)
+        torch.cuda.set_per_process_memory_fraction(max(share - CUDA_CONTEXT / total, 0.02), 0)
     return "cuda:0"  # Ray shows each worker its own
 
 

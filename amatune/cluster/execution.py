@@ -32,6 +32,8 @@ from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError
 
 SAVING_SECONDS = 10.0  # how long running trials may take to save when a session is stopped
 
+_INTERRUPTED, _OVER = b"i", b"o"
+
 Ending = Literal["finished", "good enough", "out of time", "interrupted", "disk full"]
 
 
@@ -39,7 +41,8 @@ class Halt(tune.Stopper):
     """Stops the whole session, on request or when its time is over.
 
     Running trials first get the chance to finish an epoch and save, for SAVING_SECONDS; that they
-    do is told by `saving`, once.
+    do is told by `saving`, once and at once: from a thread of its own, since this one may be busy
+    with proposing a trial.
     """
 
     def __init__(
@@ -76,10 +79,6 @@ class Halt(tune.Stopper):
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline:
             self.request("out of time")
-        if self.ending == "interrupted" and (tell := self._saving) is not None:
-            # Here and not where the signal arrives, which may be in the middle of a line.
-            self._saving = None
-            tell()
         return self.requested and (not self.unsaved or now >= self._limit)
 
     @contextlib.contextmanager
@@ -90,6 +89,11 @@ class Halt(tune.Stopper):
             yield  # only the main thread may set a handler, and gets the signal
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A signal arrives in the middle of anything, a line or a lock: all that is done there is to
+        # write a byte.
+        reader, writer = os.pipe()
+        teller = threading.Thread(target=self._tell, args=(reader,), daemon=True)
+        teller.start()
 
         def restore() -> None:
             for number, handler in before.items():
@@ -98,6 +102,7 @@ class Halt(tune.Stopper):
         def interrupted(_number: int, _frame: FrameType | None) -> None:
             self.request("interrupted")
             restore()
+            os.write(writer, _INTERRUPTED)
 
         for number in before:
             signal.signal(number, interrupted)
@@ -105,6 +110,14 @@ class Halt(tune.Stopper):
             yield
         finally:
             restore()
+            os.write(writer, _OVER)
+            teller.join()
+            os.close(reader)
+            os.close(writer)
+
+    def _tell(self, reader: int) -> None:
+        if os.read(reader, 1) == _INTERRUPTED and self._saving is not None:
+            self._saving()
 
 
 class _Proposals(Searcher):
@@ -213,6 +226,7 @@ def execute(
     images: Images,
     cpus_per_trial: float,
     gpus_per_trial: float,
+    gpu_memory: float,
     most_cpus: float,
     concurrent: int,
     place: str,
@@ -221,7 +235,8 @@ def execute(
     """Carry out all of the work, `concurrent` jobs at a time; how it ended.
 
     A job that asks for a larger share of the machine gets it, up to one GPU and the `most_cpus` of
-    any machine. Tune's files go to `place`, a folder or URI whose last part names the experiment.
+    any machine. All jobs on a card together use at most `gpu_memory`, in (0, 1], of its memory.
+    Tune's files go to `place`, a folder or URI whose last part names the experiment.
 
     Raises `ClusterLost` when the cluster dies, unless the session is coming to its end anyway.
     """
@@ -234,7 +249,7 @@ def execute(
         gpus = gpus_per_trial if gpus_per_trial > 1 else min(share * gpus_per_trial, 1.0)
         return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}])
 
-    with_images = tune.with_parameters(trainable, **images.to_dict())
+    with_images = tune.with_parameters(trainable, **images.to_dict(), gpu_memory=gpu_memory)
     with halt.on_interrupt():
         try:
             tune.run(

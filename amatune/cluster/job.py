@@ -13,6 +13,7 @@ from amatune.data.problem import Problem
 from amatune.results.objective import Objective, set_bounds
 from amatune.stored import StoredDetector
 
+CALIBRATION_IMAGES = 1024  # training images scored after each epoch; after the last one, all
 CHECKPOINT_SECONDS = 60.0  # of training lost at most when a worker or the driver is killed
 
 

@@ -1,7 +1,7 @@
 """The folder of one run: where everything that belongs to a search lies.
 
 runs/<name>/  run.json      what was asked, versions, command line, seed, split ids
-              study.db      the Optuna study
+              study.db      the Optuna study; or study.journal, for a folder on NFS
               trials/       Ray Tune's results and checkpoints
               tensorboard/  one folder of event files per trial
               broken.txt    damaged pictures that were passed over, where there are any
@@ -39,7 +39,8 @@ class RunFolder:
         self.path = Path(path).resolve()
         self.name = self.path.name
         self.run_json = self.path / "run.json"
-        self.study_path = self.path / "study.db"
+        self.database = self.path / "study.db"
+        self.journal = self.path / "study.journal"
         self.trials = self.path / "trials"
         self.tensorboard = self.path / "tensorboard"
         self.broken = self.path / "broken.txt"
@@ -47,6 +48,12 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.baselines = self.path / "baselines.json"
         self.best = self.path / "best"
+
+    @property
+    def study_path(self) -> Path:
+        """The file of the study: the one that is there, SQLite's where none is."""
+        journal = self.journal.exists() and not self.database.exists()
+        return self.journal if journal else self.database
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -66,23 +73,11 @@ class RunFolder:
     def _created(cls, base: Path, name: str | None, dataset: str) -> Self:
         base.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            if not _NAME.fullmatch(name):
-                raise RequestError(
-                    f"a run cannot be called {name!r}: a name is made of letters, digits, '.', "
-                    "'_' and '-', and starts with a letter or a digit"
-                )
+            _require_possible(name)
             try:
                 (base / name).mkdir()
             except FileExistsError:
-                if not (base / name / "run.json").exists():
-                    raise RequestError(
-                        f"{base / name} exists already and is not a run; remove it, or choose "
-                        "another --name"
-                    ) from None
-                raise RequestError(
-                    f"the run {name!r} exists already in {base}; continue it with --resume, or "
-                    "choose another --name"
-                ) from None
+                raise _taken(base, name) from None
             return cls(base / name)
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.partition(":")[2] or dataset)
         plain = Path(plain).name.strip("-.") or "images"
@@ -94,6 +89,14 @@ class RunFolder:
                 continue
             return cls(base / (stem + tail))
         raise RequestError(f"no free name for a run in {base}; choose one with --name")
+
+    @staticmethod
+    def require_free(runs_dir: str | os.PathLike[str], name: str | None) -> None:
+        """Raise what `create` would for a name that is taken or cannot be a folder."""
+        if name is not None:
+            _require_possible(name)
+            if (Path(runs_dir) / name).exists():
+                raise _taken(Path(runs_dir), name)
 
     @classmethod
     def open(cls, text: str | None, runs_dir: str | os.PathLike[str]) -> Self:
@@ -177,6 +180,25 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _require_possible(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            f"a run cannot be called {name!r}: a name is made of letters, digits, '.', '_' and "
+            "'-', and starts with a letter or a digit"
+        )
+
+
+def _taken(base: Path, name: str) -> RequestError:
+    if not (base / name / "run.json").exists():
+        return RequestError(
+            f"{base / name} exists already and is not a run; remove it, or choose another --name"
+        )
+    return RequestError(
+        f"the run {name!r} exists already in {base}; continue it with --resume, or choose another "
+        "--name"
+    )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from amatune.errors import RequestError
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
+StudyStorage = Literal["sqlite", "journal"]  # see `tuning.study`
 
 LOCAL = "local"  # in the place of an address: this machine alone
 MOST = 10**9  # trials, epochs, steps
@@ -75,6 +76,7 @@ class SearchRequest:
     stop_at: float | None = None  # validation AUROC of a full-budget trial that is enough
     address: str | None = None  # of a running Ray cluster; None: start one on this machine
     storage_path: str | None = None  # for checkpoints; on several machines: shared, or s3://...
+    study_storage: StudyStorage = "sqlite"  # journal: for a run's folder on NFS
     name: str | None = None  # of the run; None: made from the time and the data set
     runs_dir: str = "runs"
     data_dir: str | None = None  # of the named sets; None: AMATUNE_DATA, or ~/.cache/amatune
@@ -91,7 +93,12 @@ class SearchRequest:
 
     def _problems(self) -> list[str]:
         mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        listed = ("sampler", "scheduler", "objective")  # with messages of their own
+        listed = (
+            "sampler",
+            "scheduler",
+            "objective",
+            "study_storage",
+        )  # with messages of their own
         found = fields.wrong_types(type(self), {n: v for n, v in mine.items() if n not in listed})
         if found:
             return found
@@ -122,10 +129,12 @@ class SearchRequest:
             ("sampler", Sampler),
             ("scheduler", Scheduler),
             ("objective", Objective),
+            ("study_storage", StudyStorage),
         ):
             value, names = getattr(self, name), get_args(allowed)
             if value not in names:
-                found.append(f"unknown {name} {value!r}; known: {', '.join(names)}")
+                noun = name.replace("_", " ")
+                found.append(f"unknown {noun} {value!r}; known: {', '.join(names)}")
         if self.stop_at is not None and not 0.5 < self.stop_at <= 1:
             found.append(f"the AUROC to stop at must be in (0.5, 1], got {self.stop_at}")
         if self.space is not None and not _is_space(self.space):

@@ -16,12 +16,16 @@ State = Literal["waiting", "running", "done", "pruned", "failed"]
 class SearchStarted:
     """The cluster is up and the first trial is about to be proposed."""
 
-    run: Path
+    run: Path | None  # None: a rehearsal, which leaves no run behind
     method: str
-    problem: str  # one line: data set, counts
+    problem: str  # one line: data set, counts, what the images are brought to
     trials: int  # wanted in total
     finished: int  # of those, finished by an earlier session of the same run
     epochs: int
+    steps: int  # of a trial with the default settings, in all epochs together
+    steps_per_epoch: int
+    batch: int  # images of a step
+    training_images: int
     fixed: Mapping[str, Any]  # settings that are the same in all trials
     concurrent: int  # trials at a time
     cpus_per_trial: float
@@ -47,8 +51,22 @@ class TrialUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeEstimate:
+    """The first seconds of training have been measured; told once."""
+
+    trainings: int  # that were still to be done when it began
+    seconds_per_step: float  # of one training, scoring included
+    seconds: float  # from beginning to end
+    at_most: bool  # whether poor trials are stopped early, which makes it less
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Ctrl-C or SIGTERM came: what runs saves its newest epoch, and then the session ends."""
+    """Ctrl-C or SIGTERM came: what runs saves its newest epoch, and then the session ends.
+
+    Told at once, and so by another thread than all other events.
+    """
 
     seconds: float  # it takes at most
 
@@ -76,6 +94,7 @@ class RetrainStarted:
     seeds: tuple[int, ...]
     epochs: int
     finished: int  # trainings finished by an earlier call
+    concurrent: int = 0  # trainings at a time; 0 where none is left
     warnings: tuple[str, ...] = ()
 
 
@@ -94,6 +113,19 @@ class RetrainUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrainEnded:
+    """The chosen configuration has its test figures; `best/leaderboard.json` has all of them."""
+
+    run: Path
+    chosen: str
+    score: str  # name of the score that ranks the images
+    test_auroc: float  # mean over the seeds
+    test_auroc_low: float  # 95% interval
+    test_auroc_high: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestStarted:
     """The choice is made on validation images; the test images are read now, once."""
 
@@ -106,10 +138,12 @@ class TestStarted:
 Event = (
     SearchStarted
     | TrialUpdate
+    | TimeEstimate
     | Saving
     | SearchEnded
     | RetrainStarted
     | RetrainUpdate
     | TestStarted
+    | RetrainEnded
 )
 Listener = Callable[[Event], None]

@@ -69,6 +69,7 @@ class SearchOptions(TypedDict, total=False):
     address: str | None
     storage_path: str | None
     # The run
+    study_storage: str  # "sqlite", or "journal" for a folder on NFS
     name: str | None
     runs_dir: FilePath
 

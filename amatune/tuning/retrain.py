@@ -12,19 +12,18 @@ import dataclasses
 import itertools
 import shlex
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from amatune import metrics, registry
 from amatune.cluster import connection, execution
-from amatune.cluster.checkpoints import Checkpoints
-from amatune.cluster.job import CHECKPOINT_SECONDS, Images, Job, Progress, Trained
+from amatune.cluster.capacity import Room
+from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.cluster.scoring import score_models
-from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
 from amatune.errors import AmatuneError, ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method
@@ -37,31 +36,29 @@ from amatune.results.leaderboard import (
     choose,
     compare,
     figures,
-    model_folder,
     read_leaderboard,
     spread,
 )
 from amatune.results.objective import best_score, set_bounds, validation_auroc
-from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
+from amatune.results.scores import TEST, VALIDATION, has_scores, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.runs.request import LOCAL, MOST, Objective
-from amatune.stored import read_facts
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
+from amatune.tuning.cost import Budget, Estimating, Plan
 from amatune.tuning.events import (
     Event,
     Listener,
+    RetrainEnded,
     RetrainStarted,
-    RetrainUpdate,
     Saving,
-    State,
     TestStarted,
 )
-from amatune.tuning.search import find_room, selection, trials_place, when_to_go_on
-from amatune.tuning.seeds import derive_seed
-from amatune.tuning.trainings import Training, Trainings
+from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
+from amatune.tuning.room import find_room
+from amatune.tuning.search import selection, when_to_go_on
 
 __all__ = [
     "Comparison",
@@ -75,56 +72,6 @@ __all__ = [
 MOST_SEEDS = 1000
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration of the shortlist."""
-
-    name: str  # "trial-12" or "default"
-    default: bool
-    settings: dict[str, Any]
-    config: DetectorConfig  # resolved
-    search_auroc: float | None
-
-
-@dataclass(kw_only=True)
-class Retraining(Training):
-    """One candidate with one seed."""
-
-    candidate: Candidate
-    number: int  # of the seed: 1, 2, ...
-    folder: Path  # of what it leaves behind
-    tries: dict[str, int] = field(default_factory=dict)  # as `Failure.try_again` keeps them
-
-    @classmethod
-    def of(cls, run: RunFolder, candidate: Candidate, seed: int, number: int) -> "Retraining":
-        """The candidate with the `number`-th seed of a search with this `seed`."""
-        return cls(
-            # The budget is part of the name: a checkpoint belongs to one budget.
-            name=f"{candidate.name}-{candidate.config.epochs}epochs-seed{number}",
-            config=candidate.config,
-            settings=candidate.settings,
-            seed=derive_seed(seed, "retrain", number),
-            candidate=candidate,
-            number=number,
-            folder=model_folder(run, candidate.name, number),
-        )
-
-    @property
-    def facts(self) -> dict[str, Any] | None:
-        """What is kept of the detector that this training makes; None when there is none."""
-        facts = read_facts(self.folder)
-        mine = {"config": self.config.to_dict(), "seed": self.seed}
-        if facts is None or any(facts.get(name) != value for name, value in mine.items()):
-            return None
-        if not has_scores(self.folder / VALIDATION):
-            return None  # cut short: it is trained again
-        return facts
-
-    def scores(self, file: str) -> dict[str, dict[str, np.ndarray]]:
-        """The kept scores of VALIDATION or TEST images, by name: "normal" (N,), "anomaly" (M,)."""
-        return load_scores(self.folder / file)
-
-
 def run_best(
     run: RunFolder,
     *,
@@ -133,6 +80,7 @@ def run_best(
     epochs: int | None = None,
     data_dir: str | None = None,
     address: str | None = None,
+    concurrent: int | None = None,
     listener: Listener | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Leaderboard:
@@ -140,26 +88,29 @@ def run_best(
 
     Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
     test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the resources and, unless `address` and `data_dir` name
-    others, the cluster and the data folder of the search's request.
+    trains only what is not there yet. Uses the resources and, unless `address`, `data_dir` and
+    `concurrent` say otherwise, the cluster, the data folder and at most as many trainings at a time
+    as the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
     Ctrl-C, with everything finished so far kept.
     """
-    for name, value in (("top", top), ("seeds", seeds), ("epochs", epochs)):
+    numbers = {"top": top, "seeds": seeds, "epochs": epochs, "concurrent": concurrent}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}")
     for name, value, most in (("seeds", seeds, MOST_SEEDS), ("epochs", epochs, MOST)):
         if value is not None and value > most:
             raise RequestError(f"{name} must be at most {most:,}, got {value}")
-    emit = listener or _nobody
+    began = time.monotonic()
+    emit = Estimating(listener or _nobody)
     with run.alone(), contextlib.ExitStack() as stack:
         record = run.record()
+        here: dict[str, Any] = {} if concurrent is None else {"concurrent": concurrent}
         if address is not None:
-            other = None if address == LOCAL else address
-            request = dataclasses.replace(record.request, address=other)
-            record = dataclasses.replace(record, request=request)
+            here["address"] = None if address == LOCAL else address
+        record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
         method = registry.find_method(request.method)
         problem = record.open_problem(data_dir)
@@ -169,7 +120,12 @@ def run_best(
             for candidate in candidates
             for number in range(1, seeds + 1)
         ]
-        work = _Retrainings(run, record, trainings, emit, checkpoint_seconds)
+        work = Retrainings(run, record, trainings, emit, checkpoint_seconds)
+        room = None
+        if work.left:
+            # One for training and testing.
+            stack.enter_context(_cluster(run, request.address))
+            room = find_room(record, method)
         emit(
             RetrainStarted(
                 run=run.path,
@@ -177,13 +133,16 @@ def run_best(
                 seeds=tuple(range(1, seeds + 1)),
                 epochs=candidates[0].config.epochs,
                 finished=len(trainings) - len(work.left),
-                warnings=(*problem.warnings, *method.detector.limits()),
+                concurrent=room.concurrent if room else 0,
+                warnings=(
+                    *problem.warnings,
+                    *method.detector.limits(),
+                    *(room.notes if room else ()),
+                ),
             )
         )
-        if work.left:
-            # One for training and testing.
-            stack.enter_context(_cluster(run, request.address))
-            _train(work, record, method, problem)
+        if room:
+            _train(work, emit, record, method, problem, room)
         finished = {
             candidate.name: [t for t in trainings if t.candidate is candidate and t.facts]
             for candidate in candidates
@@ -246,6 +205,19 @@ def run_best(
             effort=studies.effort(study),
         )
         board.write()
+        best = board.chosen
+        test = best.test[board.primary_score]
+        emit(
+            RetrainEnded(
+                run=run.path,
+                chosen=best.configuration,
+                score=board.primary_score,
+                test_auroc=test.auroc,
+                test_auroc_low=test.auroc_low,
+                test_auroc_high=test.auroc_high,
+                seconds=time.monotonic() - began,
+            )
+        )
         return board
 
 
@@ -292,93 +264,33 @@ def shortlist(
     return [*found, Candidate("default", True, settings, default, default_auroc)]
 
 
-class _Retrainings(Trainings[Retraining]):
-    """The `Work` of a retraining."""
-
-    def __init__(
-        self,
-        run: RunFolder,
-        record: RunRecord,
-        trainings: Sequence[Retraining],
-        emit: Listener,
-        checkpoint_seconds: float,
-    ) -> None:
-        request = record.request
-        self.place = trials_place(run, request, "best/trials")
-        super().__init__(
-            Checkpoints(self.place),
-            run.event_files(request.storage_path),
-            checkpoint_seconds,
-            request.objective,
-        )
-        self.emit = emit
-        self.left = [training for training in trainings if training.facts is None]
-        self.failures: dict[str, list[str]] = {}  # by candidate
-
-    def _next(self) -> Retraining | None:
-        return self.left.pop(0) if self.left else None
-
-    def _job(self, training: Retraining) -> Job:
-        job = super()._job(training)
-        tensorboard = str(self._tensorboard / f"best-{training.name}")
-        return dataclasses.replace(job, tensorboard=tensorboard, keep_model=True)
-
-    def report(self, key: str, progress: Progress) -> bool:
-        training = self._running[key]
-        training.take_in(progress)
-        self._update(training, "running")
-        return False
-
-    def keep(self, key: str, trained: Trained) -> None:
-        training = self._running[key]
-        (training.folder / TEST).unlink(missing_ok=True)  # of an earlier detector
-        save_scores(training.folder / VALIDATION, trained.scores)
-        if trained.model is not None:  # every job asks for it
-            trained.model.save(training.folder)
-
-    def finish(self, key: str, progress: Progress) -> None:
-        training = self._running.pop(key)
-        training.take_in(progress)
-        self._checkpoints.delete(training.name)
-        self._update(training, "done")
-
-    def _tries(self, training: Retraining) -> dict[str, int]:
-        return training.tries
-
-    def _again(self, training: Retraining, tries: dict[str, int]) -> None:
-        training.tries = tries
-        self.left.insert(0, training)
-
-    def _give_up(self, training: Retraining, reason: str) -> None:
-        failures = self.failures.setdefault(training.candidate.name, [])
-        failures.append(f"seed {training.number}: {reason}")
-        self._update(training, "failed", reason)
-
-    def _update(self, training: Retraining, state: State, reason: str = "") -> None:
-        self.emit(
-            RetrainUpdate(
-                configuration=training.candidate.name,
-                seed=training.number,
-                state=state,
-                epoch=training.epoch,
-                epochs=training.config.epochs,
-                auroc=training.auroc,
-                gpu_bytes=training.gpu_bytes,
-                reason=reason,
-            )
-        )
-
-
-def _train(work: _Retrainings, record: RunRecord, method: Method, problem: Problem) -> None:
+def _train(
+    work: Retrainings,
+    emit: Estimating,
+    record: RunRecord,
+    method: Method,
+    problem: Problem,
+    room: Room,
+) -> None:
     """Carry out all trainings that are left."""
+    images = Images.of(problem)
+    budget = Budget.of(work.left[0].config, len(images.train))
+    emit.begin(
+        Plan(
+            budget=budget,
+            trainings=len(work.left),
+            concurrent=room.concurrent,
+            may_stop=False,
+        )
+    )
     ending = execution.execute(
         work,
         trainable=method.trainable_class(),
-        images=Images.of(problem),
+        images=images,
         cpus_per_trial=record.request.cpus_per_trial,
-        **find_room(record, method).for_execution,
+        **room.for_execution,
         place=work.place,
-        halt=execution.Halt(saving=lambda: work.emit(Saving(seconds=execution.SAVING_SECONDS))),
+        halt=execution.Halt(saving=lambda: emit(Saving(seconds=execution.SAVING_SECONDS))),
     )
     if ending == "interrupted":
         raise KeyboardInterrupt
@@ -435,10 +347,16 @@ def _test(
 ) -> None:
     """Open the test set and keep every detector's scores beside it."""
     with _cluster(run, record.request.address):
-        cpus, gpus = record.request.cpus_per_trial, find_room(record, method).gpus_per_trial
-        folders = [training.folder for training in trainings]
-        images = problem.test_images()
-        for folder, scores in score_models(folders, method.detector, *images, cpus=cpus, gpus=gpus):
+        room = find_room(record, method)
+        found = score_models(
+            [training.folder for training in trainings],
+            method.detector,
+            *problem.test_images(),
+            cpus=record.request.cpus_per_trial,
+            gpus=room.gpus_per_trial,
+            gpu_memory=room.gpu_memory,
+        )
+        for folder, scores in found:
             save_scores(folder / TEST, scores)
 
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from amatune import registry
-from amatune.cluster import capacity, connection, execution
+from amatune.cluster import connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
@@ -35,7 +35,9 @@ from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import validated_baselines
-from amatune.tuning.events import Event, Listener, Saving, SearchEnded, SearchStarted
+from amatune.tuning.cost import Estimating, plan, started
+from amatune.tuning.events import Event, Listener, Saving, SearchEnded
+from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
 from amatune.tuning.stopping import decision_epochs, make_pruner
@@ -93,26 +95,14 @@ def run_search(
     """
     emit = listener or _nobody
     method = registry.find_method(request.method)
-    request = _with_inert_settings_fixed(method, request)
     if resume:
-        if first:
-            raise RequestError(
-                "settings to try first belong to a new run; this one is continued as it is"
-            )
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
-            record = _reopened(run, request, trust_space)
-            problem = record.open_problem(request.data_dir)
+            record, problem = continued(run, request, method, first, trust_space)
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
-    record = RunRecord(
-        request=request,
-        problem=ProblemRecord.from_dict(problem.to_dict()),
-        begun=Circumstances.now(),
-    )
-    start = _first_trials(record, method, first)  # refuses what is impossible
+    record, problem = begun(request, method, first)
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         try:
@@ -120,9 +110,8 @@ def run_search(
             problem.list_copies(run.near_copies)
             record = replace(
                 record,
-                request=replace(request, name=run.name),
+                request=replace(record.request, name=run.name),
                 problem=ProblemRecord.from_dict(problem.to_dict()),  # its warnings name the list
-                first=start,
             )
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
@@ -137,6 +126,36 @@ def run_search(
             if isinstance(error, OSError):
                 raise RequestError(f"cannot write to {run.path}: {error.strerror}") from error
             raise
+
+
+def begun(
+    request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]]
+) -> tuple[RunRecord, Problem]:
+    """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
+    request = _with_inert_settings_fixed(method, request)
+    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
+    record = RunRecord(
+        request=request,
+        problem=ProblemRecord.from_dict(problem.to_dict()),
+        begun=Circumstances.now(),
+    )
+    return replace(record, first=_first_trials(record, method, first)), problem
+
+
+def continued(
+    run: RunFolder,
+    request: SearchRequest,
+    method: Method,
+    first: Sequence[Mapping[str, Any]],
+    trust_space: bool,
+) -> tuple[RunRecord, Problem]:
+    """The record of a run that goes on, and its problem; likewise."""
+    if first:
+        raise RequestError(
+            "settings to try first belong to a new run; this one is continued as it is"
+        )
+    record = _reopened(run, _with_inert_settings_fixed(method, request), trust_space)
+    return record, record.open_problem(request.data_dir)
 
 
 def _with_inert_settings_fixed(method: Method, request: SearchRequest) -> SearchRequest:
@@ -211,10 +230,11 @@ def _run_session(
     record: RunRecord,
     method: Method,
     problem: Problem,
-    emit: Listener,
+    listener: Listener,
     checkpoint_seconds: float,
 ) -> SearchOutcome:
     began = time.monotonic()
+    emit = Estimating(listener)
     request = record.request
     images = Images.of(problem)
     study = _study(run, record, method, images)
@@ -236,31 +256,14 @@ def _run_session(
     if session.left > 0 and not session.is_satisfied:
         go_on = _how_to_go_on(run, request.address)
         with connection.cluster(request.address, run.log, go_on):
-            record = _measured(run, record, method, images.train)
+            before, record = record, measured(record, method, images.train)
+            if record != before:
+                run.write(record)
             found = find_room(record, method)
             session.gpus_per_trial = found.gpus_per_trial
-            emit(
-                SearchStarted(
-                    run=run.path,
-                    method=request.method,
-                    problem=problem.describe(),
-                    trials=request.trials,
-                    finished=session.count(*FINISHED),
-                    epochs=request.epochs,
-                    fixed=request.fixed,
-                    concurrent=found.concurrent,
-                    cpus_per_trial=request.cpus_per_trial,
-                    gpus_per_trial=found.gpus_per_trial,
-                    validation_normals=len(images.normal),
-                    validation_anomalies=len(images.anomaly),
-                    warnings=(
-                        *problem.warnings,
-                        *method.detector.limits(),
-                        *found.notes,
-                        *_too_few_steps(record, method, images.train),
-                    ),
-                )
-            )
+            finished = session.count(*FINISHED)
+            emit(started(run.path, record, method, problem, images, found, finished))
+            emit.begin(plan(record, method, images, found, session.left))
             ending = execution.execute(
                 session,
                 trainable=method.trainable_class(),
@@ -295,64 +298,6 @@ def _run_session(
     return outcome
 
 
-def _too_few_steps(record: RunRecord, method: Method, images: np.ndarray) -> list[str]:
-    """A warning when a whole trial is much shorter than trainings of the method usually are."""
-    config = record.configuration(method, record.request.fixed)
-    batches = len(images) // min(config.batch_size, len(images))
-    steps = config.epochs * (config.steps_per_epoch or batches)
-    usual = method.detector.usual_steps
-    if usual is None or 3 * steps >= usual:
-        return []
-    told = (
-        f"a trial trains for {steps:,} steps, and {method.name} learns little in so few: --steps "
-        f"{usual} is usual for it"
-    )
-    if connection.gpus() == 0:
-        minutes = usual * capacity.seconds_per_step(method.detector, config, images) / 60
-        told += f", about {max(minutes, 0.1):.1f} minutes a trial on a core of this machine"
-    return [told]
-
-
-def _measured(run: RunFolder, record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:
-    """The record with the share of a GPU that serves a trial best; measured once in a run."""
-    request = record.request
-    if record.share_is_known or request.gpus_per_trial is not None or connection.gpus() == 0:
-        return record
-    default = record.configuration(method, request.fixed)
-    share = capacity.measure_share(method.detector, default, images, request.cpus_per_trial)
-    record = record.with_gpu_share(share)
-    run.write(record)
-    return record
-
-
-def gpu_share(record: RunRecord, method: Method) -> tuple[float, list[str]]:
-    """The share of a GPU for each trial, asked for or measured before, and notes on it."""
-    if record.request.gpus_per_trial is not None:
-        return record.request.gpus_per_trial, []
-    if connection.gpus() == 0:
-        return 0.0, []
-    share = record.gpu_share
-    if share is None:
-        trainable: Any = method.trainable_class()
-        usual = trainable.gpu_share
-        note = f"the best share of a GPU could not be measured; each trial gets {usual:g}"
-        return usual, [note]
-    return share.gpus, [capacity.NO_MPS] if share.gpus < 1 and not share.mps else []
-
-
-def find_room(record: RunRecord, method: Method) -> capacity.Room:
-    """How many trials run at a time, and with what. Raises `RequestError` when not even one."""
-    share, notes = gpu_share(record, method)
-    request = record.request
-    return capacity.find_room(
-        cpus_per_trial=request.cpus_per_trial,
-        gpus_per_trial=share,
-        concurrent=request.concurrent,
-        may_grow=request.address is not None,
-        notes=notes,
-    )
-
-
 def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials") -> str:
     """Where Ray Tune keeps its files: a folder inside the run's, there or at the storage path."""
     if request.storage_path is None:
@@ -375,7 +320,8 @@ def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) ->
     pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method), sides)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
-        studies.create_study(run, record.first)
+        studies.create_study(run, record.first, request.study_storage)
+    studies.take_over(run)
     return studies.open_study(run, pruner)
 
 

@@ -242,8 +242,9 @@ class Session(Trainings[Attempt]):
         return self._study.ask()
 
     def _reported(self, attempt: Attempt) -> dict[int, float]:
-        storage = self._study._storage
-        return storage.get_trial(attempt.trial._trial_id).intermediate_values
+        number = attempt.trial.number
+        trials = self._study.get_trials(deepcopy=False)
+        return next(t.intermediate_values for t in trials if t.number == number)
 
     def _furthest(self, attempt: Attempt) -> int:
         return max(self._reported(attempt), default=0)

@@ -1,21 +1,25 @@
-"""The Optuna study of a run: one SQLite file that knows every trial.
+"""The Optuna study of a run: one file that knows every trial.
 
 Sampler, pruner and `--resume` all work from it alone. It has one writer, the process that searches;
-any number may read. SQLite must lie on a local disk, not on NFS.
+any number may read. SQLite is for local disks; on NFS, whose locks it cannot rely on, the file is a
+journal: one JSON object per line, for each change, appended under a lock that is a file.
 """
 
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from amatune.errors import RequestError
 from amatune.results.effort import Effort
 from amatune.runs import RunFolder
+from amatune.runs.request import StudyStorage
 from amatune.tuning.events import State, TrialUpdate
 
 LOCK_SECONDS = 60.0  # until a study that another process holds counts as locked
@@ -42,38 +46,95 @@ STATES: dict[TrialState, State] = {
 }
 
 
-def create_study(run: RunFolder, first: Sequence[Mapping[str, Any]]) -> None:
+def create_study(
+    run: RunFolder, first: Sequence[Mapping[str, Any]], kind: StudyStorage = "sqlite"
+) -> None:
     """Make the run's study, named like the run; validation AUROC is maximised.
 
     The first trials will be those with the settings `first`, in this order. The file appears whole
     or not at all.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    temporary = run.path / f".study-{os.getpid()}.db"
+    temporary = run.path / f".study-{os.getpid()}"
     temporary.unlink(missing_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+    database = kind == "sqlite"
+    storage = (
+        optuna.storages.RDBStorage(f"sqlite:///{temporary}") if database else _journal(temporary)
+    )
     study = optuna.create_study(study_name=run.name, storage=storage, direction="maximize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([METRIC])  # what optuna-dashboard shows in place of "Objective 0"
     for settings in first:
         study.enqueue_trial(dict(settings))
-    storage.engine.dispose()
-    os.replace(temporary, run.study_path)
+    if isinstance(storage, optuna.storages.RDBStorage):
+        storage.engine.dispose()
+    os.replace(temporary, run.database if database else run.journal)
+
+
+def take_over(run: RunFolder) -> None:
+    """Undo what a killed writer has left of a journal: its lock, and a line that it did not finish.
+
+    For the one process that works on the run (`RunFolder.alone`). SQLite does this by itself.
+    """
+    if run.study_path != run.journal or not run.journal.is_file():
+        return
+    _lock_file(run.journal).unlink(missing_ok=True)
+    written = run.journal.read_bytes()
+    whole = written.rfind(b"\n") + 1
+    if whole < len(written):
+        os.truncate(run.journal, whole)
+
+
+class _OneWriter(JournalFileBackend):
+    """A journal in which a line that found no room leaves no part of itself: the next one would be
+    appended to it, and neither could be read."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(str(file), lock_obj=JournalFileOpenLock(str(file)))
+        self._file = file
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append a line for each."""
+        size = self._file.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self._file, size)
+            raise
+
+
+def _journal(file: Path) -> optuna.storages.JournalStorage:
+    """The storage of a journal. Optuna reads each line as JSON; snapshots, which are pickles, are
+    for backends that keep them, and a file keeps none."""
+    return optuna.storages.JournalStorage(_OneWriter(file))
+
+
+def _lock_file(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.lock")
+
+
+def _database(file: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{file}",
+        # A reader (a dashboard, `amatune status`) may hold the lock for a moment.
+        engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
+        skip_table_creation=True,
+    )
 
 
 def open_study(run: RunFolder, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
     """The study of an existing run. Raises `RequestError` when there is none or it is damaged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if not run.study_path.is_file():
-        raise RequestError(f"the run {run.name!r} has no study at {run.study_path}")
-    try:
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{run.study_path}",
-            # A reader (a dashboard, `amatune status`) may hold the lock for a moment.
-            engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
-            skip_table_creation=True,
+    file = run.study_path
+    if not file.is_file():
+        raise RequestError(f"the run {run.name!r} has no study at {file}")
+    if file == run.database and run.journal.exists():
+        raise RequestError(
+            f"the run {run.name!r} has two studies, {file} and {run.journal}; move one away"
         )
+    try:
+        storage = _database(file) if file == run.database else _journal(file)
         names = optuna.get_all_study_names(storage)
         if len(names) != 1:
             raise RequestError(f"it must hold one study, it holds {len(names)}")
@@ -88,9 +149,7 @@ def open_study(run: RunFolder, pruner: optuna.pruners.BasePruner | None = None) 
         told, way_out = _reason(error), "put back the file as the search wrote it, or search anew"
         if "locked" in told:
             way_out = "another program holds it: wait for that, or end it"
-        raise RequestError(
-            f"{run.study_path} cannot be read as a study: {told:.200}; {way_out}"
-        ) from error
+        raise RequestError(f"{file} cannot be read as a study: {told:.200}; {way_out}") from error
 
 
 def _reason(error: BaseException) -> str:

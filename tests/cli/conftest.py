@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from some_events import started
 
+import amatune.tuning.rehearsal
 import amatune.tuning.search
 from amatune.data.protocol import make_problem
 from amatune.errors import DivergedError
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
+from amatune.tuning.events import TimeEstimate
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +36,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         raise DivergedError("noted")
 
     monkeypatch.setattr(amatune.tuning.search, "run_search", note)
+    return calls
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Takes the place of a dry run: notes what it was asked, and estimates an hour."""
+    calls: list[Any] = []
+
+    def note(request: SearchRequest, listener: Any, resume: bool, **others: Any) -> TimeEstimate:
+        calls[:] = [request, resume, others]
+        told = TimeEstimate(trainings=9, seconds_per_step=0.5, seconds=3600.0, at_most=True)
+        listener(started(run=None))
+        listener(told)
+        return told
+
+    monkeypatch.setattr(amatune.tuning.rehearsal, "rehearse", note)
     return calls
 
 

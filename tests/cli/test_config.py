@@ -60,12 +60,15 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "storage-path": ("/shared", "/shared"),
     "name": ("mine", "mine"),
     "runs-dir": ("elsewhere", "elsewhere"),
+    "study-storage": ("journal", "journal"),
+    "dry-run": (True, ""),
     "resume": (True, ""),
     "trust-space": (True, ""),
     "quiet": (True, ""),
     "json": (True, ""),
 }
-APART = ("warm-start", "resume", "json")  # what needs a run, and what excludes --quiet
+# What needs a run, searches nothing, and excludes --quiet.
+APART = ("warm-start", "resume", "dry-run", "json")
 
 
 def write(values: Any, file: str = "config.yaml") -> str:

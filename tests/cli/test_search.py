@@ -1,5 +1,6 @@
 """`amatune search`: what its options become, and what it prints."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         "--space space.json --enqueue first.json "
         "--test-ood digits --anomaly-fraction 0.1 --contamination 0.05 --quiet "
         "--gpus-per-trial 0.25 --cpus-per-trial 2 --concurrent 4 --address auto "
-        "--storage-path /shared --name mine --runs-dir elsewhere --data-dir /data"
+        "--storage-path /shared --study-storage journal --name mine --runs-dir elsewhere "
+        "--data-dir /data"
     )
     Path("space.json").write_text('{"lr": {"low": 0.1, "high": 0.2}}', encoding="utf-8")
     Path("first.json").write_text('[{"lr": 0.1}, {"lr": 0.2}]', encoding="utf-8")
@@ -79,6 +81,7 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
         },
         address="auto",
         storage_path="/shared",
+        study_storage="journal",
         name="mine",
         runs_dir="elsewhere",
         data_dir="/data",
@@ -140,6 +143,26 @@ def test_an_interruption_tells_how_to_go_on(
     assert main(["search"]) == 130
     line = capsys.readouterr().err
     assert line.endswith("amatune search --resume --name a --runs-dir 'my runs'\n")
+
+
+def test_a_dry_run_says_what_it_takes_and_ends_well(
+    rehearsed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("search --dry-run --trials 9 --name mine") == 0
+    request, resume, _ = rehearsed
+    assert (request.trials, request.name, resume) == (9, "mine", False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("dry run: digits")
+    assert lines[-1] == (
+        "time for 9 trainings: at most about 1:00:00, if no trial is stopped early (500 ms a step, "
+        "with scoring)"
+    )
+    assert call("search --dry-run --quiet") == 0
+    assert capsys.readouterr().out.splitlines() == ["warning: few images", lines[-1]]
+    assert call("search --dry-run --json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["search_started", "time_estimate"]
+    assert (events[0]["run"], events[1]["seconds"]) == (None, 3600.0)
 
 
 # --- what is printed at the end -------------------------------------------------------------------

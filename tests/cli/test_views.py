@@ -13,7 +13,7 @@ from some_events import started, trial
 
 from amatune.cli.views import JsonView, LiveView, PlainView, QuietView
 from amatune.data import pictures as reading
-from amatune.tuning.events import RetrainStarted, RetrainUpdate, State, TestStarted
+from amatune.tuning.events import RetrainStarted, RetrainUpdate, State, TestStarted, TimeEstimate
 
 
 def test_a_pipe_gets_a_line_per_ended_training() -> None:
@@ -32,11 +32,29 @@ def test_a_pipe_gets_a_line_per_ended_training() -> None:
     assert lines == [
         "run runs/mine: digits: classes 0-4 normal",
         "ama: 100 trials of up to 30 epochs, 8 at a time with 1 CPU and 0.25 GPU each",
+        "a trial: up to 3,000 steps, 100 in an epoch, each on 128 of 400 training images",
         "warning: few images",
         "trial 0 done, epoch 30/30, validation AUROC 0.500, geometry=shell lr=0.00123",
         "trial 1 pruned, epoch 5/30, validation AUROC 0.501, geometry=shell lr=0.00123",
         "trial 2 failed, epoch 5/30, validation AUROC -, it diverged",
     ]
+
+
+def test_an_estimate_is_told_and_what_it_warns_of() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, highlight=False))
+    view(started(run=None))
+    facts: dict[str, Any] = {"trainings": 98, "seconds_per_step": 0.0123, "seconds": 3661.0}
+    view(TimeEstimate(**facts, at_most=True, warnings=("not enough",)))
+    view(TimeEstimate(**{**facts, "seconds_per_step": 2.5}, at_most=False))
+    assert view.times().endswith("about 1:01:01 left")
+    assert file.getvalue().splitlines()[-3:] == [
+        "time for 98 trainings: at most about 1:01:01, if no trial is stopped early (12.3 ms a "
+        "step, with scoring)",
+        "warning: not enough",
+        "time for 98 trainings: about 1:01:01 (2.5 s a step, with scoring)",
+    ]
+    assert file.getvalue().startswith("dry run: digits")
 
 
 def test_quiet_shows_warnings_alone() -> None:
@@ -158,11 +176,13 @@ def test_a_retraining_that_goes_on_counts_what_is_left() -> None:
             seeds=(1, 2, 3),
             epochs=30,
             finished=4,
+            concurrent=2,
         )
     )
     facts: dict[str, Any] = {"epoch": 30, "epochs": 30, "auroc": 0.9}
     view(RetrainUpdate(configuration="default", seed=2, state="done", **facts))
     assert view.total == 2
+    assert "3 seeds of 30 epochs each, 2 at a time\n" in file.getvalue()
     assert "finished already: 4 of 6 trainings" in file.getvalue()
     assert "default seed 2 done, epoch 30/30, validation AUROC 0.900" in file.getvalue()
 

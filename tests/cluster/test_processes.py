@@ -172,16 +172,30 @@ def test_the_loss_is_noticed_while_the_trials_run(monkeypatch):
         halt.stop_all()
 
 
-def test_that_it_is_saving_is_told_once_and_only_when_interrupted():
-    told = []
-    halt = Halt(saving=lambda: told.append(1))
+def interrupt_this_process():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+
+def test_that_it_is_saving_is_told_at_once_and_only_when_interrupted():
+    told = threading.Event()
+    halt = Halt(saving=told.set)
     halt.unsaved.add("a")
-    assert not halt.stop_all()
-    assert told == []
-    halt.request("interrupted")
-    assert not halt.stop_all()
-    assert not halt.stop_all()
-    assert told == [1]
+    before = signal.getsignal(signal.SIGINT)
+    with halt.on_interrupt():
+        assert not halt.stop_all()
+        assert not told.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told.wait(10)  # while this thread does something else
+        assert halt.ending == "interrupted"
+        assert not halt.stop_all()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_this_process()
+    assert signal.getsignal(signal.SIGINT) == before
+    told.clear()
+    with halt.on_interrupt():
+        pass
+    assert not told.is_set()
     cloudpickle.dumps(Halt(saving=threading.Lock().acquire))
 
 

@@ -20,7 +20,8 @@ def open_session(tmp_path, grace=1, listener=None, first=None, early_score=None,
     write_record(run, asked)
     pruner = make_pruner(asked.scheduler, asked.epochs, grace)
     if not run.study_path.exists():
-        studies.create_study(run, [first or {}])
+        studies.create_study(run, [first or {}], asked.study_storage)
+    studies.take_over(run)
     study = open_study(run, pruner)
 
     def complete(settings):

@@ -14,13 +14,14 @@ from fake_search import FakeProblem, install, request
 from optuna.trial import TrialState
 
 from amatune import metrics
+from amatune.cluster import execution
 from amatune.errors import AmatuneError, RequestError
 from amatune.results.leaderboard import compare, figures, read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
 from amatune.stored import StoredDetector
 from amatune.tuning import retrain
-from amatune.tuning.events import RetrainStarted, RetrainUpdate, TestStarted
+from amatune.tuning.events import RetrainEnded, RetrainStarted, RetrainUpdate, TestStarted
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
@@ -158,8 +159,11 @@ def test_called_again_it_trains_only_what_is_missing_or_was_cut_short(searched, 
     run = copy(run, tmp_path)
     events = []
     again = run_best(run, top=2, seeds=3, listener=events.append)
-    assert [type(e) for e in events] == [RetrainStarted]
-    assert events[0].finished == 9
+    assert [type(e) for e in events] == [RetrainStarted, RetrainEnded]
+    assert (events[0].finished, events[0].concurrent) == (9, 0)
+    chosen = again.chosen.test[again.primary_score]
+    assert events[1].chosen == again.chosen.configuration
+    assert (events[1].test_auroc, events[1].test_auroc_low) == (chosen.auroc, chosen.auroc_low)
     assert again.rows == board.rows
     before = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     for kept in ("default/seed1/test.npz", "default/seed2/validation.npz"):
@@ -272,3 +276,33 @@ def test_the_spread_over_seeds_makes_a_comparison_less_sure():
     steady = compare([a, a, a], [b, b, b])
     shaky = compare([a, a, worse], [b, b, b])
     assert shaky.standard_error > steady.standard_error
+
+
+def test_an_interrupted_one_goes_on_from_the_finished_trainings(searched, tmp_path, monkeypatch):
+    run = copy(searched[0], tmp_path)
+    shutil.rmtree(run.best)
+    halts, events = [], []
+    original = execution.Halt
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(
+            execution, "Halt", lambda *a, **o: halts.append(original(*a, **o)) or halts[0]
+        )
+
+        def stop_soon(event):
+            events.append(event)
+            if getattr(event, "state", "") == "done":
+                halts[0].request("interrupted")
+
+        with pytest.raises(KeyboardInterrupt):
+            run_best(run, top=1, seeds=2, concurrent=1, listener=stop_soon)
+    assert events[0].concurrent == 1
+    finished = {(e.configuration, e.seed) for e in updates(events) if e.state == "done"}
+    assert 0 < len(finished) < 4
+    assert not (run.best / "leaderboard.json").exists()
+    events.clear()
+    again = run_best(run, top=1, seeds=2, listener=events.append)
+    assert events[0].finished == len(finished)
+    assert not finished & {(e.configuration, e.seed) for e in updates(events)}
+    assert [row.seeds for row in again.rows] == [(1, 2), (1, 2)]
+    with pytest.raises(RequestError, match="concurrent must be at least 1, got 0"):
+        run_best(run, concurrent=0)

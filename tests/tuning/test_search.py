@@ -12,14 +12,15 @@ import torch
 from fake_method import FakeConfig, FakeDetector
 from fake_search import FakeProblem, install, request
 
-from amatune.cluster import execution
+from amatune.cluster import capacity, connection, execution
 from amatune.cluster.connection import cluster as connect
 from amatune.cluster.connection import places
 from amatune.data.request import ProblemRequest
-from amatune.errors import ConfigError, DiskFullError, RequestError
+from amatune.errors import AmatuneError, ConfigError, DiskFullError, RequestError
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
-from amatune.tuning.events import SearchEnded, SearchStarted, TrialUpdate
+from amatune.tuning.events import SearchEnded, SearchStarted, TimeEstimate, TrialUpdate
+from amatune.tuning.rehearsal import rehearse
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import read_trials
@@ -67,7 +68,7 @@ def test_events_tell_the_story(finished):
     end = events[-1]
     assert (end.ending, end.done, end.best) == ("finished", 6, outcome.best_number)
     for number in range(6):
-        states = [e.state for e in events[1:-1] if e.number == number]
+        states = [e.state for e in events if isinstance(e, TrialUpdate) and e.number == number]
         assert states == ["waiting", *["running"] * 9, "done"]
     epochs = [e.epoch for e in updates(events, "running", "done") if e.number == 3]
     assert epochs == list(range(10))
@@ -132,6 +133,27 @@ def test_the_run_folder(finished):
     assert record.first == ({"quality": 0.5, "kind": "plain"},)
     assert len(list(run.tensorboard.iterdir())) == 6
     assert not list(run.trials.glob("*/checkpoint_*"))
+
+
+def test_machines_are_asked_for_the_free_memory_of_their_cards():
+    """This one says that it has a card, which PyTorch cannot use."""
+    assert sum(connection.cards().values()) == 1
+    assert capacity.free_memory() == capacity.ALL_FREE
+
+
+def test_a_rehearsal_trains_a_few_steps_and_leaves_nothing(tmp_path):
+    events = []
+    asked = request(tmp_path, concurrent=2, fixed={"seconds": 0.2}, time_budget=2.0, trials=5)
+    told = rehearse(asked, events.append)
+    assert [type(event) for event in events] == [SearchStarted, TimeEstimate]
+    assert (events[0].run, events[0].concurrent, events[0].steps) == (None, 2, 9)
+    assert events[1] == told
+    # An epoch is one step here: 200 images in a batch of 256.
+    assert told.seconds > 3 * 9 * 0.05 / 4
+    assert (told.trainings, told.at_most) == (5, True)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(AmatuneError, match="cannot be trained here: fake diverged"):
+        rehearse(request(tmp_path, fixed={"quality": 0.9, "diverges_at": 0.8}))
 
 
 def test_poor_trials_are_stopped(tmp_path, monkeypatch):

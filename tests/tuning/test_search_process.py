@@ -23,8 +23,12 @@ from processes import (
 
 def test_kill_nine_and_resume(tmp_path):
     """Killed in the middle of trials, it resumes: every trial ends exactly once, none is lost. What
-    the killed one left of Ray is removed."""
+    the killed one left of Ray is removed.
+
+    With its study in a journal; `test_chaos.py` kills one with a database, more often.
+    """
     slow = {"fixed": {"seconds": 0.1}, "epochs": 12, "trials": 3, "checkpoint_seconds": 0.0}
+    slow["study_storage"] = "journal"
     process = start(tmp_path, **slow)
     wait_until(lambda: sum(epochs_of(tmp_path)) >= 18, process)
     left = private_folder(members(process))
@@ -75,6 +79,24 @@ def test_one_interrupt_ends_it_in_good_order(tmp_path, by):
     for trial in (t for t in unfinished if t.epoch > 0):
         places = (tmp_path / "run" / "trials").glob(f"{trial.number:04d}/checkpoint_*/*.pt")
         assert [torch.load(p, weights_only=True)["epoch"] for p in places] >= [trial.epoch - 1]
+
+
+def test_a_second_interrupt_ends_it_now(tmp_path):
+    """The first is answered at once, also while epochs of a minute leave nothing to save."""
+    process = start(tmp_path, fixed={"seconds": 60.0}, epochs=500, trials=3, concurrent=2)
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith("TrialUpdate running") for line in lines)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    assert any(line.startswith("Saving") for line in lines)
+    assert time.monotonic() - began < 2 + 8  # a busy machine
+    os.kill(process.pid, signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert "SearchEnded" not in rest  # nor is anything waited for
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors  # which `amatune` turns into how to go on
+    assert not members(process)
+    assert {trial.state for trial in trials(tmp_path)} == {"running"}
 
 
 def test_a_search_says_nothing_by_itself(tmp_path):

@@ -1,0 +1,66 @@
+"""A search without its trials: what it will take, from a few steps, before anything is paid for.
+
+Whatever a search would refuse is refused here too, and no run is left behind.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amatune import registry
+from amatune.cluster import capacity, connection
+from amatune.cluster.job import Images
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest
+from amatune.tuning import study as studies
+from amatune.tuning.cost import plan, started
+from amatune.tuning.events import Listener, TimeEstimate
+from amatune.tuning.room import find_room, measured
+from amatune.tuning.search import begun, continued
+
+ENDED = ("done", "pruned", "failed")
+
+
+def rehearse(
+    request: SearchRequest,
+    listener: Listener | None = None,
+    resume: bool = False,
+    *,
+    first: Sequence[Mapping[str, Any]] = (),
+    trust_space: bool = False,
+) -> TimeEstimate:
+    """What `run_search` with the same arguments would take; the listener is told as a search would
+    tell it, up to its first trial.
+
+    Raises what `run_search` raises before its first trial, and `AmatuneError` where the default
+    settings cannot be trained.
+    """
+    method = registry.find_method(request.method)
+    finished = 0
+    if resume:
+        run = RunFolder.open(request.name, request.runs_dir)
+        record, problem = continued(run, request, method, first, trust_space)
+        if run.study_path.exists():
+            finished = sum(trial.state in ENDED for trial in studies.read_trials(run))
+    else:
+        record, problem = begun(request, method, first)
+        RunFolder.require_free(request.runs_dir, request.name)
+    with tempfile.TemporaryDirectory(prefix="amatune-") as scratch:
+        problem.list_damaged(Path(scratch) / "broken.txt")
+        problem.list_copies(Path(scratch) / "near-copies.csv")
+        images = Images.of(problem)
+        with connection.cluster(request.address, Path(scratch) / "log.txt"):
+            record = measured(record, method, images.train)
+            room = find_room(record, method)
+            if listener is not None:
+                listener(started(None, record, method, problem, images, room, finished))
+            config = record.configuration(method, record.request.fixed)
+            seconds = capacity.seconds_per_epoch(
+                method.detector, config, images, record.request.cpus_per_trial, room
+            )
+    left = max(record.request.trials - finished, 0)
+    estimate = plan(record, method, images, room, left).estimate(seconds)
+    if listener is not None:
+        listener(estimate)
+    return estimate
