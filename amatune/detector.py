@@ -80,9 +80,9 @@ class Detector(ABC):
     score_names: ClassVar[tuple[str, ...]]  # keys of `scores`, e.g. ("A", "R")
     raw_score_names: ClassVar[tuple[str, ...]] = ()  # what `raw_scorer` gives; (): `score_names`
     # Which score says earliest how a training will end: a search compares unfinished trials by it.
-    # "auto": whichever finds the validation anomalies best by then. None: the one that ranks the
-    # images.
+    # "auto": whichever finds the validation anomalies best by then. None: what ranks the images.
     early_score: ClassVar[str | None] = None
+    group_score: ClassVar[str | None] = None  # its mean over several images says more than of one
 
     usual_steps: ClassVar[int | None] = 3000  # where nobody says how many; None: one pass is all
     largest_side: ClassVar[int | None] = None  # pixels that serve it; None: those of small networks

@@ -39,7 +39,13 @@ class MethodTests:
 
     shape: ClassVar[ImageShape] = (1, 16, 16)  # (C, H, W) of the images
     # Settings that make a training quick; those that a method does not have are left out.
-    small: ClassVar[Mapping[str, Any]] = {"batch_size": 8, "width": 0.1, "resolutions": 1}
+    small: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 8,
+        "width": 0.1,
+        "resolutions": 1,
+        "steps": 1,
+        "levels": 2,
+    }
 
     @pytest.fixture
     def method(self) -> Method:

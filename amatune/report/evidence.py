@@ -25,8 +25,10 @@ from amatune.data.sources.base import Id
 from amatune.data.splits import Selection
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, DataError, RequestError
+from amatune.registry import find_method
 from amatune.report.figures import SearchFigure, search_figures
 from amatune.results.effort import Effort
+from amatune.results.groups import SIZES, GroupFigures, group_figures
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
@@ -63,6 +65,7 @@ class Judged:
     by_seed: tuple[Sides, ...]  # primary scores with each seed
     default_by_seed: tuple[Sides, ...]  # likewise of the default configuration; may be empty
     model: Path | None  # folder of that detector; None: it was not kept
+    groups: tuple[GroupFigures, ...] = ()  # of test images, where the method judges such
 
     @property
     def title(self) -> str:
@@ -172,7 +175,8 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
     """The test images, scored by the configuration chosen on validation images."""
     chosen, model = board.chosen, board.chosen_model
     scores = _read_scores(model / TEST)
-    threshold, rate = threshold_of(_read_scores(model / VALIDATION)[board.primary_score])
+    validation = _read_scores(model / VALIDATION)
+    threshold, rate = threshold_of(validation[board.primary_score])
     return Judged(
         which="test",
         name=chosen.configuration,
@@ -189,6 +193,7 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
             for sides in _test_scores(run, row, row.score)
         ),
         model=model,
+        groups=_groups(run, validation, scores),
     )
 
 
@@ -196,6 +201,20 @@ def _test_scores(run: RunFolder, row: LeaderboardRow, score: str) -> tuple[Sides
     return tuple(
         _read_scores(model_folder(run, row.configuration, seed) / TEST)[score] for seed in row.seeds
     )
+
+
+def _groups(
+    run: RunFolder, validation: Mapping[str, Sides], test: Mapping[str, Sides]
+) -> tuple[GroupFigures, ...]:
+    """Test images several at a time, as many as there are of each kind."""
+    try:
+        name = find_method(run.record().request.method).detector.group_score
+    except RequestError:  # of a package that is no longer there
+        return ()
+    if name is None or name not in validation or name not in test:
+        return ()
+    kinds = validation[name]["normal"], test[name]["normal"], test[name]["anomaly"]
+    return tuple(group_figures(*kinds, size) for size in SIZES if min(map(len, kinds)) >= size)
 
 
 def _by_search(run: RunFolder, study: optuna.Study) -> Judged:

@@ -29,6 +29,7 @@ from amatune.report.blocks import (
 from amatune.report.curves import BOOTSTRAP, density_figure, forest, roc_figure
 from amatune.report.evidence import Evidence, Images, Judged, Shown
 from amatune.report.figures import SearchFigure
+from amatune.report.groups import groups
 from amatune.report.paths import shortened
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
 from amatune.runs.record import RunRecord
@@ -318,7 +319,8 @@ def _scores(judged: Judged, images: Images) -> list[Block]:
         text += " Without training images: a search keeps no detectors."
     else:
         text += " Without training images: they or the detector could not be read."
-    return [_caption(text, judged), Beside(tuple((one,) for one in drawn), "pair")]
+    beside = Beside(tuple((one,) for one in drawn), "pair")
+    return [_caption(text, judged), beside, *groups(judged)]
 
 
 def _pictures(judged: Judged, images: Images) -> list[Block]:

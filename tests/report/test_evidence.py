@@ -15,7 +15,10 @@ from PIL import Image
 
 from amatune import report
 from amatune.data.problem import Problem
+from amatune.report.blocks import Heading, Table
 from amatune.report.evidence import PICTURES, gather, threshold_of
+from amatune.report.sections import make_sections
+from amatune.results.groups import group_figures
 from amatune.results.leaderboard import read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
@@ -36,6 +39,36 @@ def test_the_threshold_lets_few_validation_normals_pass(finished: RunFolder, pag
     assert [t["name"] for t in figure["data"]] == ["training", "test, normal", "test, anomalous"]
     assert figure["layout"]["shapes"][0]["x0"] == pytest.approx(float(told), rel=1e-3)
     assert "shapes" not in page.figure("Densities of the score dark")["layout"]
+
+
+def test_several_images_are_judged_at_once_where_the_method_does(
+    tested: RunFolder, page: Parsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Several images at once" not in page.text
+    monkeypatch.setattr(FakeDetector, "group_score", "bright")
+    evidence = gather(tested)
+    assert evidence.judged
+    found = evidence.judged.groups
+    folder = read_leaderboard(tested).chosen_model
+    held_out = load_scores(folder / "validation.npz")["bright"]["normal"]
+    own = load_scores(folder / "test.npz")["bright"]
+    fewest = min(len(held_out), *map(len, own.values()))
+    assert [one.size for one in found] == [size for size in (1, 2, 5, 10) if size <= fewest]
+    assert found[1] == group_figures(held_out, own["normal"], own["anomaly"], 2)
+    (section,) = (one for one in make_sections(evidence) if one.name == "scores")
+    (_, _, heading, _, table) = section.blocks
+    assert heading == Heading("Several images at once")
+    assert isinstance(table, Table)
+    two = found[1]
+    assert table.rows[1].cells == (
+        "2",
+        f"{two.auroc:.3f}",
+        *(
+            f"{share[rate]:.1%}"
+            for rate in (0.01, 0.05)
+            for share in (two.rejected, two.false_alarms)
+        ),
+    )
 
 
 @pytest.mark.parametrize("normals", [10, 18, 19, 500])
