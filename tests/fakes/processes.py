@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import amatune.cluster  # noqa: F401 - sets Ray's switches, for what is forked too
 from amatune.runs import RunFolder
 from amatune.tuning.study import read_trials
 
@@ -59,6 +60,11 @@ class Program:
 
     def kill(self):
         self._process.kill()
+
+    def printed(self):
+        """What it has written to its output so far."""
+        output = self._streams[0]
+        return output.read_text(encoding="utf-8") if output.exists() else ""
 
     def communicate(self, timeout=None):
         """What it has written to its output and to its errors, once it has ended."""
