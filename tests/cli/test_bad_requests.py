@@ -89,6 +89,8 @@ def _nothing_is_carried_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     fake_method.install(monkeypatch)
     monkeypatch.chdir(place)
     monkeypatch.setenv("AMATUNE_DATA", str(place / "nodata"))
+    # Other tests of the same process may have left a cluster connected.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", carried_out)
     for module in (search, retrain):
         monkeypatch.setattr(module.execution, "execute", carried_out)

@@ -68,6 +68,8 @@ def test_the_node_service_is_watched_too(cluster, monkeypatch, tmp_path):
 def connected(cluster, monkeypatch):
     """In the place of Ray: an address whose cluster is that one, lost at once when silent."""
     monkeypatch.setattr(connection, "_require_answer", lambda _: None)
+    # Other tests of the same process may have left a cluster connected.
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(connection.ray, "init", lambda **_: None)
     monkeypatch.setattr(connection.ray, "shutdown", lambda: None)
     monkeypatch.setattr(JoinedCluster, "connected", lambda: cluster)

@@ -327,7 +327,7 @@ def test_geometry_is_the_normal_sets_unless_asked_otherwise(tmp_path):
 
 
 def test_more_than_the_memory_holds_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(protocol, "_memory", lambda: 2**20)
+    monkeypatch.setattr(protocol, "machine_memory", lambda: 2**20)
     monkeypatch.setattr(Problem, "images", lambda *_: pytest.fail("images are decoded"))
     told = r"images of 256 x 256 pixels, grey are \d+ MiB, this machine has 1 MiB; choose"
     with pytest.raises(DataError, match=told):

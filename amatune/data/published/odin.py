@@ -33,11 +33,13 @@ class _Anomalies(FolderSource):
     @property
     def notes(self) -> Sequence[str]:
         found = len(self._files)
-        told = f"{self.name} is used as it lies in {self.location}: there is no checksum to verify"
+        # The folder's name alone: where the data folder lies is not the run's to tell.
+        told = f"{self.name} is used as it lies in {Path(self.location).name}: there is no checksum"
         if found == self._published:
-            told += f" it by; it has the {found:,} pictures of the published set"
+            told += f" to verify it by; it has the {found:,} pictures of the published set"
         else:
-            told += f" it by, and it has {found:,} pictures, the published set {self._published:,}"
+            told += f" to verify it by, and it has {found:,} pictures, the published set "
+            told += f"{self._published:,}"
         return [*super().notes, told]
 
     @property

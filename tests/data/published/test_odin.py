@@ -50,7 +50,7 @@ def test_what_cannot_be_verified_is_said(root):
     problem = make_problem(ProblemRequest(ood=("isun",)))
     told = [one for one in problem.warnings if "isun" in one]
     assert told == [
-        f"isun is used as it lies in {root / 'iSUN'}: there is no checksum to verify it by, and it "
+        "isun is used as it lies in iSUN: there is no checksum to verify it by, and it "
         "has 100 pictures, the published set 8,925"
     ]
 
