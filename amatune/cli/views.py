@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class View:
     trainings: dict[str, Training] = field(default_factory=dict)
     total: int = 0
     earlier: int = 0  # ended before this command
+    earlier_epochs: int = 0  # of those
     estimate: TimeEstimate | None = None
     sides: tuple[int, int] | None = None  # validation anomalies and normal images
     began: float = field(default_factory=time.monotonic)
@@ -191,7 +193,7 @@ class View:
 
         known = [self.trial(t) for t in read_trials(RunFolder(run)) if t.state in ENDED]
         self.trainings = {training.label: training for training in known}
-        self.earlier = len(known)
+        self.earlier, self.earlier_epochs = len(known), sum(one.epoch for one in known)
         self.say(f"finished already: {counted(finished, 'trial')}")
 
     def update(self, training: Training) -> None:
@@ -238,10 +240,15 @@ class View:
     def times(self) -> str:
         """Time gone and, once some was measured, about how much is left."""
         gone = time.monotonic() - self.began
-        ended = self.count(*ENDED)
+        known = self.now()
+        ended = [training.epoch for training in known if training.state in ENDED]
+        here = sum(t.epoch for t in known if t.state in (*ENDED, "running")) - self.earlier_epochs
         left = math.inf
-        if ended > self.earlier:
-            left = gone / (ended - self.earlier) * (self.total - ended)
+        if len(ended) > self.earlier and here:
+            # In epochs: those under way are partly done, and stopped trials are short.
+            usual = statistics.fmean(ended)
+            todo = usual * (self.total - len(ended)) - sum(t.epoch for t in self.running())
+            left = max(0.0, gone / here * todo)
         elif self.estimate is not None:
             left = max(self.estimate.seconds - gone, 0.0)
         if self.time_budget is not None:

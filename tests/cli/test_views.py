@@ -57,6 +57,19 @@ def test_an_estimate_is_told_and_what_it_warns_of() -> None:
     assert file.getvalue().startswith("dry run: digits")
 
 
+def test_what_is_left_counts_the_epochs_of_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("amatune.cli.views.time.monotonic", lambda: now)
+    view = PlainView(Console(file=io.StringIO(), highlight=False))
+    view(started(trials=6))
+    view(trial(0, "done", 30))
+    view(trial(1, "done", 30))
+    view(trial(2, "running", 20))
+    view(trial(3, "running", 10))
+    now += 90  # 90 epochs of 180
+    assert view.times() == "0:01:30 gone, about 0:01:30 left"
+
+
 def test_quiet_shows_warnings_alone() -> None:
     file = io.StringIO()
     with QuietView(Console(file=file, highlight=False)) as view:
