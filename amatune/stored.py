@@ -243,7 +243,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise _changed(path, kind)
     elif version == _EXPORTS_OF_0_1:
         config = _export_of_0_1(config)
-    wrong = [name for name, type_ in _FIELDS.items() if not isinstance(config.get(name), type_)]
+    # Exactly: true is an int too.
+    wrong = [name for name, type_ in _FIELDS.items() if type(config.get(name)) is not type_]
+    if "seed" not in wrong and not -(2**63) <= config["seed"] < 2**64:  # what torch takes
+        wrong.append("seed")
     if "image_shape" not in wrong and not _is_image_shape(config["image_shape"]):
         wrong.append("image_shape")
     if "sha256" not in wrong and not _is_hashes(config["sha256"]):

@@ -129,6 +129,8 @@ def test_what_was_changed_is_refused(folder: Path) -> None:
         ({"kind": "other"}, "does not describe a detector"),
         ({"kind": None}, "does not describe a detector"),
         ({"seed": "one"}, "unusable seed"),
+        ({"seed": False}, "unusable seed"),
+        ({"seed": 2**64}, "unusable seed"),
         ({"primary": None}, "unusable primary"),
         ({"image_shape": [1, 12]}, "unusable image_shape"),
         ({"sha256": {"../secret": "00"}}, "unusable sha256"),
