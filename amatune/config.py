@@ -48,6 +48,11 @@ class DetectorConfig:
         """
         return self
 
+    def steps_in(self, images: int) -> int:
+        """Steps of an epoch over so many training images: the incomplete last batch is dropped, and
+        fewer images than one batch make one."""
+        return self.steps_per_epoch or images // min(self.batch_size, images)
+
     @property
     def warmup_epochs(self) -> int:
         """Epochs at the beginning that train something else first, such as a pretraining."""

@@ -135,8 +135,7 @@ def seconds_per_epoch(
             "they are too slow; ask for less per trial, a smaller --width or --image-size"
         ) from None
     step, scoring = (sum(values) / count for values in zip(*found, strict=True))
-    per_epoch = config.steps_per_epoch or max(1, len(images.train) // config.batch_size)
-    return float(per_epoch * step + scoring / config.score_every())
+    return float(config.steps_in(len(images.train)) * step + scoring / config.score_every())
 
 
 def _pace(

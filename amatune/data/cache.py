@@ -68,6 +68,21 @@ _TABLES = (
 T = TypeVar("T")
 
 
+def remove_files(files: Sequence[Path], cache: Path) -> int:
+    """Remove the files of a cache and return the bytes that this frees.
+
+    Raises `DataError`, which names the `cache`, when one cannot be removed.
+    """
+    freed = 0
+    try:
+        for file in files:
+            freed += file.stat().st_size
+            file.unlink()
+    except OSError as error:
+        raise DataError(f"cannot clear the cache {cache}: {error.strerror}") from error
+    return freed
+
+
 class PictureCache:
     """Decoded pictures in a folder; safe to share between processes.
 
@@ -141,14 +156,7 @@ class PictureCache:
 
         Raises `DataError` when a file cannot be removed.
         """
-        freed = 0
-        try:
-            for file in self._files():
-                freed += file.stat().st_size
-                file.unlink()
-        except OSError as error:
-            raise DataError(f"cannot clear the cache {self.file}: {error.strerror}") from error
-        return freed
+        return remove_files(self._files(), self.file)
 
     def _files(self) -> list[Path]:
         """The database and what SQLite keeps beside it."""

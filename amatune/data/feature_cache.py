@@ -22,8 +22,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from amatune.data.cache import PictureCache
-from amatune.errors import DataError
+from amatune.data.cache import PictureCache, remove_files
 from amatune.files import write_bytes
 
 _NAME, _SUM = "features", "crc32"
@@ -87,14 +86,7 @@ class FeatureCache:
 
         Raises `DataError` when a file cannot be removed.
         """
-        freed = 0
-        try:
-            for file in self._files():
-                freed += file.stat().st_size
-                file.unlink()
-        except OSError as error:
-            raise DataError(f"cannot clear the cache {self.folder}: {error.strerror}") from error
-        return freed
+        return remove_files(self._files(), self.folder)
 
     def _make_room(self, size: int) -> None:
         entries = []

@@ -38,7 +38,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, to_unit_range
-from amatune.nets.pixelcnn import BETAS, LEVELS, SMALL, PixelCNNConfig, build_pixelcnn, to_bits
+from amatune.nets.bits import to_bits
+from amatune.nets.pixelcnn import BETAS, LEVELS, SMALL, PixelCNNConfig, build_pixelcnn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,9 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
+from amatune.nets.bits import to_bits
 from amatune.nets.compressors import CompressorName, compressed_bits, version_of
-from amatune.nets.pixelcnn import BETAS, SMALL, PixelCNNConfig, build_pixelcnn, to_bits
+from amatune.nets.pixelcnn import BETAS, SMALL, PixelCNNConfig, build_pixelcnn
 
 DensityName = Literal["pixelcnn"]
 

@@ -35,8 +35,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, evenly_spaced, to_unit_range
+from amatune.nets.bits import to_bits
 from amatune.nets.glow import Coupling, Glow, require_even_sides
-from amatune.nets.pixelcnn import to_bits
 from amatune.nets.sizes import scaled
 
 MAX_NORM = 1.0  # of a gradient, of bits per dimension: only steps that would throw it out are cut

@@ -21,7 +21,6 @@ Where this differs from the authors' public code (openai/pixel-cnn), and why:
   what is beyond an odd side is cut off.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -145,11 +144,6 @@ def _log_logistic(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -
     lowest, highest = -softplus(-upper), -softplus(lower)
     above = torch.where(value > 1 - half, highest, inside)
     return torch.where(value < half - 1, lowest, above)
-
-
-def to_bits(log_probability: Tensor, dimensions: int) -> Tensor:
-    """-log p in nats to bits per dimension, of images of so many values."""
-    return log_probability * (-1 / (dimensions * math.log(2)))
 
 
 # --- the network ----------------------------------------------------------------------------------

@@ -43,11 +43,10 @@ class Budget:
     @classmethod
     def of(cls, config: DetectorConfig, images: int) -> "Budget":
         """Of a resolved configuration and so many training images."""
-        batch = min(config.batch_size, images)
         return cls(
             epochs=config.epochs,
-            steps_per_epoch=config.steps_per_epoch or images // batch,
-            batch=batch,
+            steps_per_epoch=config.steps_in(images),
+            batch=min(config.batch_size, images),
             images=images,
         )
 

@@ -18,8 +18,7 @@ from amatune.tuning.cost import plan, started
 from amatune.tuning.events import Listener, TimeEstimate
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.search import begun, continued
-
-ENDED = ("done", "pruned", "failed")
+from amatune.tuning.session import FINISHED
 
 
 def rehearse(
@@ -42,7 +41,7 @@ def rehearse(
         run = RunFolder.open(request.name, request.runs_dir)
         record, problem = continued(run, request, method, first, trust_space)
         if run.study_path.exists():
-            finished = sum(trial.state in ENDED for trial in studies.read_trials(run))
+            finished = len(studies.open_study(run).get_trials(deepcopy=False, states=FINISHED))
     else:
         record, problem = begun(request, method, first)
         RunFolder.require_free(request.runs_dir, request.name)

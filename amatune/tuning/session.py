@@ -120,7 +120,7 @@ class Session(Trainings[Attempt]):
             if reported:
                 attempt.epoch = max(reported)
                 attempt.auroc = reported[attempt.epoch]
-                attempt.early = trial.user_attrs.get(studies.EARLY, {}).get(str(attempt.epoch))
+                attempt.early = studies.early_figure(trial, attempt.epoch)
                 if self._is_to_stop(attempt):
                     # The session before was killed between the decision and its record, or
                     # between the figures and the decision.

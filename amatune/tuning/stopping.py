@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from amatune.metrics import hanley_mcneil
 from amatune.runs.request import Scheduler
-from amatune.tuning.study import EARLY, GRACE
+from amatune.tuning.study import EARLY, GRACE, early_figure
 
 REDUCTION = 3  # of the trials that reach a rung, about one in REDUCTION goes on
 FIRST, SECOND = 7, 3  # rungs are at a seventh and at a third of the budget
@@ -151,7 +151,8 @@ def _compared(epochs: Iterable[tuple[FrozenTrial, int | None]]) -> dict[int, flo
     """By the trials' numbers, what they are compared by after these epochs; without those that were
     not there. Early figures, or the ones of the end when not all have early ones."""
     there = [(trial, epoch) for trial, epoch in epochs if epoch is not None]
-    early = {t.number: t.user_attrs.get(EARLY, {}).get(str(epoch)) for t, epoch in there}
-    if None in early.values():
+    early = {t.number: early_figure(t, epoch) for t, epoch in there}
+    known = {number: value for number, value in early.items() if value is not None}
+    if len(known) < len(early):
         return {t.number: t.intermediate_values[epoch] for t, epoch in there}
-    return early
+    return known

@@ -203,7 +203,7 @@ def trial_update(trial: FrozenTrial, epochs: int) -> TrialUpdate:
     )
 
 
-def early_figure(trial: FrozenTrial, epoch: int) -> float | None:
+def early_figure(trial: FrozenTrial | optuna.Trial, epoch: int) -> float | None:
     """The validation AUROC that the trial is compared by after an epoch; None when not known."""
     found: float | None = trial.user_attrs.get(EARLY, {}).get(str(epoch))
     return found

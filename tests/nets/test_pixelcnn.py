@@ -10,6 +10,7 @@ import torch
 from scipy import special, stats
 
 from amatune.errors import ConfigError
+from amatune.nets.bits import to_bits
 from amatune.nets.pixelcnn import (
     PixelCNN,
     PixelCNNConfig,
@@ -17,7 +18,6 @@ from amatune.nets.pixelcnn import (
     build_pixelcnn,
     log_probabilities,
     parameters_per_mixture,
-    to_bits,
 )
 
 
