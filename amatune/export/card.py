@@ -160,13 +160,14 @@ def _thresholds(config: Mapping[str, Any]) -> str:
     return f"""\
 A picture is flagged when its {score} is above the threshold.
 
-{table}{_promise(held)}Thresholds come from the scores of {normals} normal {_plain(images)} images \
+{table}{_promise(held)}Thresholds come from the scores of {normals} normal {_plain(images)} \
 that the model did not learn
 from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
 higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
 
-{_HOW_SURE if images == "test" else _APPROXIMATE}They hold for pictures like these images; from
-another camera, crop or lighting, more may be flagged.
+{_HOW_SURE if images.startswith("test") else _APPROXIMATE}\
+They hold for pictures like these images; from another camera, crop or lighting, more may be
+flagged.
 """
 
 

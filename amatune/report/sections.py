@@ -115,6 +115,7 @@ def _asked(record: RunRecord) -> list[Block]:
     continued = len(record.continued)
     facts = {
         "problem": problem.request.describe(counts),
+        "grouped by": problem.request.group_by or "",
         "method": request.method,
         "trials": f"{request.trials:,} of up to {counted(request.epochs, 'epoch')}",
         "sampler, scheduler": f"{request.sampler}, {request.scheduler}",
