@@ -199,6 +199,30 @@ def delong_paired(
     return PairedDifference(difference, error, p_value)
 
 
+def paired_variances(
+    normal_a: ArrayLike,
+    anomaly_a: ArrayLike,
+    normal_b: ArrayLike,
+    anomaly_b: ArrayLike,
+    groups: Groups | None = None,
+) -> tuple[float, float]:
+    """What the normal images and what the anomalies add to the variance of `delong_paired`; what
+    they have in common, in groups with both, counts half to each. Raises as that does."""
+    first = _placements(*_checked_pair(normal_a, anomaly_a))
+    second = _placements(*_checked_pair(normal_b, anomaly_b))
+    at_anomaly, at_normal = (a - b for a, b in zip(first, second, strict=True))
+    if groups is None:
+        return _variance_of_mean(at_normal), _variance_of_mean(at_anomaly)
+    whole = _variance(at_normal, at_anomaly, groups)
+    still = np.zeros_like
+    alone = (
+        _variance(at_normal, still(at_anomaly), groups),
+        _variance(still(at_normal), at_anomaly, groups),
+    )
+    common = (whole - sum(alone)) / 2
+    return alone[0] + common, alone[1] + common
+
+
 def _logit_interval(area: float, error: float, z: float) -> tuple[float, float]:
     centre = math.log(area / (1 - area))
     reach = z * error / (area * (1 - area))  # delta method: d logit(A) / dA = 1 / (A (1 - A))

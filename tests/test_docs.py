@@ -139,6 +139,7 @@ NEEDED = {
     "score": ["export", "picture"],
     "compare": ["one", "other"],
     "report": [],
+    "plan": [],
     "datasets": [],
 }
 

@@ -147,7 +147,7 @@ def _thresholds(config: Mapping[str, Any]) -> str:
     points = [*points, *([held["point"]] if held and held["point"] else [])]
     if points:
         table = _table(
-            ("threshold for", "score above", "normal test images flagged", "anomalies flagged"),
+            ("threshold for", "score above", "normal images flagged", "anomalies flagged"),
             [(one["name"], f"`{one['threshold']!r}`", *map(_rate, _rates(one))) for one in points],
         )
     else:

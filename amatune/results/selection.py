@@ -98,6 +98,12 @@ def correct_for_selection(
     )
 
 
+def auroc_of_draws(scores: SeedScores, normals: Floats, anomalies: Floats) -> Floats:
+    """The AUROC of each of B draws, (B,): how often each normal image (N, B) and each anomaly
+    (M, B) is in it. Not a number where a draw has none of a kind."""
+    return _aurocs(_above(scores), normals, anomalies, [(0, len(anomalies))], "pooled")
+
+
 def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:
     """How often each of `size` images is in each draw, (size, draws)."""
     share = np.full(size, 1 / size)

@@ -321,6 +321,9 @@ ROWS: list[tuple[str, str]] = [
     ("compare done searched", "not tested yet: searched; call first: amatune best searched"),
     ("compare done done --format html", "unknown format 'html'; known: table, markdown"),
     ("compare a b --runs-dir gone", "no run 'a': there are no runs in gone"),
+    ("plan gone", "no run 'gone' in runs; did you mean 'done'?"),
+    ("plan searched", "no scores to plan by"),
+    ("plan done", "the test scores of default cannot be read"),
     # --- score
     ("score", "EXPORT"),
     ("score model", "PATH"),
