@@ -312,6 +312,17 @@ ROWS: list[tuple[str, str]] = [
     ("compare done searched", "not tested yet: searched; call first: amatune best searched"),
     ("compare done done --format html", "unknown format 'html'; known: table, markdown"),
     ("compare a b --runs-dir gone", "no run 'a': there are no runs in gone"),
+    # --- reproduce
+    ("reproduce", "TABLE"),
+    ("reproduce table9", "unknown table 'table9', did you mean"),
+    ("reproduce table2 --scale smal", "unknown scale 'smal', did you mean 'small'?"),
+    ("reproduce table2 --method vae", "table2 has no row 'vae', known: "),
+    ("reproduce table2 --only mnist-11", "table2 has no column 'mnist-11', did you mean"),
+    ("reproduce table2 --source mnist", "a source is NAME=PATH"),
+    ("reproduce table2 --source svhn=npz:x.npz", "table2 has no data set 'svhn'"),
+    ("reproduce table2 --source mnist=cifar10", "what stands for mnist is npz:PATH"),
+    ("reproduce table2 --dry-run --table", "--dry-run and --table exclude each other"),
+    ("reproduce table2 --seed x", "'x'"),
     # --- score
     ("score", "EXPORT"),
     ("score model", "PATH"),
