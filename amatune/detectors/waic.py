@@ -113,6 +113,13 @@ class WAICConfig(DetectorConfig):
 # --- networks -------------------------------------------------------------------------------------
 
 
+class _Centred(nn.Module):
+    """Values in [0, 1], brought to [-1, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * images - 1
+
+
 class MemberCritic(nn.Sequential):
     """Images (N, C, H, W) in [0, 1] -> logits (N,): 5x5 convolutions with 32, 32, 64 and 64
     channels, every other of stride 2, a valid one with 512 of at most 7x7, 128 units, 1."""
@@ -128,15 +135,11 @@ class MemberCritic(nn.Sequential):
         kernel = (min(7, quarters[0]), min(7, quarters[1]))
         flat = last * (quarters[0] - kernel[0] + 1) * (quarters[1] - kernel[1] + 1)
         super().__init__(
+            _Centred(),
             *layers,
             *(nn.Conv2d(channels, last, kernel), nn.LeakyReLU(SLOPE), nn.Flatten()),
             *(nn.Linear(flat, units), nn.Linear(units, 1), nn.Flatten(0)),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> (N,)."""
-        logits: Tensor = super().forward(2 * images - 1)
-        return logits
 
 
 class MemberGenerator(nn.Sequential):
