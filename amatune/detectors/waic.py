@@ -67,8 +67,8 @@ class WAICConfig(DetectorConfig):
     classifier_share: float = 0.17  # share of the epochs in which the critics classify
 
     # Optimisation
-    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-    lr: float = 5e-5
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # published: rmsprop
+    lr: float = 5e-5  # of the optimiser, critics and generators
 
     # Scoring
     score: Score = "auto"  # which score ranks the images; published: waic
