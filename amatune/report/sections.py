@@ -210,7 +210,7 @@ def _result(evidence: Evidence) -> list[Block]:
         Facts({name: fact(board) for name, fact in _BOARD_FACTS}),
     ]
     if board.chosen.test_by_set:
-        blocks.append(Heading(f"Test AUROC of {board.primary_score}, by anomaly set"))
+        blocks.append(Heading(f"Test AUROC of {board.primary_score}, by kind of anomaly"))
         sets = {
             name: f"{_over_seeds(own, 'auroc')}, 95% interval {_interval(own)}"
             for name, own in board.chosen.test_by_set.items()

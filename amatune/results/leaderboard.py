@@ -17,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from amatune import metrics
+from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
@@ -27,6 +31,7 @@ from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
 SCHEMA = 2  # of leaderboard.json
+Places = slice | NDArray[np.intp]  # of some images among others
 _MOST_BYTES = 2**26  # of it
 
 
@@ -64,7 +69,7 @@ class LeaderboardRow:
     test: dict[str, TestFigures]  # by score name
     test_auroc_by_seed: tuple[float, ...]  # of its score
     failures: tuple[str, ...]  # seeds that failed, with the reason
-    # Of its score, by anomaly set; empty where there is one alone.
+    # Of its score, by anomaly set where there are several, and by kind of defect where known.
     test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
 
 
@@ -211,6 +216,18 @@ def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
         fpr95=statistics.fmean(fprs),
         fpr95_spread=spread(fprs),
     )
+
+
+def anomaly_groups(problem: Problem) -> dict[str, Places]:
+    """Where the test anomalies that have figures of their own lie among all of them: those of each
+    set, where there are several, and of each kind of defect with two pictures or more. Opens the
+    test part."""
+    sets = problem.test_sets()
+    groups: dict[str, Places] = dict(sets) if len(sets) > 1 else {}
+    for kind, places in problem.test_kinds().items():
+        if len(places) > 1:
+            groups[f"{kind}, {len(places)} pictures"] = places
+    return groups
 
 
 def against_baseline(chosen: Sequence[SeedScores], baseline: SeedScores, name: str) -> Comparison:

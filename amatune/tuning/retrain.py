@@ -31,8 +31,10 @@ from amatune.results.leaderboard import (
     Comparison,
     Leaderboard,
     LeaderboardRow,
+    Places,
     TestFigures,
     against_baseline,
+    anomaly_groups,
     choose,
     compare,
     figures,
@@ -163,7 +165,7 @@ def run_best(
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, run, record, method, problem)
-        sets = problem.test_sets()
+        sets = anomaly_groups(problem)
         rows = [
             _row(
                 candidate,
@@ -366,7 +368,7 @@ def _row(
     validated: _Validated,
     chosen: str,
     failures: Mapping[str, Sequence[str]],
-    sets: Mapping[str, slice],
+    sets: Mapping[str, Places],
 ) -> LeaderboardRow:
     by_seed = [training.scores(TEST) for training in trainings]
     primary = [scores[validated.score] for scores in by_seed]
@@ -388,9 +390,7 @@ def _row(
         test_by_set={
             name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
             for name, own in sets.items()
-        }
-        if len(sets) > 1
-        else {},
+        },
     )
 
 
