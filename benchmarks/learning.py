@@ -139,7 +139,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the npz files")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="the last one")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/learning"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
@@ -154,7 +155,7 @@ def main() -> None:
     changes = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
     if not arguments.table:
         # Seed by seed: whenever it is interrupted, as many problems as possible are compared.
-        for seed in range(1, arguments.seeds + 1):
+        for seed in range(arguments.first_seed, arguments.seeds + 1):
             for name in arguments.studies:
                 place = arguments.output / f"{name}-seed{seed}"
                 if not place.with_suffix(".json").exists():

@@ -5,14 +5,16 @@
 
 Problems: the embedded digits, 0 to 4 normal; the digit 8 of MNIST against the others; Fashion-MNIST
 against MNIST; all at 16 x 16 pixels. Methods: AMA at an eighth of its width, Deep SVDD at a half
-and ALAD at a sixteenth, trained for 250 or 300 steps that are looked at 25 times, as a search does.
+and ALAD at a sixteenth, trained for 250, 300 or (AMA) 1,000 steps that are looked at 25 times, as a
+search does.
 The first setting of each is the default, the others are drawn from the method's search space, and
 one in five of all is trained again from another seed, for the noise.
 
 A look keeps every loss and the AUROC of every score by 50 + 50 validation images; the last three
 looks also that by a few hundred others of the training part. The test part is never opened. The
 work folder gets a line per training; called again, it goes on where it stopped. `--pack` writes
-them to `curves.npz`, which `efficiency.py` replays.
+them to `curves.npz`, which `efficiency.py` replays; what is in it of other problems and methods
+stays.
 """
 
 import argparse
@@ -38,7 +40,7 @@ from amatune.tuning.spaces import settings_to_try
 CURVES = Path(__file__).parent / "curves.npz"
 REPORTS = 25
 METHODS = ("ama", "deep-svdd", "alad")
-STEPS = {"ama": 12, "deep-svdd": 12, "alad": 10}  # between two looks
+STEPS = {"ama": 40, "deep-svdd": 12, "alad": 10}  # between two looks
 HELD: dict[str, dict[str, Any]] = {
     "ama": {"width": 0.125},
     "deep-svdd": {"width": 0.5, "batch_size": 32},
@@ -159,7 +161,7 @@ def record(arguments: argparse.Namespace) -> None:
 def pack(work: Path, file: Path) -> None:
     """All lines of the work folder in one compressed file: JSON of what was trained, and arrays of
     float32 (trainings, figures, looks), NaN after a training broke."""
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = dict(np.load(file)) if file.exists() else {}
     for path in sorted(work.glob("*.jsonl")):
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         figures = sorted({key for one in lines for key in one if "/" in key})

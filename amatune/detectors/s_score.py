@@ -13,28 +13,38 @@ both in bits per dimension, higher = more anomalous. `nll` alone is the control 
 begins with; `simplicity` = -L is the other, which has nothing to learn: where the anomalies are
 plainer than the normal images it can be all there is to s.
 
-The density is one of `DENSITIES`; the published one is PixelCNN++ (Glow is the paper's other). The
-paper's compressor is FLIF, which is no longer maintained: its heir is JPEG XL, and WebP, which
-comes with Pillow, ranks images much alike. JPEG 2000's header is larger than most small pictures.
+The density is PixelCNN++ or Glow, the paper's two; `density` says which. Of the settings, those
+that begin with `glow_` have no use with PixelCNN++, and its own none with Glow. The paper's
+compressor is FLIF, which is no longer maintained: its heir is JPEG XL, and WebP, which comes with
+Pillow, ranks images much alike. JPEG 2000's header is larger than most small pictures.
 
-The default sizes are those a CPU can train, the preset `small`; `paper` has the published ones.
+The default sizes are those a CPU can train, the preset `small`; `glow` is as small, `paper` has the
+published PixelCNN++.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import Detector, Optimisation, adam
+from amatune.detector import Detector, Optimisation, adam, evenly_spaced, to_unit_range
 from amatune.nets.bits import to_bits
 from amatune.nets.compressors import CompressorName, compressed_bits, version_of
-from amatune.nets.pixelcnn import BETAS, SMALL, PixelCNNConfig, build_pixelcnn
+from amatune.nets.glow import (
+    Coupling,
+    Glow,
+    build_glow,
+    cut_adamax,
+    require_even_sides,
+    rising_epochs,
+)
+from amatune.nets.pixelcnn import BETAS, SMALL, PixelCNN, PixelCNNConfig, build_pixelcnn
 
-DensityName = Literal["pixelcnn"]
+DensityName = Literal["pixelcnn", "glow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,31 +54,42 @@ class SScoreConfig(PixelCNNConfig):
     density: DensityName = "pixelcnn"  # what learns the images
     compressor: CompressorName = "webp"  # what knows images in general; published: flif
 
+    # Glow; `width` multiplies `glow_hidden`, and `lr` is of Adamax
+    glow_steps: int = 8  # of each level
+    glow_hidden: int = 64  # channels of a coupling's network
+    glow_levels: int = 3  # at most: fewer where the sides are not even as often
+    glow_coupling: Coupling = "affine"  # shifts and scales; additive: shifts alone
+    glow_weight_decay: float = 1e-6  # of Adamax, an L2 penalty
+
+    def problems(self) -> list[str]:
+        """All impossible values, one sentence each."""
+        found = super().problems()
+        for name in ("glow_steps", "glow_hidden", "glow_levels"):
+            if getattr(self, name) < 1:
+                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.glow_weight_decay < 0:
+            found.append(f"glow_weight_decay must be 0 or more, got {self.glow_weight_decay}")
+        return found
+
     def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images, `RequestError` where
-        the compressor is not installed."""
+        """The configuration itself. Raises `ConfigError` for images that are too small, or of odd
+        sides with Glow; `RequestError` where the compressor is not installed."""
         version_of(self.compressor)
+        if self.density == "glow":
+            require_even_sides(image_shape)
         return super().resolve(image_shape)
 
-
-class Density(Protocol):
-    """What a density has to offer, beside being a module."""
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """log p in nats of images (B, C, H, W) whose values are those of bytes in [-1, 1]: (B,)."""
-
-
-# Each makes a module that is a `Density`, freshly initialised on the CPU, of the seed; randomness
-# in training is the generator's.
-DENSITIES: Mapping[DensityName, Callable[[SScoreConfig, ImageShape, int, Generator], Any]] = {
-    "pixelcnn": build_pixelcnn
-}
+    def grace_epochs(self) -> int:
+        """With Glow, the epochs in which its learning rate rises, and one."""
+        if self.density == "glow" and self.epochs > 2:
+            return rising_epochs(self.epochs) + 1
+        return super().grace_epochs()
 
 
 class _Scorer(nn.Module):
     """`s`, `nll` and `simplicity` of float images (B, C, H, W): three (B,)."""
 
-    def __init__(self, density: Any, compressor: CompressorName) -> None:
+    def __init__(self, density: PixelCNN | Glow, compressor: CompressorName) -> None:
         super().__init__()
         self.density, self.compressor = density, compressor
 
@@ -91,6 +112,7 @@ class SScore(Detector):
     most_to_calibrate: ClassVar[int | None] = 256  # nothing is fitted
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": SMALL,
+        "glow": {"density": "glow", "lr": 2e-3, "lr_decay": 0.1},
         "paper": {
             "filters": 160,
             "blocks": 5,
@@ -111,13 +133,41 @@ class SScore(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(config, image_shape, device, seed)
-        build = DENSITIES[self.config.density]
-        self.density = build(self.config, image_shape, seed, self.generator)
+        config = self.config
+        self.density: PixelCNN | Glow
+        if config.density == "glow":
+            self.density = build_glow(
+                image_shape,
+                config.glow_steps,
+                config.glow_hidden,
+                config.glow_levels,
+                config.glow_coupling,
+                width=config.width,
+                seed=seed,
+                generator=self.generator,
+            )
+        else:
+            self.density = build_pixelcnn(config, image_shape, seed, self.generator)
         self.hold({"density": self.density})
 
+    def begin_epoch(self, images: Tensor) -> None:
+        """Before the first, Glow's actnorms begin by a batch from all over the images."""
+        if isinstance(self.density, Glow):
+            batch = evenly_spaced(images, self.config.batch_size).to(self.device)
+            self.density.initialise(to_unit_range(batch))
+
     def make_optimisation(self) -> Optimisation:
-        """Adam of the density."""
+        """Adam of PixelCNN++, Adamax of Glow."""
         config = self.config
+        if isinstance(self.density, Glow):
+            return cut_adamax(
+                self.density,
+                config.lr,
+                config.lr_decay,
+                config.glow_weight_decay,
+                rising_epochs(config.epochs),
+                config.epochs,
+            )
         optimizer = adam(self.device, self.density.parameters(), config.lr, betas=BETAS)
         schedule = ExponentialLR(optimizer, config.lr_decay ** (1 / config.epochs))
         return Optimisation({"adam": optimizer}, [schedule])
@@ -129,7 +179,7 @@ class SScore(Detector):
     ) -> dict[str, Tensor]:
         """A step down `nll`, in bits per dimension."""
         loss = to_bits(self.density.log_prob(batch).mean(), batch.shape[1:].numel())
-        self.descend(loss, "adam")
+        self.descend(loss, "adamax" if isinstance(self.density, Glow) else "adam")
         return {"nll": loss.detach()}
 
     def raw_scorer(self) -> nn.Module:

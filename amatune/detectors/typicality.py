@@ -30,17 +30,19 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adamax
-from torch.optim.lr_scheduler import LambdaLR
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, evenly_spaced, to_unit_range
 from amatune.nets.bits import to_bits
-from amatune.nets.glow import Coupling, Glow, require_even_sides
-from amatune.nets.sizes import scaled
-
-MAX_NORM = 1.0  # of a gradient, of bits per dimension: only steps that would throw it out are cut
-MIN_HIDDEN = 4
+from amatune.nets.glow import (
+    LR_WARMUP,
+    Coupling,
+    Glow,
+    build_glow,
+    cut_adamax,
+    require_even_sides,
+    rising_epochs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class TypicalityConfig(DetectorConfig):
 
     # Optimisation
     lr: float = 2e-3  # of Adamax
-    lr_warmup: float = 0.04  # share of the epochs, one at least, in which lr rises
+    lr_warmup: float = LR_WARMUP  # share of the epochs, one at least, in which lr rises
     lr_decay: float = 0.1  # what is left of lr at the end
     weight_decay: float = 1e-6  # of Adamax, an L2 penalty
 
@@ -87,7 +89,7 @@ class TypicalityConfig(DetectorConfig):
     @property
     def rising_epochs(self) -> int:
         """Epochs in which the learning rate is below `lr`: none of a single one."""
-        return min(max(1, round(self.lr_warmup * self.epochs)), self.epochs - 1)
+        return rising_epochs(self.epochs, self.lr_warmup)
 
     def grace_epochs(self) -> int:
         """Those in which the learning rate rises, and one."""
@@ -149,12 +151,16 @@ class Typicality(Detector):
     ) -> None:
         super().__init__(config, image_shape, device, seed)
         config = self.config
-        hidden = max(MIN_HIDDEN, scaled(config.hidden, config.width))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.density = Glow(
-                image_shape, config.steps, hidden, config.levels, config.coupling, self.generator
-            )
+        self.density = build_glow(
+            image_shape,
+            config.steps,
+            config.hidden,
+            config.levels,
+            config.coupling,
+            width=config.width,
+            seed=seed,
+            generator=self.generator,
+        )
         self.hold({"density": self.density})
         self.mean_nll = torch.zeros((), device=self.device)  # bits per dimension
 
@@ -168,26 +174,14 @@ class Typicality(Detector):
     def make_optimisation(self) -> Optimisation:
         """Adamax, its gradients cut to `MAX_NORM`; the rate rises, then falls exponentially."""
         config = self.config
-        parameters = list(self.density.parameters())
-        optimizer = Adamax(
-            parameters,
+        return cut_adamax(
+            self.density,
             config.lr,
-            weight_decay=config.weight_decay,
-            foreach=True,
-            capturable=self.device.type == "cuda",
+            config.lr_decay,
+            config.weight_decay,
+            config.rising_epochs,
+            config.epochs,
         )
-
-        def cut(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(parameters, MAX_NORM)
-
-        optimizer.register_step_pre_hook(cut)
-        rising, epochs = config.rising_epochs, config.epochs
-
-        def share(epoch: int) -> float:
-            risen = min(1.0, (epoch + 1) / (rising + 1))
-            return float(risen * config.lr_decay ** (epoch / epochs))
-
-        return Optimisation({"adamax": optimizer}, [LambdaLR(optimizer, share)])
 
     def train_step(
         self,

@@ -21,15 +21,18 @@ Sides must be even, and each further level needs sides that are even again: 28 x
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import conv2d, logsigmoid, pixel_shuffle, pixel_unshuffle
+from torch.optim import Adamax
+from torch.optim.lr_scheduler import LambdaLR
 
 from amatune.config import ImageShape
+from amatune.detector import Optimisation
 from amatune.errors import ConfigError
-from amatune.nets.sizes import require_min_side
+from amatune.nets.sizes import require_min_side, scaled
 
 Coupling = Literal["affine", "additive"]
 
@@ -38,6 +41,9 @@ SMALLEST_SIDE = 4  # pixels that are not squeezed any further
 INITIAL_DEVIATION = 0.05  # of a coupling's weights; published
 LOG_SCALE_GAIN = 3.0  # of what a layer that begins at zero is multiplied by, exp(3 s); published
 LEAST_DEVIATION = 1e-6  # of a channel in the first batch
+MIN_HIDDEN = 4
+MAX_NORM = 1.0  # of a gradient, of bits per dimension: only steps that would throw it out are cut
+LR_WARMUP = 0.04  # share of the epochs in which the learning rate rises
 
 
 def require_even_sides(image_shape: ImageShape) -> None:
@@ -296,3 +302,48 @@ class Glow(nn.Module):
         for latent in latents:
             total = total - (latent.square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3)) / 2
         return total - math.log(LEVELS) * images.shape[1:].numel()
+
+
+def build_glow(
+    image_shape: ImageShape,
+    steps: int,
+    hidden: int,
+    levels: int,
+    coupling: Coupling,
+    *,
+    width: float,
+    seed: int,
+    generator: Generator,
+) -> Glow:
+    """Freshly initialised on the CPU, `hidden` times `width`; the same seed gives the same weights.
+    Noise in training is drawn from `generator`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wide = max(MIN_HIDDEN, scaled(hidden, width))
+        return Glow(image_shape, steps, wide, levels, coupling, generator)
+
+
+def rising_epochs(epochs: int, share: float = LR_WARMUP) -> int:
+    """Epochs in which the learning rate is not yet at its height: one at least, none of one."""
+    return min(max(1, round(share * epochs)), epochs - 1)
+
+
+def cut_adamax(
+    density: Glow, lr: float, lr_decay: float, weight_decay: float, rising: int, epochs: int
+) -> Optimisation:
+    """Adamax, its gradients cut to `MAX_NORM`. The rate rises for some epochs, while it falls
+    exponentially, to `lr_decay` of `lr` at the end."""
+    parameters = list(density.parameters())
+    on_gpu = density.initialised.is_cuda
+    optimizer = Adamax(parameters, lr, weight_decay=weight_decay, foreach=True, capturable=on_gpu)
+
+    def cut(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+
+    optimizer.register_step_pre_hook(cut)
+
+    def share(epoch: int) -> float:
+        risen = min(1.0, (epoch + 1) / (rising + 1))
+        return float(risen * lr_decay ** (epoch / epochs))
+
+    return Optimisation({"adamax": optimizer}, [LambdaLR(optimizer, share)])

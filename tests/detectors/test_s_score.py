@@ -5,20 +5,25 @@ import json
 import math
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from torch import nn
 
 from amatune.detectors.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig
 from amatune.detectors.s_score import SScore, SScoreConfig, _Scorer
+from amatune.detectors.typicality import Typicality, TypicalityConfig
 from amatune.errors import ConfigError, RequestError
 from amatune.export import export_detector, load
 from amatune.extras import MissingExtraError
 from amatune.nets import compressors
 from amatune.nets.compressors import Compressor, compress, version_of
+from amatune.search_spaces.s_score import space
 from amatune.stored import own_hash
+from amatune.tuning.spaces import HeldFixed
 
 SHAPE = (1, 8, 8)
+GLOW_DRAW = {"compressor": "png", "glow_steps": 4, "glow_hidden": 64, "glow_levels": 2, "lr": 1e-3}
 TINY = {"epochs": 2, "batch_size": 8, "width": 0.25, "resolutions": 1, "mixtures": 2}
 
 
@@ -70,6 +75,36 @@ def test_s_is_nll_less_the_size_of_the_file(shape):
     assert torch.allclose(found["simplicity"], -sizes)
     assert torch.allclose(found["s"], found["nll"] + found["simplicity"], atol=1e-6)
     assert detector.primary_score == "s"
+
+
+def test_with_glow_it_is_the_likelihood_of_typicality_less_the_size():
+    """Of the same settings and seed: one density, trained by the same schedule."""
+    both = {"epochs": 3, "batch_size": 8, "lr": 2e-3, "lr_decay": 0.1}
+    glow = {"glow_steps": 2, "glow_hidden": 4, "glow_levels": 1, "compressor": "png"}
+    alone = SScore(SScoreConfig(**both, **glow, density="glow"), SHAPE, seed=3)
+    other = Typicality(TypicalityConfig(**both, steps=2, hidden=4, levels=1), SHAPE, seed=3)
+    for detector in (alone, other):
+        for _ in range(3):
+            detector.train_epoch(images())
+        detector.calibrate(images())
+    found = alone.scores(images(6, seed=1))
+    assert torch.equal(found["nll"], other.scores(images(6, seed=1))["nll"])
+    assert torch.allclose(found["s"], found["nll"] + found["simplicity"], atol=1e-6)
+
+    again = SScore(alone.config, SHAPE, seed=4)
+    again.load_state_dict(alone.state_dict())
+    assert torch.equal(again.scores(images(6, seed=1))["s"], found["s"])
+    assert alone.config.grace_epochs() == other.config.grace_epochs() == 2
+
+
+def test_glow_needs_even_sides_and_its_space_draws_its_own_settings():
+    with pytest.raises(ConfigError, match="9x8 pixels cannot be squeezed"):
+        SScoreConfig(density="glow").resolve((1, 9, 8))
+    with pytest.raises(ConfigError, match="glow_steps must be at least 1, got 0"):
+        SScoreConfig(glow_steps=0)
+    drawn = space(HeldFixed(optuna.trial.FixedTrial(GLOW_DRAW), {"density": "glow"}))
+    assert drawn == {**GLOW_DRAW, "density": "glow"}
+    assert SScoreConfig.from_dict(drawn).glow_hidden == 64
 
 
 def test_its_density_is_the_foreground_of_the_likelihood_ratio():

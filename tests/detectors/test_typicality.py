@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from amatune.detectors.typicality import MAX_NORM, Typicality, TypicalityConfig
+from amatune.detectors.typicality import Typicality, TypicalityConfig
 from amatune.errors import ConfigError, DivergedError
+from amatune.nets.glow import MAX_NORM
 
 SHAPE = (1, 8, 8)
 TINY = {"epochs": 2, "batch_size": 8, "hidden": 4, "steps": 2}
