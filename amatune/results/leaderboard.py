@@ -27,6 +27,7 @@ from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
+from amatune.results.localisation import PixelSummary
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
@@ -71,6 +72,7 @@ class LeaderboardRow:
     failures: tuple[str, ...]  # seeds that failed, with the reason
     # Of its score, by anomaly set where there are several, and by kind of defect where known.
     test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
+    pixels: PixelSummary | None = None  # of its maps; None without masks or without maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,8 @@ class Leaderboard:
             "of such a choice on other images, by bootstrapping it (BBC-CV)",
             "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
             "DeLong interval per seed, averaged",
+            "pixels": "of maps, on test images with a mask; pro: per-region overlap up to a false "
+            "positive rate of 0.3; means over seeds",
         }
         write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
 

@@ -41,8 +41,9 @@ from amatune.results.leaderboard import (
     read_leaderboard,
     spread,
 )
+from amatune.results.localisation import PIXELS, Masks, over_seeds, write_pixels
 from amatune.results.objective import best_score, set_bounds, validation_auroc
-from amatune.results.scores import TEST, VALIDATION, has_scores, save_scores
+from amatune.results.scores import TEST, VALIDATION, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
@@ -159,12 +160,13 @@ def run_best(
             if trainings
         }
         chosen, choice = _choose(validated, seeds)
+        masks = Masks.of(problem.test_masks())
         untested = [
-            t for t in itertools.chain(*finished.values()) if not has_scores(t.folder / TEST)
+            t for t in itertools.chain(*finished.values()) if not t.is_tested(with_maps=bool(masks))
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
-            _test(untested, run, record, method, problem)
+            _test(untested, run, record, method, problem, masks)
         sets = anomaly_groups(problem)
         rows = [
             _row(
@@ -217,6 +219,8 @@ def run_best(
                 test_auroc=test.auroc,
                 test_auroc_low=test.auroc_low,
                 test_auroc_high=test.auroc_high,
+                pixel_auroc=None if best.pixels is None else best.pixels.auroc,
+                pro=None if best.pixels is None else best.pixels.pro,
                 seconds=time.monotonic() - began,
             )
         )
@@ -346,20 +350,24 @@ def _test(
     record: RunRecord,
     method: Method,
     problem: Problem,
+    masks: Masks | None,
 ) -> None:
-    """Open the test set and keep every detector's scores beside it."""
+    """Keep every detector's scores of the test set beside it, and what its maps are worth."""
     with _cluster(run, record.request.address):
         room = find_room(record, method)
         found = score_models(
             [training.folder for training in trainings],
             method.detector,
             *problem.test_images(),
+            masks,
             cpus=record.request.cpus_per_trial,
             gpus=room.gpus_per_trial,
             gpu_memory=room.gpu_memory,
         )
-        for folder, scores in found:
-            save_scores(folder / TEST, scores)
+        for folder, one in found:
+            if masks is not None:
+                write_pixels(folder / PIXELS, one.pixels)
+            save_scores(folder / TEST, one.scores)
 
 
 def _row(
@@ -391,6 +399,7 @@ def _row(
             name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
             for name, own in sets.items()
         },
+        pixels=over_seeds([training.pixels() for training in trainings]),
     )
 
 
