@@ -28,6 +28,7 @@ from amatune.reading import build
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
+from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
@@ -114,6 +115,9 @@ class Leaderboard:
     choice: str = ""  # why the chosen one was chosen, in a sentence
     selection: Selection | None = None  # the search's best validation AUROC, corrected
     effort: Effort | None = None  # what the search took
+    # Of `chosen_model`, the one that is exported, on the test images.
+    thresholds: tuple[OperatingPoint, ...] = ()
+    guarantee: Guarantee | None = None  # None: nothing was demanded
 
     @property
     def chosen(self) -> LeaderboardRow:
@@ -148,6 +152,8 @@ class Leaderboard:
             "DeLong interval per seed, averaged",
             "pixels": "of maps, on test images with a mask; pro: per-region overlap up to a false "
             "positive rate of 0.3; means over seeds",
+            "thresholds": "of the model that is exported: made of held-out normal images; what "
+            "they flag of the test images, with exact 95% intervals",
         }
         write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from amatune.results.operating import Guarantee, OperatingPoint
+
 State = Literal["waiting", "running", "done", "pruned", "failed"]
 
 
@@ -125,6 +127,8 @@ class RetrainEnded:
     pixel_auroc: float | None = None  # of the maps, where there are masks; mean over the seeds
     pro: float | None = None  # likewise
     seconds: float
+    thresholds: tuple[OperatingPoint, ...] = ()  # of the model that is exported
+    guarantee: Guarantee | None = None  # what was demanded of a threshold
 
 
 @dataclass(frozen=True, kw_only=True)
