@@ -141,6 +141,7 @@ NEEDED = {
     "report": [],
     "plan": [],
     "datasets": [],
+    "reproduce": ["table1"],
 }
 
 

@@ -21,6 +21,7 @@ from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
 from amatune.cli.plan import plan
+from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
 from amatune.cli.search import search
@@ -85,5 +86,8 @@ def _register(command: Command) -> None:
     app.command(help=text, epilog=epilog)(command)
 
 
-for _command in (search, best, score, status, report, compare, plan, datasets, methods, space):
+for _command in (
+    *(search, best, score, status, report, compare),
+    *(plan, reproduce, datasets, methods, space),
+):
     _register(_command)

@@ -18,14 +18,13 @@ from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.scoring import ScoredPicture, printable
 from amatune.files import write_bytes
+from amatune.results.overlay import overlaid, shares_of
 
 _SIDE = 192  # pixels; smaller images are enlarged by a whole factor, to at most about this
 _GAP = 8  # pixels around and between the three
 _LINE = 18  # pixels of a line of text
 _REBUILT = ("original", "reconstruction", "difference")
 _MAPPED = ("original", "map", "overlay")
-_RED = np.array([255, 0, 0], np.float32).reshape(1, 3, 1, 1)
-_OPACITY = 0.6  # of the overlay where the map is highest
 
 
 def require_explainable(detector: Detector, folder: Path, option: str = "--explain") -> None:
@@ -109,11 +108,8 @@ def _panels(detector: Detector, images: Pixels) -> tuple[Sequence[str], Pixels, 
     found = detector.pixel_map(torch.from_numpy(images))
     if found is None:
         raise RequestError(f"{detector.name} cannot explain these pictures")
-    values = found[:, None].float().numpy()
-    lowest, highest = float(values.min()), float(values.max())
-    shares = (values - lowest) / max(highest - lowest, 1e-12)
-    mixed = images + _OPACITY * shares * (_RED - images)
-    return _MAPPED, np.round(shares * 255).astype(np.uint8), np.round(mixed).astype(np.uint8)
+    shares = shares_of(found.float().numpy())
+    return _MAPPED, np.round(shares[:, None] * 255).astype(np.uint8), overlaid(images, shares)
 
 
 def _file_name(path: Path) -> str:

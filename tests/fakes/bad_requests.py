@@ -324,6 +324,17 @@ ROWS: list[tuple[str, str]] = [
     ("plan gone", "no run 'gone' in runs; did you mean 'done'?"),
     ("plan searched", "no scores to plan by"),
     ("plan done", "the test scores of default cannot be read"),
+    # --- reproduce
+    ("reproduce", "TABLE"),
+    ("reproduce table9", "unknown table 'table9', did you mean"),
+    ("reproduce table2 --scale smal", "unknown scale 'smal', did you mean 'small'?"),
+    ("reproduce table2 --method vae", "table2 has no row 'vae', known: "),
+    ("reproduce table2 --only mnist-11", "table2 has no column 'mnist-11', did you mean"),
+    ("reproduce table2 --source mnist", "a source is NAME=PATH"),
+    ("reproduce table2 --source svhn=npz:x.npz", "table2 has no data set 'svhn'"),
+    ("reproduce table2 --source mnist=cifar10", "what stands for mnist is npz:PATH"),
+    ("reproduce table2 --dry-run --table", "--dry-run and --table exclude each other"),
+    ("reproduce table2 --seed x", "'x'"),
     # --- score
     ("score", "EXPORT"),
     ("score model", "PATH"),

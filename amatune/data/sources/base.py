@@ -5,10 +5,15 @@ ids and classes of both without decoding a test image, and decodes the images of
 demand.
 """
 
+# ruff: noqa: ARG002 - not every source needs every argument
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from amatune.data.pictures import Header, ImageShape, Pixels
 
@@ -30,6 +35,9 @@ class Source(ABC):
     test_share: float = 0.3
     group_by: str | None = None  # what belongs together there, see `data.groups`; set before
     columns: Mapping[str, Mapping[Id, str]] = {}  # what else is known of every image, by name
+    # Whether its classes are `good` and kinds of defect: those of the test part are then all
+    # tested, and figures are told for each kind.
+    tells_defects: bool = False
 
     @property
     @abstractmethod
@@ -49,6 +57,11 @@ class Source(ABC):
     def why_no_classes(self) -> str:
         """What is missing for `class_names` to have any."""
         return "its images have no classes"
+
+    @property
+    def more_anomalies(self) -> str:
+        """What to do where there are too few of them."""
+        return "add pictures or another --ood"
 
     @abstractmethod
     def labels(self, part: Part) -> Sequence[str]:
@@ -70,6 +83,11 @@ class Source(ABC):
 
         `used` are the ids that matter; a source may vouch for more.
         """
+
+    def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Where an image of the test part is anomalous, brought to `size` (H, W); None where that
+        is not known. Raises `DataError` for a mask that cannot be used."""
+        return None
 
     @property
     def unreadable(self) -> Mapping[Id, str]:
