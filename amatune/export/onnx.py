@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from amatune.stored import StoredDetector
 
 INPUT = "images"
 BATCH = "batch"  # name of the free axis, of the input and of every output
+_OUTPUT = "output_"  # begins the outputs' names while other values may have theirs
 TOLERANCE = 1e-4  # between the scores of both forms: absolute up to a score of 1, relative above
 
 
@@ -62,7 +63,7 @@ def onnx_bytes(detector: Detector) -> bytes:
                 dynamo=True,
                 verbose=False,
                 input_names=[INPUT],
-                output_names=list(detector.score_names),
+                output_names=[_OUTPUT + name for name in detector.score_names],
             )
         except Exception as error:  # whatever comes from the depths of three compilers
             reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[:2])
@@ -72,6 +73,7 @@ def onnx_bytes(detector: Detector) -> bytes:
         if exported is None:
             raise AmatuneError(f"{detector.name} could not be converted to ONNX")
         model = exported.model_proto
+        _name_outputs(model.graph, detector.score_names)
         _tidy(model)
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -89,6 +91,17 @@ def _plain_scorer(detector: Detector) -> nn.Module:
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name)
     return scorer
+
+
+def _name_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Call the outputs by these names, and whatever is called so by chance, such as the result of a
+    mean, by another."""
+    called = {name: f"inner_{name}" for name in names} | {_OUTPUT + name: name for name in names}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [called.get(value, value) for value in values]
+    for value in [*graph.output, *graph.value_info, *graph.initializer]:
+        value.name = called.get(value.name, value.name)
 
 
 def _tidy(model: Any) -> None:
