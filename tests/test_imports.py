@@ -28,7 +28,8 @@ ARROWS: dict[str, set[str]] = {
     "fields": set(),
     "config": {"errors", "fields"},
     "loop": {"errors"},
-    "detector": {"errors", "config", "loop"},
+    "maps": set(),
+    "detector": {"errors", "config", "loop", "maps"},
     "nets": {*BASE, "config", "detector"},
     "detectors": {"errors", "extras", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
@@ -45,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
     "estimator": TRAINED,
-    "testing": {*TRAINED, "export"},
+    "testing": {*TRAINED, "data", "export"},
     "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
     "cli": {
         *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),

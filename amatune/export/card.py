@@ -8,6 +8,7 @@ from typing import Any
 
 from amatune.detector import Detector
 from amatune.export.calibration import DEFAULT_RATE
+from amatune.export.onnx import MAP
 from amatune.wording import visible
 
 _OVER_SEEDS = """\
@@ -158,6 +159,7 @@ There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
 """
     _, height, width = detector.image_shape
     tolerance = config["onnx"]["tolerance"]
+    has_map = MAP in config["onnx"]["outputs"]
     return f"""\
 Without amatune, with numpy, pillow and onnxruntime:
 
@@ -165,16 +167,21 @@ Without amatune, with numpy, pillow and onnxruntime:
 {_onnx_example(config, detector)}
 ```
 
-`model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
-scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
-above. Pillow resizes slightly differently than amatune does: pictures that are not
-{width} x {height} already may score a little differently.
+The input `pictures` of `model.onnx` is uint8, (batch, height, width, channels): any number of
+pictures of one size, whatever it is, with 1 channel of grey or 3 in the order red, green, blue; 8
+bits, upright, without transparency. The model brings them to {width} x {height} pixels by itself,
+by the rule by which it was trained, to the byte. For the same pixels its scores and those of
+amatune agree within {tolerance:g}, absolute up to a score of 1 and relative above.
+{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}"""
+
+
+_MAP_OUTPUT = """\
+The output `map`, float32 (batch, {height}, {width}), says where a picture looks anomalous; higher
+is more so.
 """
 
 
 def _onnx_example(config: Mapping[str, Any], detector: Detector) -> str:
-    channels, height, width = detector.image_shape
-    mode, axes = ("L", "[None]") if channels == 1 else ("RGB", ".transpose(2, 0, 1)")
     names = list(detector.score_names)
     calibration = config["calibration"] or {"thresholds": []}
     rows = calibration["thresholds"]
@@ -188,12 +195,10 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-picture = Image.open("picture.png").convert("{mode}")
-picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)
-images = np.asarray(picture, np.uint8){axes}[None]  # (1, {channels}, {height}, {width}), any number
+picture = np.asarray(Image.open("picture.png").convert("RGB"))  # grey ones may stay as they are
 session = onnxruntime.InferenceSession("FOLDER_OF_THIS_FILE/model.onnx")
-scores = dict(zip({names!r}, session.run({names!r}, {{"images": images}})))
-score = scores["{detector.primary_score}"]  # one per image{flag}"""
+scores = dict(zip({names!r}, session.run({names!r}, {{"pictures": picture[None]}})))
+score = scores["{detector.primary_score}"]  # one per picture{flag}"""
 
 
 def _value(figure: Mapping[str, Any]) -> str:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from amatune.data.pictures import Pixels
+from amatune.data.pictures import GEOMETRY, Pixels
+from amatune.data.resizing import RULE, resize_by
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
-from amatune.export.onnx import BATCH, INPUT, TOLERANCE, onnx_bytes
+from amatune.export.onnx import TOLERANCE, onnx_bytes, output_names
+from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
 from amatune.export.scoring import Exported
 from amatune.files import read_bytes
 from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
@@ -146,7 +148,25 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         ) from error
     figures, about = stored.facts["figures"], stored.facts["data"]
     warnings = _other_programs(stored.facts.get("scored_with"), detector.scored_with())
-    return Exported(path, stored.method, detector, figures, about, calibration, warnings)
+    rule = _rule_of(path / CONFIG, stored.facts)
+    return Exported(
+        path, stored.method, detector, figures, about, calibration, warnings, resize_by(rule)
+    )
+
+
+def _rule_of(path: Path, facts: Mapping[str, Any]) -> int:
+    """By which rule its pictures were resized; exports before 0.2 do not say, and it was the first.
+
+    Raises `RequestError` for one that this version does not know.
+    """
+    told = facts.get("preprocessing")
+    rule = told.get("geometry", 1) if isinstance(told, dict) else 1
+    if type(rule) is not int or not 1 <= rule <= RULE:
+        raise RequestError(
+            f"{path} says that pictures are resized by rule {rule!r}, this amatune knows 1 to "
+            f"{RULE}: read it with the amatune that wrote it"
+        )
+    return rule
 
 
 def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
@@ -176,12 +196,13 @@ def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str])
 
 def _preprocessing(detector: Detector) -> dict[str, Any]:
     channels, height, width = detector.image_shape
-    itself = f"; {ONNX} does this step by itself" if detector.exports_to_onnx else ""
+    itself = f"; {ONNX} does these steps by itself, all but decoding"
     return {
         "decoding": "8 bits, first frame, upright, transparent parts on white",
         "channels": "grey by ITU-R 601 luma" if channels == 1 else "RGB",
         "size": f"{width} x {height} pixels, bilinear with antialiasing, aspect ratio not kept",
-        "range": f"0..255 becomes -1..1 (value / 127.5 - 1){itself}",
+        "range": f"0..255 becomes -1..1 (value / 127.5 - 1){itself * detector.exports_to_onnx}",
+        "geometry": GEOMETRY,
     }
 
 
@@ -190,11 +211,12 @@ def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
         return None
     return {
         "input": {
-            "name": INPUT,
+            "name": PICTURES,
             "type": "uint8",
-            "shape": [BATCH, *detector.image_shape],
+            "shape": [BATCH, HEIGHT, WIDTH, CHANNELS],
+            "channels": "1, grey, or 3, RGB",
         },
-        "outputs": list(detector.score_names),
+        "outputs": output_names(detector),
         "tolerance": TOLERANCE,
     }
 

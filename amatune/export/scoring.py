@@ -13,6 +13,7 @@ import torch
 from amatune.config import ImageShape
 from amatune.data.archives import ImageArray, find_arrays
 from amatune.data.pictures import Pixels, find_pictures, read_pictures
+from amatune.data.resizing import Resizing, resize
 from amatune.detector import Detector
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
@@ -100,6 +101,7 @@ class Exported:
     data: dict[str, Any]
     calibration: Calibration | None = None  # None: exported without one
     warnings: tuple[str, ...] = ()  # why scores may differ from those where it was exported
+    resizing: Resizing = resize  # that of its training
 
     @property
     def image_shape(self) -> ImageShape:
@@ -121,8 +123,38 @@ class Exported:
     def score_inputs(self, inputs: Inputs, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
         """`score_files` of what has been found already."""
         yield from inputs.broken
-        for batch in _read_ahead(_batches(inputs.sources, self.image_shape, batch_size)):
+        for batch in _read_ahead(self._batches(inputs.sources, batch_size)):
             yield from self._score_batch(batch)
+
+    def _batches(self, sources: Sequence[Path | ImageArray], size: int) -> Iterator[_Batch]:
+        """Everything in order; pictures in a row share batches, each array has its own."""
+        start = 0
+        while start < len(sources):
+            source = sources[start]
+            if isinstance(source, ImageArray):
+                yield from self._of_array(source, size)
+                start += 1
+                continue
+            files = []
+            for file in sources[start : start + size]:
+                if isinstance(file, ImageArray):
+                    break
+                files.append(file)
+            images, unreadable = read_pictures(files, self.image_shape, self.resizing)
+            yield _Batch(images, files, unreadable)
+            start += len(files)
+
+    def _of_array(self, array: ImageArray, size: int) -> Iterator[_Batch]:
+        first = 0
+        try:
+            for images in array.batches(self.image_shape, size, self.resizing):
+                rows = range(first, first + len(images))
+                yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
+                first += len(images)
+        except DataError as error:
+            place = Path(array.label)
+            nothing = np.empty((0, *self.image_shape), np.uint8)
+            yield _Batch(nothing, [place], {place: str(error)})
 
     def _score_batch(self, batch: _Batch) -> Iterator[ScoredPicture]:
         scores = self.detector.scores(torch.from_numpy(batch.images))
@@ -150,40 +182,6 @@ class Exported:
 def printable(path: Path) -> str:
     """The path as text that can be encoded: bytes of a name that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _batches(
-    sources: Sequence[Path | ImageArray], image_shape: ImageShape, size: int
-) -> Iterator[_Batch]:
-    """Everything in order; pictures in a row share batches, each array has its own."""
-    start = 0
-    while start < len(sources):
-        source = sources[start]
-        if isinstance(source, ImageArray):
-            yield from _of_array(source, image_shape, size)
-            start += 1
-            continue
-        files = []
-        for file in sources[start : start + size]:
-            if isinstance(file, ImageArray):
-                break
-            files.append(file)
-        images, unreadable = read_pictures(files, image_shape)
-        yield _Batch(images, files, unreadable)
-        start += len(files)
-
-
-def _of_array(array: ImageArray, image_shape: ImageShape, size: int) -> Iterator[_Batch]:
-    first = 0
-    try:
-        for images in array.batches(image_shape, size):
-            rows = range(first, first + len(images))
-            yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
-            first += len(images)
-    except DataError as error:
-        place = Path(array.label)
-        nothing = np.empty((0, *image_shape), np.uint8)
-        yield _Batch(nothing, [place], {place: str(error)})
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:

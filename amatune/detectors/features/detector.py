@@ -26,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
@@ -52,6 +51,7 @@ from amatune.detectors.features.scorers import (
     FeatureStore,
     Gaussians,
     Mean,
+    PatchMap,
     Remembered,
     Scorer,
     Sight,
@@ -272,23 +272,16 @@ class Features(Detector):
             model = Mean(self.projection, self.centre, self.whitening, config.pooling)
         return Scorer(self._sight(), config.neighbourhood, model)
 
-    def pixel_map(self, images: Tensor) -> Tensor | None:
-        """How far the patches of images (N, C, H, W) are from normal ones, interpolated to pixels:
-        (N, H, W) on the CPU, in the unit of the scores. None of the model `mean`, which knows whole
-        images alone. Raises `RequestError` before `calibrate`."""
+    def mapper(self) -> nn.Module | None:
+        """How far patches are from normal ones, interpolated to pixels, in the unit of the scores.
+        None of the model `mean`, which knows whole images alone. Raises `RequestError` before
+        `calibrate`."""
         self._require_calibration()
-        self._check_images(images)
         scorer = self.raw_scorer()
         if isinstance(scorer.model, Mean):
             return None
         places, size = self.config.places(self.image_shape), self.image_shape[1:]
-        parts = [torch.empty(0, *size)]
-        with self._without_training():
-            for batch in self._batches(images, SCORING_BATCH):
-                distances = scorer.model.map(scorer.patches(batch)).view(-1, *places)
-                pixels = F.interpolate(distances[:, None], size=size, mode="bilinear")
-                parts.append(pixels[:, 0].cpu())
-        return torch.cat(parts)
+        return PatchMap(scorer, scorer.model, places, size)
 
     def _sight(self) -> nn.Module:
         sight = Sight(self.trunk, self.config, self.image_shape).to(self.device)
