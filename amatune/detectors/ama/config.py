@@ -58,8 +58,9 @@ class AMAConfig(DetectorConfig):
     lr_decay: float = 0.1  # factor at each milestone
 
     # Execution
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks while training
-    cuda_graphs: bool = False  # replay a training step as one CUDA graph; needs a GPU
+    # Of both, "auto" is what the device can do: none on a CPU.
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"  # of the networks in training
+    cuda_graphs: bool | Literal["auto"] = False  # replay a step as one CUDA graph; needs a GPU
 
     # Scoring
     score: Literal["auto", "A", "R", "AC", "RC"] = "auto"  # which score ranks the images

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.detectors.ama.config import PAPER
+from amatune.detectors.ama.detector import _has_bfloat16
 from amatune.errors import ConfigError
 from amatune.nets.capture import EAGER_STEPS
 
@@ -118,6 +119,26 @@ def test_the_penalty_and_spectral_norm_stay_in_float32(monkeypatch):
     assert seen == [True, False, True, False, True]
     for name, buffer in detector.critic.named_buffers():
         assert buffer.dtype == torch.float32, name
+
+
+def test_auto_is_what_the_device_can_do(monkeypatch):
+    on_cpu = make(precision="auto", cuda_graphs="auto")
+    assert (on_cpu._bfloat16, on_cpu._graphs) == (False, False)
+    assert train(on_cpu, pictures()) == train(make(), pictures())
+    for capability, expected in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _, c=capability: c)
+        assert _has_bfloat16(torch.device("cuda")) is expected
+    assert not _has_bfloat16(torch.device("cpu"))
+    with pytest.raises(ConfigError, match="cuda_graphs must be true or false or 'auto', got 'on'"):
+        make(cuda_graphs="on")
+
+
+@GPU
+def test_auto_captures_on_a_gpu():
+    detector = make("small", "cuda", precision="auto", cuda_graphs="auto")
+    assert detector._graphs
+    train(detector, pictures("small", device="cuda"))
+    assert detector._captured
 
 
 def test_graphs_need_a_gpu():
