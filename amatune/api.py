@@ -17,6 +17,7 @@ from typing import Unpack
 from amatune.data.places import data_folder
 from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
+from amatune.results.operating import Demand
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning import rehearsal
@@ -109,6 +110,11 @@ def retrain(
     data_dir: str | os.PathLike[str] | None = None,
     address: str | None = None,
     concurrent: int | None = None,
+    min_recall: float | None = None,
+    max_fpr: float | None = None,
+    cost_miss: float | None = None,
+    cost_alarm: float | None = None,
+    anomaly_share: float | None = None,
     runs_dir: str | os.PathLike[str] = "runs",
     listener: Listener | None = None,
 ) -> Leaderboard:
@@ -119,13 +125,27 @@ def retrain(
     default the search's, and at most `concurrent` trainings run at a time, by default as in the
     search. Finished trainings of an earlier call are kept.
 
-    Raises `RequestError` when there is no such run, or it has no trial with the full budget.
+    A threshold is looked for that finds at least the share `min_recall` of the anomalies and flags
+    at most the share `max_fpr` of normal pictures, or one that costs least where a missed anomaly
+    costs `cost_miss` and a false alarm `cost_alarm`, with the share `anomaly_share` of pictures
+    anomalous, by default that of the test. `Leaderboard.guarantee` says what came of it.
+
+    Raises `RequestError` when there is no such run, it has no trial with the full budget, or the
+    limits or costs are impossible.
     """
+    demand = Demand.of(
+        min_recall=min_recall,
+        max_fpr=max_fpr,
+        cost_miss=cost_miss,
+        cost_alarm=cost_alarm,
+        anomaly_share=anomaly_share,
+    )
     return retraining.run_best(
         run if isinstance(run, RunFolder) else RunFolder.open(_text(run), runs_dir),
         top=top,
         seeds=seeds,
         epochs=epochs,
+        demand=demand,
         data_dir=None if data_dir is None else str(data_folder(data_dir)),
         address=address,
         concurrent=concurrent,

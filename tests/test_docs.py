@@ -140,6 +140,7 @@ NEEDED = {
     "compare": ["one", "other"],
     "report": [],
     "datasets": [],
+    "reproduce": ["table1"],
 }
 
 

@@ -45,12 +45,13 @@ ARROWS: dict[str, set[str]] = {
     "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},
     "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
+    "reproduce": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
     "estimator": TRAINED,
     "testing": {*TRAINED, "data", "export"},
     "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
     "cli": {
         *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),
-        *("tuning", "export", "report", "api"),
+        *("tuning", "export", "report", "reproduce", "api"),
     },
 }
 
@@ -59,7 +60,7 @@ RESERVED = {
     "ray": {"cluster", "trainables"},
     "optuna": {"tuning", "report"},
     "plotly": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "reproduce"},
     "tensorboard": {"cluster"},
     "onnx": {"export"},
     "onnxscript": {"export"},

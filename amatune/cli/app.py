@@ -20,6 +20,7 @@ from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
+from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
 from amatune.cli.search import search
@@ -84,5 +85,8 @@ def _register(command: Command) -> None:
     app.command(help=text, epilog=epilog)(command)
 
 
-for _command in (search, best, score, status, report, compare, datasets, methods, space):
+for _command in (
+    *(search, best, score, status, report, compare),
+    *(reproduce, datasets, methods, space),
+):
     _register(_command)

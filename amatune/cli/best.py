@@ -2,21 +2,44 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from amatune.cli.config import Config, given
-from amatune.cli.options import JSON, QUIET, ItsDataDir, Run, RunsDir, command, path, plain, whole
+from amatune.cli.options import (
+    JSON,
+    QUIET,
+    ItsDataDir,
+    Run,
+    RunsDir,
+    command,
+    number,
+    option,
+    path,
+    plain,
+    whole,
+)
 from amatune.cli.output import RUNS_DIR, Interrupted, make_console, near, say
 from amatune.cli.tables import print_leaderboard
 from amatune.runs import RunFolder
+
+_threshold = partial(option, "The threshold")
+
+_RECALL = "Find a threshold that flags at least this share of the anomalies, with 95% confidence."
+_FPR = "Find one that flags at most this share of normal pictures, with 95% confidence."
+_MISS = "Find the cheapest threshold; what an anomaly costs that is not flagged."
+_ALARM = "What a normal picture costs that is flagged, in the same unit."
+_SHARE = "Anomalies among the pictures in use, for the costs; by default as in the test."
 
 
 @command(
     "amatune best --export",
     "amatune best zero-one --top 5 --seeds 5 --export-dir models/zero-one",
+    "amatune best zero-one --max-fpr 0.01 --export",
+    "amatune best zero-one --cost-miss 50 --cost-alarm 1 --anomaly-share 0.02",
     "amatune best zero-one --concurrent 2 --quiet",
 )
 def best(
@@ -34,6 +57,11 @@ def best(
         Path | None,
         plain("DIR", "That folder, by default RUN/best/export; implies --export.", parser=path),
     ] = None,
+    min_recall: Annotated[float | None, _threshold("SHARE", _RECALL, parser=number)] = None,
+    max_fpr: Annotated[float | None, _threshold("SHARE", _FPR, parser=number)] = None,
+    cost_miss: Annotated[float | None, _threshold("COST", _MISS, parser=number)] = None,
+    cost_alarm: Annotated[float | None, _threshold("COST", _ALARM, parser=number)] = None,
+    anomaly_share: Annotated[float | None, _threshold("SHARE", _SHARE, parser=number)] = None,
     data_dir: ItsDataDir = None,
     address: Annotated[
         str | None,
@@ -52,6 +80,10 @@ def best(
 
     The winner is chosen on validation images, by its mean over the seeds; only then are the test
     images read. The default settings, with the same values held fixed, take part as a control.
+
+    With limits or costs a threshold of the model to export is looked for, and what is said of it
+    holds with 95% confidence; where there are too few test images for that, the number is told
+    that would do. The export keeps the threshold by its name, certified or cheapest.
     """
     from amatune import api
     from amatune.cli.views import kind_of_view, make_view

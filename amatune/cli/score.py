@@ -30,8 +30,12 @@ _MAPS = (
     "sees, in the order of the rows; a new folder."
 )
 _FPR = (
-    "Share of normal pictures that may be flagged, as judged by the export's validation images; "
-    "by default 0.05."
+    "Share of normal pictures that may be flagged, as judged by the export's held-out images; "
+    "by default 0.05, unless the export has a threshold with a name."
+)
+_THRESHOLD = (
+    "Flag by the export's threshold of this name: certified, where limits were demanded of "
+    "`amatune best`, or cheapest. By default the one that it has."
 )
 
 
@@ -55,6 +59,7 @@ def score(
         ),
     ],
     fpr: Annotated[float | None, plain("RATE", _FPR, parser=number)] = None,
+    threshold: Annotated[str | None, plain("NAME", _THRESHOLD)] = None,
     output: Annotated[
         Path | None, plain("FILE", "Write there instead of to standard output.", parser=path)
     ] = None,
@@ -69,9 +74,9 @@ def score(
 
     Writes CSV with the columns path, score, every score of the detector by name, p_value, flag and
     error, or with --json an object with these names for each picture.
-    The p-value is the share of the export's normal validation images, and this one, that score as
-    high or higher; flag is true for scores above the threshold at --fpr. Both are empty for an
-    export without a calibration. A path that a spreadsheet would take for a formula begins with an
+    The p-value is the share of the export's held-out normal images, and this one, that score as
+    high or higher; flag is true for scores above the threshold. Both are empty for an export
+    without a calibration. A path that a spreadsheet would take for a formula begins with an
     apostrophe.
 
     An .npz file holds images, or train_images and test_images: uint8, (N, H, W) or (N, H, W, C).
@@ -86,7 +91,7 @@ def score(
     exported = load(export)
     for warning in exported.warnings:
         complain(warning)
-    threshold = _threshold(exported, fpr)
+    above = _threshold(exported, fpr, threshold)
     highest = _highest(explain, explain_top)
     if explain is not None:
         require_explainable(exported.detector, explain)
@@ -96,7 +101,7 @@ def score(
     scored = failed = 0
     try:
         with destination(output) as file, scoring_progress(inputs.count) as progress:
-            write = _writer(file, exported.detector.score_names, threshold, as_json)
+            write = _writer(file, exported.detector.score_names, above, as_json)
             for picture in exported.score_inputs(inputs):
                 write(picture)
                 if picture.problem is None:
@@ -118,13 +123,25 @@ def score(
     return 1 if failed else 0
 
 
-def _threshold(exported: "Exported", fpr: float | None) -> float | None:
+def _threshold(exported: "Exported", fpr: float | None, name: str | None) -> float | None:
     """The score above which pictures are flagged; None when the export cannot tell.
 
-    Raises `RequestError` when a rate was asked for that the export does not support.
+    Raises `RequestError` when a rate or a threshold was asked for that the export does not have.
     """
     from amatune.export import DEFAULT_RATE
 
+    point = None if exported.guarantee is None else exported.guarantee.point
+    if name is not None:
+        if fpr is not None:
+            raise RequestError("--fpr and --threshold each decide what is flagged; give one")
+        if point is None or point.name != name:
+            has = "none" if point is None else repr(point.name)
+            raise RequestError(
+                f"{exported.folder} has no threshold {name!r:.80} (with a name it has {has}); "
+                "`amatune best --export` with --min-recall, --max-fpr or costs makes one"
+            )
+    if point is not None and fpr is None:
+        return point.threshold
     calibration = exported.calibration
     if calibration is None:
         if fpr is not None:

@@ -187,9 +187,27 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         say(console, "The default was chosen: the search found nothing clearly better.")
     if board.against_baseline is not None:
         say(console, f"{sentence(f'{chosen.configuration} {board.against_baseline.verdict}')}.")
+    _print_thresholds(console, board)
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):
         say(console, f"warning: {line}")
+
+
+def _print_thresholds(console: Console, board: "Leaderboard") -> None:
+    """What thresholds of the model that is exported flag, and what was demanded of one."""
+    from amatune.results.operating import rates_text
+
+    held = board.guarantee
+    points = [*board.thresholds, *([held.point] if held and held.point else [])]
+    if points:
+        say(console)
+        heads = ["threshold for", "above", "normal flagged", "95% interval"]
+        heads += ["anomalies flagged", "95% interval"]
+        rows = [[one.name, f"{one.threshold:.6g}", *rates_text(one)] for one in points]
+        print_by_columns(console, heads, rows, named=1)
+    if held is not None:
+        name = f"{sentence(held.point.name)}: " if held.point else ""
+        say(console, f"{name}{held.statement if name else sentence(held.statement)}")
 
 
 def _print_honesty(console: Console, board: "Leaderboard") -> None:

@@ -53,7 +53,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import Dropout, average_into, cross_entropy, two_sided
-from amatune.nets.dcgan import SLOPE, Encoder, ImageGenerator, Sizes, Wrap, initialised, norm
+from amatune.nets.dcgan import (
+    SLOPE,
+    Encoder,
+    ImageGenerator,
+    Sizes,
+    Wrap,
+    halving,
+    initialised,
+    plain,
+)
 from amatune.nets.scores import per_complexity, r_score
 from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
 
@@ -121,19 +130,14 @@ class JointDiscriminator(nn.Module):
         dropout: Callable[[], Dropout],
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for number, out in enumerate(plan):
-            conv = nn.Conv2d(channels, out, 4, stride=2, padding=1, bias=number == 0)
-            layers += [wrap(initialised(conv)), *([norm(out)] if number else [])]
-            layers.append(nn.LeakyReLU(SLOPE))
-            channels = out
-        self.of_image = nn.Sequential(*layers, nn.Flatten())
+        convolutions = halving(channels, plan, wrap, norm_first=False)
+        self.of_image = nn.Sequential(*convolutions, nn.Flatten())
         hidden = scaled(512, width)
         self.of_code = nn.Sequential(
             *_dense(latent_dim, hidden, wrap, dropout), *_dense(hidden, hidden, wrap, dropout)
         )
         joint = scaled(1024, width)
-        flat = channels * math.prod(sizes[-1])
+        flat = plan[-1] * math.prod(sizes[-1])
         self.of_both = nn.Sequential(
             *_dense(flat + hidden, joint, wrap, dropout), initialised(nn.Linear(joint, 1))
         )
@@ -235,9 +239,6 @@ def build_game(
                 channels, (height, across), config.stacked, width, wrap, dropout
             ),
         )
-
-    def plain(module: nn.Module) -> nn.Module:
-        return module
 
     dropout = partial(Dropout, config.dropout, generator)
     wrap: Wrap = spectral_norm if config.spectral_norm else plain

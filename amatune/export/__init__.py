@@ -22,11 +22,12 @@ import sys
 import types
 from typing import Any
 
-from amatune.export.calibration import DEFAULT_RATE, STATED_RATES, Calibration
+from amatune.export.calibration import DEFAULT_RATE, Calibration
 from amatune.export.explain import explain, require_explainable, write_map
 from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
 from amatune.export.onnx import TOLERANCE, onnx_bytes
 from amatune.export.scoring import Exported, Inputs, ScoredPicture, find_inputs, printable
+from amatune.results.operating import STATED_RATES
 
 __all__ = [
     "DEFAULT_RATE",

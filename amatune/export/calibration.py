@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from amatune.errors import RequestError
 from amatune.metrics import conformal_p_values, conformal_threshold
+from amatune.results.operating import STATED_RATES
 
-STATED_RATES = (0.01, 0.05, 0.10)  # false positive rates whose thresholds an export lists
 DEFAULT_RATE = 0.05
 
 _TENSOR = "normal_scores"

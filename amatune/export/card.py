@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amatune.detector import Detector
@@ -15,6 +15,15 @@ _OVER_SEEDS = """\
 A figure with a spread is the mean and standard deviation over several trainings, each from a seed
 of its own; this model is the one of them that did best on validation images.
 
+"""
+
+_HOW_SURE = """\
+Those images have chosen nothing, so that the true rates lie in the exact 95% intervals above.
+"""
+
+_APPROXIMATE = """\
+The rates are approximate: these images may have helped to choose the settings, and they are a
+sample.
 """
 
 _NO_THRESHOLDS = """\
@@ -60,7 +69,7 @@ The intervals cover the choice of test images, not a change of their source.
 
 ## Thresholds
 
-{_thresholds(config["calibration"])}
+{_thresholds(config)}
 ## Use
 
 ```
@@ -130,26 +139,58 @@ def _scored_with(config: Mapping[str, Any]) -> str:
     )
 
 
-def _thresholds(calibration: Mapping[str, Any] | None) -> str:
+def _thresholds(config: Mapping[str, Any]) -> str:
+    calibration = config["calibration"]
     if calibration is None:
         return _NO_THRESHOLDS
     normals, score = calibration["normal_images"], calibration["score"]
-    rows = "\n".join(
-        f"| {row['false_positive_rate']:.0%} | `{row['threshold']!r}` |"
-        for row in calibration["thresholds"]
-    )
-    table = f"| false positive rate | threshold |\n|---|---|\n{rows}\n\n" if rows else ""
+    points, held = config["operating_points"], config["guarantee"]
+    points = [*points, *([held["point"]] if held and held["point"] else [])]
+    if points:
+        table = _table(
+            ("threshold for", "score above", "normal test images flagged", "anomalies flagged"),
+            [(one["name"], f"`{one['threshold']!r}`", *map(_rate, _rates(one))) for one in points],
+        )
+    else:
+        rates = (
+            (row["false_positive_rate"], row["threshold"]) for row in calibration["thresholds"]
+        )
+        rows = [(f"{rate:.0%}", f"`{threshold!r}`") for rate, threshold in rates]
+        table = _table(("false positive rate", "threshold"), rows) if rows else ""
+    images = calibration["images"]
     return f"""\
 A picture is flagged when its {score} is above the threshold.
 
-{table}They come from the scores of {normals} normal validation images that the model did not learn
+{table}{_promise(held)}Thresholds come from the scores of {normals} normal {_plain(images)} images \
+that the model did not learn
 from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
 higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
 
-The rates are approximate: the same images also helped to choose the settings, and {normals} are a
-sample. They hold for pictures like the validation images; from another camera, crop or lighting,
-more may be flagged.
+{_HOW_SURE if images == "test" else _APPROXIMATE}They hold for pictures like these images; from
+another camera, crop or lighting, more may be flagged.
 """
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def _rates(point: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return point["false_alarms"], point["recall"]
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    share = rate["hits"] / rate["of"]
+    return f"{rate['hits']} of {rate['of']}: {share:.3f} ({_interval(rate)})"
+
+
+def _promise(held: Mapping[str, Any] | None) -> str:
+    """What was demanded of a threshold, and what is said of it."""
+    if held is None:
+        return ""
+    name = f"{held['point']['name']}: " if held["point"] else ""
+    return f"Demanded of a threshold: {name}{_plain(held['statement'])}.\n\n"
 
 
 def _without_amatune(config: Mapping[str, Any], detector: Detector) -> str:
@@ -186,8 +227,13 @@ def _onnx_example(config: Mapping[str, Any], detector: Detector) -> str:
     calibration = config["calibration"] or {"thresholds": []}
     rows = calibration["thresholds"]
     row = next((row for row in rows if row["false_positive_rate"] >= DEFAULT_RATE), None)
-    flag = ""
-    if row is not None:
+    held, flag = config["guarantee"], ""
+    if held and held["point"]:
+        point = held["point"]
+        flag = (
+            f"\nprint(score > {point['threshold']!r})  # flagged, by the {point['name']} threshold"
+        )
+    elif row is not None:
         rate = f"{row['false_positive_rate']:.0%}"
         flag = f"\nprint(score > {row['threshold']!r})  # flagged, at about {rate} false positives"
     return f"""\

@@ -1,11 +1,12 @@
 """The folder of an exported detector: written whole, refused when anything in it was changed."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from amatune.export.onnx import TOLERANCE, onnx_bytes, output_names
 from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
 from amatune.export.scoring import Exported
 from amatune.files import read_bytes
+from amatune.results.operating import Guarantee, OperatingPoint, read_guarantee
 from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
 from amatune.version import __version__
 from amatune.wording import visible
@@ -40,6 +42,9 @@ def export_detector(
     figures: Mapping[str, Any],
     data: Mapping[str, Any],
     normal_scores: ArrayLike | None = None,
+    normal_images: str = "held-out",
+    thresholds: Sequence[OperatingPoint] = (),
+    guarantee: Guarantee | None = None,
 ) -> None:
     """Write a calibrated detector to `folder`, replacing an earlier export there.
 
@@ -48,7 +53,9 @@ def export_detector(
     detector was trained and tested on: "summary" is one line, "warnings" a list of more,
     "training_images" their `fingerprint`; other keys are kept as they are. Both hold JSON values.
     `normal_scores` (n,) are primary scores that this very detector gives normal images it did not
-    learn from; without them the export states neither p-values nor thresholds. Of a method that
+    learn from, `normal_images` a word for those images; without them the export states neither
+    p-values nor thresholds. `thresholds` are those of the stated rates, with what they flag of test
+    images, and `guarantee` what was demanded of one: `amatune score` flags by it. Of a method that
     does not export to ONNX, there is no model.onnx. The folder appears complete or not at all.
 
     Raises `RequestError` when `folder` holds anything that is not an export, the detector is not
@@ -66,7 +73,9 @@ def export_detector(
                 "names": list(detector.score_names),
                 "direction": "higher is more anomalous",
             },
-            "calibration": _describe(calibration, detector.primary_score),
+            "calibration": _describe(calibration, detector.primary_score, normal_images),
+            "operating_points": [dataclasses.asdict(one) for one in thresholds],
+            "guarantee": None if guarantee is None else dataclasses.asdict(guarantee),
             "scored_with": dict(detector.scored_with()),
             "onnx": _describe_onnx(detector),
             "figures": dict(figures),
@@ -141,6 +150,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         detector = stored.build(device)
         data = files.get(CALIBRATION)
         calibration = None if data is None else Calibration.from_bytes(data)
+        guarantee = read_guarantee(stored.facts.get("guarantee"))  # older exports have none
     except RequestError as error:
         raise RequestError(
             f"the export {path} does not fit amatune {__version__} (it was written by "
@@ -148,9 +158,9 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         ) from error
     figures, about = stored.facts["figures"], stored.facts["data"]
     warnings = _other_programs(stored.facts.get("scored_with"), detector.scored_with())
-    rule = _rule_of(path / CONFIG, stored.facts)
+    resizing = resize_by(_rule_of(path / CONFIG, stored.facts))
     return Exported(
-        path, stored.method, detector, figures, about, calibration, warnings, resize_by(rule)
+        path, stored.method, detector, figures, about, calibration, warnings, guarantee, resizing
     )
 
 
@@ -221,12 +231,13 @@ def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
     }
 
 
-def _describe(calibration: Calibration | None, primary: str) -> dict[str, Any] | None:
+def _describe(calibration: Calibration | None, primary: str, images: str) -> dict[str, Any] | None:
     if calibration is None:
         return None
     return {
         "score": primary,
         "normal_images": len(calibration.scores),
+        "images": images,
         "p_value": "(1 + number of calibration scores >= score) / (normal_images + 1)",
         "smallest_false_positive_rate": calibration.smallest_rate,
         "flagged": "score > threshold",

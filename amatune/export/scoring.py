@@ -18,6 +18,7 @@ from amatune.detector import Detector
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
 from amatune.files import usable_path
+from amatune.results.operating import Guarantee
 
 BATCH = 256  # images in memory at a time, and as many again that are being read
 
@@ -101,6 +102,7 @@ class Exported:
     data: dict[str, Any]
     calibration: Calibration | None = None  # None: exported without one
     warnings: tuple[str, ...] = ()  # why scores may differ from those where it was exported
+    guarantee: Guarantee | None = None  # what was demanded of a threshold when it was exported
     resizing: Resizing = resize  # that of its training
 
     @property

@@ -11,7 +11,8 @@ from amatune.export.scoring import Exported
 from amatune.extras import require_extra
 from amatune.registry import find_method
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
-from amatune.results.scores import VALIDATION, load_scores
+from amatune.results.operating import held_out_normals
+from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.runs import RunFolder
 from amatune.stored import StoredDetector
 
@@ -45,8 +46,9 @@ def export_winner(
     """Write the detector that a leaderboard names as chosen to `folder`, which is returned.
 
     By default that is `best/export` in the run's folder. The export is calibrated by the scores of
-    the validation images. Those of the training are read for their fingerprint, named sets from
-    `data_dir`, by default that of the run.
+    the test's normal images, which have chosen nothing: all figures are there before. The images of
+    the training are read for their fingerprint, named sets from `data_dir`, by default that of the
+    run.
 
     Raises `RequestError` as `export_detector` and `StoredDetector.load` do, and `DataError` when
     the images have changed since.
@@ -55,12 +57,19 @@ def export_winner(
     target = Path(folder) if folder is not None else run.best / "export"
     require_replaceable(target)
     problem = run.record().open_problem(data_dir)
+    validation, test = (
+        load_scores(model / file)[board.primary_score]["normal"] for file in (VALIDATION, TEST)
+    )
+    normal, which = held_out_normals(validation, test)
     export_detector(
         _with_score(StoredDetector.load(model), board.primary_score).build(),
         target,
         figures=_figures(board),
         data=_data(board, problem),
-        normal_scores=load_scores(model / VALIDATION)[board.primary_score]["normal"],
+        normal_scores=normal,
+        normal_images=which,
+        thresholds=board.thresholds,
+        guarantee=board.guarantee,
     )
     return target
 

@@ -5,6 +5,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
+from torch.optim import Optimizer
+
+# Of a discriminator that has won: GANomaly and Skip-GANomaly begin with a new one below it.
+RESET_BELOW = 1e-5
 
 
 class Dropout(nn.Module):
@@ -48,3 +52,14 @@ def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
 def two_sided(real: Tensor, fake: Tensor) -> Tensor:
     """What a discriminator minimises: logits (N,) of true pairs should say 1, of others 0."""
     return cross_entropy(real, 1) + cross_entropy(fake, 0)
+
+
+def descend_alone(loss: Tensor, optimizer: Optimizer, keep_graph: bool = False) -> None:
+    """One step down a scalar's gradient in the optimiser's own parameters; no others get one.
+
+    So one pass serves two players whose losses are parts of it: the first to step keeps the graph.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad()
+    torch.autograd.backward(loss, inputs=parameters, retain_graph=keep_graph)
+    optimizer.step()

@@ -31,6 +31,7 @@ from amatune.report.evidence import Evidence, Images, Judged, Shown
 from amatune.report.figures import SearchFigure
 from amatune.report.groups import groups
 from amatune.report.paths import shortened
+from amatune.report.thresholds import thresholds
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
 from amatune.runs.record import RunRecord
 from amatune.tuning.events import State, TrialUpdate
@@ -216,7 +217,7 @@ def _result(evidence: Evidence) -> list[Block]:
             for name, own in board.chosen.test_by_set.items()
         }
         blocks.append(Facts(sets))
-    return [*blocks, _chosen_settings(board)]
+    return [*blocks, *thresholds(board), _chosen_settings(board)]
 
 
 def _leaderboard(board: Leaderboard) -> Table:

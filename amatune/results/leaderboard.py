@@ -23,6 +23,7 @@ from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
+from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
@@ -107,6 +108,9 @@ class Leaderboard:
     choice: str = ""  # why the chosen one was chosen, in a sentence
     selection: Selection | None = None  # the search's best validation AUROC, corrected
     effort: Effort | None = None  # what the search took
+    # Of `chosen_model`, the one that is exported, on the test images.
+    thresholds: tuple[OperatingPoint, ...] = ()
+    guarantee: Guarantee | None = None  # None: nothing was demanded
 
     @property
     def chosen(self) -> LeaderboardRow:
@@ -139,6 +143,8 @@ class Leaderboard:
             "of such a choice on other images, by bootstrapping it (BBC-CV)",
             "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
             "DeLong interval per seed, averaged",
+            "thresholds": "of the model that is exported: made of held-out normal images; what "
+            "they flag of the test images, with exact 95% intervals",
         }
         write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from amatune.results.operating import Guarantee, OperatingPoint
+
 State = Literal["waiting", "running", "done", "pruned", "failed"]
 
 
@@ -123,6 +125,8 @@ class RetrainEnded:
     test_auroc_low: float  # 95% interval
     test_auroc_high: float
     seconds: float
+    thresholds: tuple[OperatingPoint, ...] = ()  # of the model that is exported
+    guarantee: Guarantee | None = None  # what was demanded of a threshold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from amatune.cluster.scoring import score_models
 from amatune.data.problem import Problem
 from amatune.errors import AmatuneError, ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method
+from amatune.results.certify import with_thresholds
 from amatune.results.leaderboard import (
     Comparison,
     Leaderboard,
@@ -40,6 +41,7 @@ from amatune.results.leaderboard import (
     spread,
 )
 from amatune.results.objective import best_score, set_bounds, validation_auroc
+from amatune.results.operating import Demand
 from amatune.results.scores import TEST, VALIDATION, has_scores, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
@@ -78,6 +80,7 @@ def run_best(
     top: int = 3,
     seeds: int = 3,
     epochs: int | None = None,
+    demand: Demand | None = None,
     data_dir: str | None = None,
     address: str | None = None,
     concurrent: int | None = None,
@@ -86,7 +89,8 @@ def run_best(
 ) -> Leaderboard:
     """Retrain the best `top` trials and the default over `seeds` seeds, choose one, test all.
 
-    Every training runs `epochs` epochs, by default the search's. Detectors, their validation and
+    Every training runs `epochs` epochs, by default the search's. A `demand` is met, or not, by a
+    threshold of the detector that would be exported. Detectors, their validation and
     test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
     trains only what is not there yet. Uses the resources and, unless `address`, `data_dir` and
     `concurrent` say otherwise, the cluster, the data folder and at most as many trainings at a time
@@ -204,6 +208,7 @@ def run_best(
             selection=selection(run, request, problem, study),
             effort=studies.effort(study),
         )
+        board = with_thresholds(board, demand)
         board.write()
         best = board.chosen
         test = best.test[board.primary_score]
@@ -215,6 +220,8 @@ def run_best(
                 test_auroc=test.auroc,
                 test_auroc_low=test.auroc_low,
                 test_auroc_high=test.auroc_high,
+                thresholds=board.thresholds,
+                guarantee=board.guarantee,
                 seconds=time.monotonic() - began,
             )
         )

@@ -9,7 +9,9 @@ from calls import call
 from fake_run import finished_run, small_problem
 
 from amatune.errors import DivergedError
+from amatune.results.certify import with_thresholds
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
+from amatune.results.operating import Demand
 from amatune.runs import RunFolder
 from amatune.tuning.events import RetrainEnded, RetrainStarted, RetrainUpdate
 
@@ -63,6 +65,31 @@ def test_best_prints_what_was_asked_for(
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [e["event"] for e in events] == ["retrain_started", "retrain_update", "retrain_ended"]
     assert events[-1]["test_auroc_low"] == 0.8
+    assert events[-1]["thresholds"] == []
+    assert events[-1]["guarantee"] is None
     assert told == [2, None, None]
     assert call("best one --json --quiet") == 2
     assert "exclude each other" in capsys.readouterr().err
+
+
+def test_best_says_what_came_of_a_demand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(Path("runs/one"), small_problem())
+
+    def end(found: RunFolder, *, demand: Demand, **_: Any) -> Leaderboard:
+        board = with_thresholds(read_leaderboard(found), demand)
+        board.write()
+        return board
+
+    monkeypatch.setattr("amatune.tuning.retrain.run_best", end)
+    assert call("best one --max-fpr 0.1") == 0
+    told = capsys.readouterr().out
+    assert "5% false alarms" in told
+    assert "Certified: with 95% confidence at most 0.1 of normal pictures are flagged" in told
+    assert call("status one") == 0
+    assert "Certified: with 95% confidence" in capsys.readouterr().out
+    assert call("best one --min-recall 0.999") == 0
+    (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith("Not certifiable")]
+    assert line.endswith("2,995 anomalous ones would do, if all of them are judged right")
+    assert read_leaderboard(run).guarantee is not None

@@ -23,6 +23,8 @@ from amatune.data import archives
 from amatune.detectors.ama import AMA
 from amatune.errors import DataError
 from amatune.export import Exported, ScoredPicture, export_detector, find_inputs
+from amatune.results.certify import point_at
+from amatune.results.operating import Demand, Guarantee
 
 # Every test finds the exported detector in the folder `model` beside it.
 pytestmark = pytest.mark.usefixtures("exported")
@@ -414,3 +416,28 @@ def test_a_silent_pipe_hears_how_far_the_scoring_is(
     assert capsys.readouterr().err.splitlines() == [
         f"{n} of 5 pictures scored" for n in range(1, 6)
     ]
+
+
+# --- thresholds with a name -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("convert_once")
+def test_the_threshold_of_the_export_flags_unless_a_rate_is_named(
+    detector: AMA, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("parts.npz", images=pixels(40))
+    scores = detector.score(torch.from_numpy(pixels(40)[:, None])).numpy()
+    middle = float(np.sort(scores)[29:31].mean())
+    point = point_at("cheapest", middle, scores, scores)
+    demand = Demand(cost_miss=2.0, cost_alarm=1.0)
+    held = Guarantee(demand=demand, point=point, statement="cheap")
+    facts: dict[str, Any] = {"figures": {}, "data": {}, "normal_scores": scores}
+    export_detector(detector, "model", **facts, guarantee=held)
+    assert amatune.load("model").guarantee == held
+    for options, flagged in (((), 10), (("--threshold", "cheapest"), 10), (("--fpr", "0.5"), 19)):
+        assert score("parts.npz", *options) == 0
+        found = [row["flag"] for row in rows(capsys.readouterr().out)]
+        assert found.count("true") == flagged
+    assert score("parts.npz", "--threshold", "certified") == 2
+    assert "has no threshold 'certified' (with a name it has 'cheapest')" in capsys.readouterr().err
+    assert "the cheapest threshold" in Path("model/README.md").read_text(encoding="utf-8")

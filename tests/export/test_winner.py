@@ -11,8 +11,10 @@ from amatune.errors import RequestError
 from amatune.export import fingerprint, load
 from amatune.export.winner import export_winner, require_exportable
 from amatune.extras import MissingExtraError
+from amatune.results.certify import with_thresholds
 from amatune.results.leaderboard import read_leaderboard
-from amatune.results.scores import VALIDATION, load_scores
+from amatune.results.operating import Demand
+from amatune.results.scores import TEST, load_scores
 from amatune.runs import RunFolder
 
 
@@ -47,9 +49,34 @@ def test_the_export_tells_what_is_known_of_the_winner(
     assert "it is optimistic" in exported.figures["validation AUROC"]["note"]
     assert exported.data["summary"] == problem.describe()
     assert exported.data["training_images"] == fingerprint(problem.train_images())
-    held_out = load_scores(board.chosen_model / VALIDATION)["bright"]["normal"]
+    # By the test's normal images, which have chosen nothing; they are more than the validation's.
+    held_out = load_scores(board.chosen_model / TEST)["bright"]["normal"]
     assert exported.calibration is not None
     assert exported.calibration.scores == pytest.approx(sorted(held_out))
+    assert exported.guarantee is None
+
+
+def test_the_export_keeps_what_was_demanded_of_a_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeDetector, "exports_to_onnx", False)
+    run = finished_run(tmp_path / "runs" / "parts", small_problem())
+    board = with_thresholds(read_leaderboard(run), Demand(max_fpr=0.1))
+    board.write()
+    assert read_leaderboard(run) == board
+    export_winner(board)
+    exported = load(run.best / "export")
+    assert exported.guarantee == board.guarantee
+    assert exported.guarantee is not None
+    assert exported.guarantee.point is not None
+    flagged = load_scores(board.chosen_model / TEST)["bright"]["normal"]
+    alarms = exported.guarantee.point.false_alarms
+    assert alarms.hits == (flagged > exported.guarantee.point.threshold).sum()
+    card = (run.best / "export" / "README.md").read_text(encoding="utf-8")
+    assert f"| certified | `{exported.guarantee.point.threshold!r}` |" in card
+    assert "with 95% confidence at most 0.1 of normal pictures are flagged" in card
+    assert "| 5% false alarms |" in card
+    assert "Those images have chosen nothing" in card
 
 
 def test_a_foreign_folder_is_refused_before_the_training(run: RunFolder, tmp_path: Path) -> None:

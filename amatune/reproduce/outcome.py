@@ -1,0 +1,213 @@
+"""What came out of a table, beside what was published."""
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from amatune.errors import RequestError
+from amatune.reproduce.plan import Job, Plan, run_name
+from amatune.reproduce.run import failures
+from amatune.reproduce.tables import Column, Row
+from amatune.results.difference import holm, paired_difference
+from amatune.results.leaderboard import Leaderboard, TestFigures, model_folder, read_leaderboard
+from amatune.results.scores import TEST, load_scores
+from amatune.results.selection import SeedScores
+
+CLAIMED = "ama"  # the row that the paper has first
+FEWEST = 6  # problems for a signed-rank test: with fewer, no p can be below .05
+CONTROLS = ("PCA", "PCA / complexity", "mean brightness")  # that need no detector
+BEST_CONTROL = "best by validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One row in one column. `test` is None where it has not been tested; `why` says so."""
+
+    row: Row
+    column: Column
+    published: float | None
+    test: TestFigures | None = None
+    score: str = ""
+    default: TestFigures | None = None  # of the default settings
+    trials: int = 0
+    seeds: int = 0
+    hours: float = 0.0  # of the search's trainings, added up
+    why: str = ""
+    # AUROC of the row that the paper has first minus this one's, on the same images, and p of the
+    # paired test, corrected by Holm for the rows of the column.
+    behind: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupTest:
+    """The claimed row against another, over problems (Demsar, JMLR 7, 2006)."""
+
+    group: str
+    other: Row
+    problems: int
+    ahead: int  # in how many the claimed row is
+    difference: float  # of the mean AUROC
+    p: float | None  # signed-rank, corrected by Holm; None for fewer than `FEWEST` problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A table as far as it is there."""
+
+    plan: Plan
+    cells: Mapping[tuple[str, str], Cell]  # (row, column), names of both
+    controls: Mapping[str, Mapping[str, TestFigures]]  # name -> column -> test
+    tests: tuple[GroupTest, ...]
+
+    def mean(self, row: Row, group: str) -> tuple[float, int] | None:
+        """Over the tested problems of a group, and how many these are."""
+        columns = self.plan.table.groups[group]
+        found = [
+            cell.test.auroc
+            for name in columns
+            if (cell := self.cells.get((row.name, name))) is not None and cell.test is not None
+        ]
+        return (statistics.fmean(found), len(found)) if found else None
+
+    @property
+    def hours(self) -> float:
+        """Of all searches' trainings."""
+        return sum(cell.hours for cell in self.cells.values() if not cell.row.run)
+
+
+def read_outcome(plan: Plan) -> Outcome:
+    """What is there of a plan."""
+    failed = failures(plan)
+    jobs = {job.name: job for job in plan.jobs}
+    boards = {name: _board(job) for name, job in jobs.items()}
+    cells: dict[tuple[str, str], Cell] = {}
+    controls: dict[str, dict[str, TestFigures]] = {}
+    for column in plan.table.columns:
+        own: dict[str, Cell] = {}
+        seen: dict[str, list[SeedScores]] = {}
+        for row in plan.table.rows:
+            name = run_name(row, column)
+            published = plan.table.published.get(row.name, {}).get(column.name)
+            board = boards.get(name)
+            if board is None:
+                why = (
+                    plan.missing.get(row.name)
+                    or plan.missing.get(row.run)
+                    or plan.missing.get(column.name)
+                    or failed.get(name, "not run yet")
+                )
+                own[row.name] = Cell(row=row, column=column, published=published, why=why)
+                continue
+            score = row.score or board.primary_score
+            own[row.name] = _cell(row, column, published, board, score, jobs[name])
+            seen[row.name] = _scores(board, score)
+            _add_controls(controls, column, board)
+        cells |= {(name, column.name): cell for name, cell in _compared(own, seen).items()}
+    tests = tuple(test for group in plan.table.groups for test in _group_tests(plan, cells, group))
+    return Outcome(plan=plan, cells=cells, controls=controls, tests=tests)
+
+
+def _board(job: Job) -> Leaderboard | None:
+    if not job.tested:
+        return None
+    try:
+        return read_leaderboard(job.run)
+    except RequestError:
+        return None
+
+
+def _cell(
+    row: Row,
+    column: Column,
+    published: float | None,
+    board: Leaderboard,
+    score: str,
+    job: Job,
+) -> Cell:
+    plain = next((one for one in board.rows if one.default), None)
+    return Cell(
+        row=row,
+        column=column,
+        published=published,
+        test=board.chosen.test[score],
+        score=score,
+        default=None if plain is None else plain.test[score],
+        trials=job.request.trials if board.effort is None else board.effort.trials,
+        seeds=len(board.chosen.seeds),
+        hours=0.0 if board.effort is None else board.effort.hours,
+    )
+
+
+def _scores(board: Leaderboard, score: str) -> list[SeedScores]:
+    """Of the chosen configuration, by seed."""
+    chosen = board.chosen
+    files = (model_folder(board.run, chosen.configuration, seed) / TEST for seed in chosen.seeds)
+    return [load_scores(file)[score] for file in files]
+
+
+def _add_controls(
+    controls: dict[str, dict[str, TestFigures]], column: Column, board: Leaderboard
+) -> None:
+    """Every run of a column has the same; the first that is read gives them."""
+    known = {baseline.name: baseline.test for baseline in board.baselines}
+    if board.baselines:
+        known[BEST_CONTROL] = board.baselines[0].test
+    for name in (*CONTROLS, BEST_CONTROL):
+        if name in known:
+            controls.setdefault(name, {}).setdefault(column.name, known[name])
+
+
+def _compared(
+    cells: Mapping[str, Cell], scores: Mapping[str, Sequence[SeedScores]]
+) -> dict[str, Cell]:
+    """The cells of a column, each but the claimed one and its other scores tested against it."""
+    others = [n for n in scores if n != CLAIMED and cells[n].row.run != CLAIMED]
+    if CLAIMED not in scores or not others:
+        return dict(cells)
+    tests = [paired_difference(scores[CLAIMED], scores[name]) for name in others]
+    corrected = holm([test.p for test in tests])
+    found = dict(cells)
+    for name, test, p in zip(others, tests, corrected, strict=True):
+        found[name] = dataclasses.replace(cells[name], behind=test.difference, p=p)
+    return found
+
+
+def _group_tests(plan: Plan, cells: Mapping[tuple[str, str], Cell], group: str) -> list[GroupTest]:
+    found, ps = [], []
+    for row in plan.table.rows:
+        if row.name == CLAIMED or row.run == CLAIMED:
+            continue
+        both = [
+            (mine.test.auroc, theirs.test.auroc)
+            for name in plan.table.groups[group]
+            if (mine := cells.get((CLAIMED, name))) is not None
+            and (theirs := cells.get((row.name, name))) is not None
+            and mine.test is not None
+            and theirs.test is not None
+        ]
+        if not both:
+            continue
+        apart = [mine - theirs for mine, theirs in both]
+        tested = len(both) >= FEWEST and any(apart)
+        ps.append(float(stats.wilcoxon(apart).pvalue) if tested else None)
+        found.append(
+            GroupTest(
+                group=group,
+                other=row,
+                problems=len(both),
+                ahead=sum(one > 0 for one in apart),
+                difference=statistics.fmean(apart),
+                p=None,
+            )
+        )
+    known = [p for p in ps if p is not None]
+    corrected = iter(holm(known)) if known else itertools.repeat(0.0)
+    return [
+        one if p is None else dataclasses.replace(one, p=next(corrected))
+        for one, p in zip(found, ps, strict=True)
+    ]

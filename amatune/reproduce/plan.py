@@ -1,0 +1,192 @@
+"""A table as the searches that fill it."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from amatune.data.catalogue import dataset_info, find_dataset, is_path
+from amatune.data.request import ProblemRequest
+from amatune.errors import RequestError, did_you_mean
+from amatune.registry import find_method, method_names
+from amatune.reproduce.scales import Kind, Scale
+from amatune.reproduce.tables import Column, Row, Table
+from amatune.runs import RunFolder
+from amatune.runs.request import SearchRequest, budget
+from amatune.tuning.seeds import derive_seed
+
+_COLOUR = frozenset({"cifar10", "cifar100", "svhn", "imagenet-resize"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A search with its retraining and its test: one cell, or those of a run's several scores."""
+
+    row: Row
+    column: Column
+    request: SearchRequest
+    top: int
+    seeds: int
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return run_name(self.row, self.column)
+
+    @property
+    def run(self) -> RunFolder:
+        """Where it is, or will be."""
+        return RunFolder(Path(self.request.runs_dir) / self.name)
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.run.best / "leaderboard.json").exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done, and what cannot be."""
+
+    table: Table  # the rows and columns that were asked for
+    scale: Scale
+    folder: Path
+    jobs: tuple[Job, ...]
+    missing: Mapping[str, str]  # row or column -> why it stays empty
+
+    @property
+    def trainings(self) -> int:
+        """Of all that is not tested yet, at most: searches stop poor trials early."""
+        scale = self.scale
+        each = scale.trials + (scale.top + 1) * scale.seeds
+        return each * sum(not job.tested for job in self.jobs)
+
+
+def run_name(row: Row, column: Column) -> str:
+    """Of the run that fills a cell."""
+    return f"{column.name}--{row.run or row.name}"
+
+
+def make_plan(
+    table: Table,
+    scale: Scale,
+    runs_dir: Path,
+    *,
+    methods: Collection[str] = (),
+    only: Collection[str] = (),
+    sources: Mapping[str, str] | None = None,
+    data_dir: str | None = None,
+    address: str | None = None,
+    concurrent: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """The jobs of a table, column by column.
+
+    `methods` are names of rows, all for none; `only` names of columns, or what some begin with.
+    `sources` say which file or folder stands for a named set, `npz:PATH` for instance. Each column
+    has a seed of its own; the methods share it, and with it the splits.
+
+    Raises `RequestError` for names that are not known.
+    """
+    sources = dict(sources or {})
+    _check_sources(table, sources)
+    rows = _asked_rows(table, methods)
+    columns = _asked_columns(table, only)
+    missing = {
+        row.name: f"the method {row.method} is not installed"
+        for row in rows
+        if row.method not in method_names()
+    }
+    named = {name for one in columns for name in (one.dataset, *one.ood)} - sources.keys()
+    known = {name: find_dataset(name, data_dir) for name in sorted(named)}
+    for column in columns:
+        for name in (column.dataset, *column.ood):
+            found = known.get(name)
+            if found and found.by_hand and found.state in ("missing", "incomplete"):
+                missing[column.name] = (
+                    f"{name} has to be put into the data folder by hand; `amatune datasets {name}` "
+                    "says where from and where to"
+                )
+    # Splits and proposals of another seed are other runs.
+    folder = runs_dir / f"{table.name}-{scale.name}{f'-seed{seed}' if seed else ''}"
+    jobs = []
+    for column in columns:
+        for row in rows:
+            if row.run or row.name in missing or column.name in missing:
+                continue
+            problem = _problem(column, sources, derive_seed(seed, column.name))
+            kind: Kind = "colour" if column.dataset in _COLOUR else "grey"
+            usual = find_method(row.method).detector.usual_steps
+            cost = scale.budget(row.method, kind)
+            epochs, steps = budget(usual, cost.epochs, cost.steps)
+            if usual is None:
+                epochs, steps = 1, None
+            request = SearchRequest(
+                problem=problem,
+                method=row.method,
+                trials=scale.trials,
+                epochs=epochs,
+                steps=steps,
+                fixed={**scale.fixed(row.method, kind), **row.fixed},
+                seed=problem.seed,
+                address=address,
+                concurrent=concurrent,
+                name=run_name(row, column),
+                runs_dir=str(folder),
+                data_dir=data_dir,
+            )
+            jobs.append(
+                Job(row=row, column=column, request=request, top=scale.top, seeds=scale.seeds)
+            )
+    asked = dataclasses.replace(table, rows=rows, columns=columns)
+    return Plan(table=asked, scale=scale, folder=folder, jobs=tuple(jobs), missing=missing)
+
+
+def _asked_rows(table: Table, names: Collection[str]) -> tuple[Row, ...]:
+    known = [row.name for row in table.rows]
+    for name in names:
+        if name not in known:
+            raise RequestError(f"{table.name} has no row {name!r}, {did_you_mean(name, known)}")
+    if not names:
+        return table.rows
+    # A score of a run needs the run.
+    return tuple(row for row in table.rows if row.name in names or row.run in names)
+
+
+def _asked_columns(table: Table, names: Collection[str]) -> tuple[Column, ...]:
+    known = [column.name for column in table.columns]
+    for name in names:
+        if not any(one == name or one.startswith(f"{name}-") for one in known):
+            raise RequestError(f"{table.name} has no column {name!r}, {did_you_mean(name, known)}")
+    if not names:
+        return table.columns
+    return tuple(
+        column
+        for column in table.columns
+        if any(column.name == name or column.name.startswith(f"{name}-") for name in names)
+    )
+
+
+def _check_sources(table: Table, sources: Mapping[str, str]) -> None:
+    known = sorted({name for one in table.columns for name in (one.dataset, *one.ood)})
+    for name, place in sources.items():
+        if name not in known:
+            raise RequestError(
+                f"{table.name} has no data set {name!r}, {did_you_mean(name, known)}"
+            )
+        if not is_path(place):
+            raise RequestError(f"what stands for {name} is npz:PATH or folder:PATH, got {place!r}")
+
+
+def _problem(column: Column, sources: Mapping[str, str], seed: int) -> ProblemRequest:
+    normal: tuple[str, ...] = ()
+    if (number := column.normal_class) is not None:
+        # Arrays have their labels for names.
+        own = column.dataset in sources
+        normal = (str(number) if own else dataset_info(column.dataset).classes[number],)
+    return ProblemRequest(
+        dataset=sources.get(column.dataset, column.dataset),
+        ood=tuple(sources.get(name, name) for name in column.ood),
+        normal_classes=normal,
+        seed=seed,
+    )

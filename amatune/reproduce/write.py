@@ -1,0 +1,271 @@
+"""A table for people and programs: Markdown, CSV, LaTeX and one HTML page."""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from amatune.files import write_bytes
+from amatune.reproduce.outcome import CLAIMED, Cell, Outcome
+from amatune.results.difference import SIGNIFICANT
+from amatune.results.leaderboard import TestFigures
+from amatune.wording import counted, csv_cell, interval
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table of texts: a heading for each column, and rows as wide."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def blocks(outcome: Outcome) -> list[Block]:
+    """The rows of the table, and below them what needs no detector: one block for each group of
+    columns, or one of all. A figure is the mean test AUROC over seeds, in brackets the published
+    one."""
+    table = outcome.plan.table
+    asked = {column.name: column for column in table.columns}
+    groups = {
+        name: [asked[column] for column in columns if column in asked]
+        for name, columns in table.groups.items()
+    } or {table.title: list(table.columns)}
+    found = []
+    for group, columns in groups.items():
+        if not columns:
+            continue
+        rows = []
+        for row in table.rows:
+            cells = [outcome.cells[row.name, column.name] for column in columns]
+            texts = [row.title, *map(_figure, cells)]
+            if table.groups:
+                texts.append(_mean(cells))
+            rows.append(tuple(texts))
+        for name, by_column in outcome.controls.items():
+            tests = [by_column.get(column.name) for column in columns]
+            texts = [f"no detector: {name}", *(_plain(test) for test in tests)]
+            if table.groups:
+                there = [test.auroc for test in tests if test is not None]
+                texts.append(f"{statistics.fmean(there):.3f}" if there else NOTHING)
+            rows.append(tuple(texts))
+        heads = ("", *(column.title for column in columns), *(("mean",) if table.groups else ()))
+        found.append(Block(group, heads, tuple(rows)))
+    return found
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What the figures say of the row that the paper has first, and of how they were made."""
+    return [*_claim(outcome), *_about(outcome)]
+
+
+def _claim(outcome: Outcome) -> list[str]:
+    table = outcome.plan.table
+    rows = {row.name: row for row in table.rows}
+    if CLAIMED not in rows:
+        return []
+    name, found = rows[CLAIMED].title, []
+    for column in table.columns:
+        mine = outcome.cells[CLAIMED, column.name]
+        others = [c for c in _rivals(outcome, column.name) if c.behind is not None]
+        if mine.test is None or not others:
+            continue
+        best = min(others, key=lambda cell: cell.behind or 0.0)
+        behind, p = best.behind or 0.0, 1.0 if best.p is None else best.p
+        evident = p < SIGNIFICANT
+        told = f"p = {p:.2g} after Holm's correction for {counted(len(others), 'pair')}"
+        if behind > 0:
+            ahead = "ahead of" if evident else "not told apart from"
+            told = f"{name} has the highest figure, {ahead} {best.row.title} ({told})"
+        else:
+            where = "behind" if evident else "not told apart from"
+            told = f"{name} is {where} {best.row.title} ({behind:+.3f}, {told})"
+        found.append(f"{column.title}: {told}.")
+    for test in outcome.tests:
+        how = (
+            "too few for a signed-rank test"
+            if test.p is None
+            else f"signed-rank test, p = {test.p:.2g} after Holm's correction"
+        )
+        found.append(
+            f"{test.group}: {name} is ahead of {test.other.title} on {test.ahead} of "
+            f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean ({how})."
+        )
+    return found
+
+
+def _rivals(outcome: Outcome, column: str) -> list[Cell]:
+    return [
+        cell
+        for (row, name), cell in outcome.cells.items()
+        if name == column and row != CLAIMED and cell.row.run != CLAIMED
+    ]
+
+
+def _about(outcome: Outcome) -> list[str]:
+    plan = outcome.plan
+    done = sum(job.tested for job in plan.jobs)
+    found = [
+        f"Scale {plan.scale.name}: {plan.scale.summary}. {done} of "
+        f"{counted(len(plan.jobs), 'run')} are there, {outcome.hours:.2f} hours of training in "
+        "their searches.",
+        "Every method was searched with the same number of trials on the same splits, chosen by "
+        "the same anomalies, retrained over seeds and tested once on the same images. Figures "
+        "are the mean test AUROC over seeds; in brackets, what was published.",
+    ]
+    if outcome.controls:
+        found.append(
+            "Rows that need no detector are the side that validation anomalies prefer of each "
+            "measure; a method that is not ahead of them has shown nothing."
+        )
+    empty: dict[str, list[str]] = {}
+    for cell in outcome.cells.values():
+        if cell.test is None and cell.why != "not run yet":
+            empty.setdefault(cell.why, []).append(f"{cell.row.title} on {cell.column.title}")
+    for why, where in empty.items():
+        listed = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+        found.append(f"Not there: {listed}: {why}.")
+    return [*found, *plan.table.notes]
+
+
+def _figure(cell: Cell) -> str:
+    published = "" if cell.published is None else f" ({cell.published:.3f})"
+    if cell.test is None:
+        return f"{NOTHING}{published}"
+    return f"{_plain(cell.test)}{published}"
+
+
+def _plain(test: TestFigures | None) -> str:
+    return NOTHING if test is None else f"{test.auroc:.3f}"
+
+
+def _mean(cells: Sequence[Cell]) -> str:
+    """Of the tested, and of the published where all are."""
+    ours = [cell.test.auroc for cell in cells if cell.test is not None]
+    theirs = [cell.published for cell in cells if cell.published is not None]
+    text = f"{statistics.fmean(ours):.3f}" if ours else NOTHING
+    if ours and len(ours) < len(cells):
+        text += f" of {len(ours)}"
+    return text + (f" ({statistics.fmean(theirs):.3f})" if len(theirs) == len(cells) else "")
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def markdown(outcome: Outcome) -> str:
+    """Of the blocks and the sentences."""
+    lines = [f"# {outcome.plan.table.title}", ""]
+    for block in blocks(outcome):
+        if block.title != outcome.plan.table.title:
+            lines += [f"## {block.title}", ""]
+        lines += [f"| {' | '.join(block.heads)} |", "|---" * len(block.heads) + "|"]
+        lines += [f"| {' | '.join(map(_escaped, row))} |" for row in block.rows]
+        lines.append("")
+    return "\n".join([*lines, *(f"- {_escaped(one)}" for one in sentences(outcome)), ""])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+_CSV_HEADS = (
+    *("table", "scale", "row", "method", "problem", "published"),
+    *("auroc", "spread", "low", "high", "score", "default", "trials", "seeds", "hours"),
+    *("behind", "p", "why"),
+)
+
+
+def comma_separated(outcome: Outcome) -> str:
+    """A line for each cell, with everything that is known of it, then one for each control."""
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(_CSV_HEADS)
+    own = [outcome.plan.table.name, outcome.plan.scale.name]
+    for cell in outcome.cells.values():
+        facts = [cell.row.name, cell.row.method, cell.column.name, cell.published]
+        default = None if cell.default is None else cell.default.auroc
+        more = [cell.score, default, cell.trials, cell.seeds, cell.hours, cell.behind, cell.p]
+        table.writerow(map(csv_cell, [*own, *facts, *_values(cell.test), *more, cell.why]))
+    for name, by_column in outcome.controls.items():
+        for column, test in by_column.items():
+            table.writerow(map(csv_cell, [*own, name, "", column, "", *_values(test), *[""] * 8]))
+    return file.getvalue()
+
+
+def _values(test: TestFigures | None) -> list[float | None]:
+    if test is None:
+        return [None] * 4
+    return [test.auroc, test.auroc_spread, test.auroc_low, test.auroc_high]
+
+
+def latex(outcome: Outcome) -> str:
+    """A `tabular` for each block, of the package booktabs; the sentences as comments."""
+    lines = [f"% {one}" for one in sentences(outcome)]
+    for block in blocks(outcome):
+        lines += ["", f"% {block.title}", f"\\begin{{tabular}}{{l{'r' * (len(block.heads) - 1)}}}"]
+        heads, *rows = (" & ".join(map(_tex, row)) + r" \\" for row in (block.heads, *block.rows))
+        lines += [r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, ""])
+
+
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {"\\": r"\textbackslash{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def html(outcome: Outcome) -> str:
+    """One page that needs nothing else."""
+    import jinja2  # of the extra `report`
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    details = [
+        (
+            cell.column.title,
+            cell.row.title,
+            f"{cell.test.auroc:.3f} ± {cell.test.auroc_spread or 0:.3f}",
+            interval(cell.test.auroc_low, cell.test.auroc_high),
+            cell.score,
+            NOTHING if cell.default is None else f"{cell.default.auroc:.3f}",
+            f"{cell.hours:.2f}",
+            NOTHING if cell.p is None else f"{cell.behind:+.3f}, p = {cell.p:.2g}",
+        )
+        for cell in outcome.cells.values()
+        if cell.test is not None
+    ]
+    template = resources.files("amatune.reproduce").joinpath("page.html.jinja")
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=outcome.plan.table.title,
+        blocks=blocks(outcome),
+        sentences=sentences(outcome),
+        details=details,
+    )
+
+
+FORMATS: Mapping[str, Callable[[Outcome], str]] = {
+    "md": markdown,
+    "csv": comma_separated,
+    "tex": latex,
+    "html": html,
+}
+
+
+def write_all(outcome: Outcome, folder: Path) -> list[Path]:
+    """All formats into a folder, and the paths of the files."""
+    found = []
+    for suffix, make in FORMATS.items():
+        place = folder / f"{outcome.plan.table.name}.{suffix}"
+        write_bytes(place, make(outcome).encode())
+        found.append(place)
+    return found

@@ -1,0 +1,358 @@
+"""The paper's tables: what was published, the plan, what came out, its formats, and the command."""
+
+import csv
+import io
+import json
+import re
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fake_run import scores, write_leaderboard
+from parsed_page import Parsed
+from scipy import stats
+
+from amatune import metrics
+from amatune.cli import main
+from amatune.errors import AmatuneError, DiskFullError, RequestError
+from amatune.registry import find_method
+from amatune.reproduce import run as running
+from amatune.reproduce.outcome import read_outcome
+from amatune.reproduce.plan import make_plan
+from amatune.reproduce.run import carry_out, failures
+from amatune.reproduce.scales import SCALES
+from amatune.reproduce.tables import TABLES
+from amatune.reproduce.write import blocks, comma_separated, html, latex, markdown, sentences
+from amatune.results.leaderboard import model_folder
+from amatune.results.scores import TEST, save_scores
+
+DIGITS = [f"mnist-{digit}" for digit in range(10)]
+SOURCES = {"mnist": "npz:/nowhere/mnist.npz"}
+SMALL = SCALES["small"]
+
+
+def plan_of(folder: Path, *methods: str, only: tuple[str, ...] = ("mnist",), **more):
+    given = {"methods": methods, "only": only, "sources": SOURCES, **more}
+    return make_plan(TABLES["table2"], SMALL, folder, **given)
+
+
+def leave_result(job, shift: float) -> list[dict[str, float]]:
+    """Leave a tested run behind, and its test AUROC by seed and score."""
+    run = job.run
+    run.path.mkdir(parents=True)
+    by_seed = []
+    for seed in (1, 2):
+        kept = {name: scores(shift + more, seed) for name, more in SHIFTS.items()}
+        save_scores(model_folder(run, "trial-3", seed) / TEST, kept)
+        by_seed.append(kept)
+    write_leaderboard(run, {"trial-3": by_seed})
+    return [{name: metrics.auroc(**kept[name]) for name in kept} for kept in by_seed]
+
+
+SHIFTS = {"bright": 0.3, "A": 0.0, "R": 0.1}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """AMA and Deep SVDD on seven digits; ALAD asked for and not there."""
+    plan = plan_of(tmp_path_factory.mktemp("runs"), "ama", "deep-svdd", "alad")
+    figures = {}
+    for number, name in enumerate(DIGITS[:7]):
+        for row, shift in (("ama", 1.0 + 0.1 * number), ("deep-svdd", 0.8 + 0.05 * number)):
+            job = next(j for j in plan.jobs if (j.row.name, j.column.name) == (row, name))
+            figures[row, name] = leave_result(job, shift)
+    return SimpleNamespace(plan=plan, figures=figures, outcome=read_outcome(plan))
+
+
+# --- what was published ---------------------------------------------------------------------------
+
+
+def test_the_published_averages_are_those_of_the_entries():
+    published = TABLES["table2"].published
+    for row, average in (
+        ("ama", 0.938),
+        ("deep-svdd", 0.921),
+        ("alad", 0.828),
+        ("anogan", 0.731),
+        ("fence-gan", 0.504),
+        ("ganomaly", 0.531),
+    ):
+        mean = statistics.fmean(published[row][name] for name in DIGITS)
+        assert mean == pytest.approx(average, abs=0.0011), row
+    objects = [c.name for c in TABLES["table2"].columns if c.dataset == "cifar10"]
+    for row, average in (("ama", 0.669), ("deep-svdd", 0.631), ("fence-gan", 0.534)):
+        mean = statistics.fmean(published[row][name] for name in objects)
+        assert mean == pytest.approx(average, abs=0.0011), row
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_tables_name_only_what_they_have(table):
+    rows, columns = ([one.name for one in them] for them in (table.rows, table.columns))
+    assert len(set(rows)) == len(rows)
+    assert len(set(columns)) == len(columns)
+    assert set(table.published) <= set(rows)
+    assert {name for by_column in table.published.values() for name in by_column} <= set(columns)
+    assert {name for group in table.groups.values() for name in group} <= set(columns)
+    assert all(row.run in ("", *rows) for row in table.rows)
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_column_share_its_seed_and_columns_differ(tmp_path):
+    plan = plan_of(tmp_path, "ama", "deep-svdd")
+    assert len(plan.jobs) == 20  # AMA's scores are read from one run
+    by_column = {}
+    for job in plan.jobs:
+        by_column.setdefault(job.column.name, set()).add(job.request.seed)
+        assert job.request.problem.seed == job.request.seed
+        assert job.request.problem.normal_classes == (job.column.name[-1],)
+        assert job.request.problem.dataset == SOURCES["mnist"]
+    assert all(len(seeds) == 1 for seeds in by_column.values())
+    assert len(set.union(*by_column.values())) == 10
+    assert [row.name for row in plan.table.rows] == ["deep-svdd", "ama", "ama-r", "ama-chosen"]
+    other = plan_of(tmp_path, "ama", seed=1)
+    assert other.folder != plan.folder
+    assert other.jobs[0].request.seed != plan.jobs[0].request.seed
+
+
+def test_a_scale_decides_sizes_and_steps(tmp_path):
+    ours = {job.row.name: job.request for job in plan_of(tmp_path, only=("mnist-0",)).jobs}
+    assert ours["ama"].steps == SMALL.budget("ama", "grey").steps
+    assert ours["ama"].fixed == SMALL.sizes["ama"]
+    assert (ours["features"].epochs, ours["features"].steps) == (1, None)
+    table = TABLES["table3"]
+    plan = make_plan(table, SCALES["paper"], tmp_path, only=["fashion-mnist"])
+    assert {job.request.epochs for job in plan.jobs} == {100}
+    assert plan.jobs[0].request.fixed["geometry"] == "cube"
+    assert [job.request.fixed["k"] for job in plan.jobs] == [1, 1, 3, 3]
+
+
+def test_every_budget_is_one_that_its_method_takes(tmp_path):
+    for table in TABLES.values():
+        for scale in SCALES.values():
+            for job in make_plan(table, scale, tmp_path, sources={}).jobs:
+                method = find_method(job.row.method)
+                method.detector.Config.from_dict(dict(job.request.fixed))
+
+
+def test_a_method_that_is_not_installed_leaves_its_row_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr("amatune.reproduce.plan.method_names", lambda: ["ama"])
+    plan = plan_of(tmp_path, "alad", "ama")
+    assert plan.missing == {"alad": "the method alad is not installed"}
+    assert {job.row.name for job in plan.jobs} == {"ama"}
+    assert "ALAD on digit 0" in " ".join(sentences(read_outcome(plan)))
+
+
+def test_data_that_must_be_put_there_by_hand_leave_a_column_empty(tmp_path):
+    columns = ("cifar10",)
+    plan = make_plan(TABLES["table1"], SMALL, tmp_path, only=columns, data_dir=str(tmp_path))
+    told = plan.missing.get("cifar10-imagenet-resize", "")
+    by_hand = [job for job in plan.jobs if job.column.name == "cifar10-imagenet-resize"]
+    assert bool(told) != bool(by_hand)
+
+
+# --- what came out --------------------------------------------------------------------------------
+
+
+def test_cells_have_the_score_of_their_row(filled):
+    for (row, name), by_seed in filled.figures.items():
+        score = "A" if row == "ama" else "bright"
+        mean = statistics.fmean(one[score] for one in by_seed)
+        cell = filled.outcome.cells[row, name]
+        assert cell.test.auroc == pytest.approx(mean)
+        assert cell.score == score
+        if row == "ama":
+            r = filled.outcome.cells["ama-r", name]
+            assert r.test.auroc == pytest.approx(statistics.fmean(o["R"] for o in by_seed))
+            assert filled.outcome.cells["ama-chosen", name].score == "bright"
+    assert filled.outcome.cells["ama", "mnist-8"].why == "not run yet"
+
+
+def test_methods_are_compared_over_problems_by_the_signed_rank_test(filled):
+    means = {
+        key: statistics.fmean(one["A" if key[0] == "ama" else "bright"] for one in by_seed)
+        for key, by_seed in filled.figures.items()
+    }
+    apart = [means["ama", name] - means["deep-svdd", name] for name in DIGITS[:7]]
+    (test,) = filled.outcome.tests
+    assert (test.group, test.other.name, test.problems) == ("MNIST", "deep-svdd", 7)
+    assert test.difference == pytest.approx(statistics.fmean(apart))
+    assert test.ahead == sum(one > 0 for one in apart)
+    assert test.p == pytest.approx(stats.wilcoxon(apart).pvalue)
+    cell = filled.outcome.cells["deep-svdd", "mnist-3"]
+    assert cell.behind == pytest.approx(means["ama", "mnist-3"] - means["deep-svdd", "mnist-3"])
+    assert 0 < cell.p <= 1
+
+
+def test_few_problems_are_not_tested(tmp_path):
+    plan = plan_of(tmp_path, "ama", "deep-svdd", only=("mnist-0",))
+    for job in plan.jobs:
+        leave_result(job, 1.0)
+    (test,) = read_outcome(plan).tests
+    assert test.p is None
+    assert "too few for a signed-rank test" in " ".join(sentences(read_outcome(plan)))
+
+
+def test_all_formats_have_the_same_figures(filled):
+    outcome = filled.outcome
+    (block,) = blocks(outcome)
+    assert block.heads[0] == ""
+    assert block.heads[-1] == "mean"
+    by_title = {row[0]: row[1:] for row in block.rows}
+    ama = outcome.cells["ama", "mnist-2"]
+    assert by_title["AMA"][2] == f"{ama.test.auroc:.3f} (0.882)"
+    assert by_title["ALAD"][2] == "- (0.794)"
+    assert by_title["AMA"][-1].endswith("of 7 (0.938)")
+    assert "no detector: mean brightness" in by_title
+
+    lines = [line for line in markdown(outcome).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {13}
+    rows = list(csv.DictReader(io.StringIO(comma_separated(outcome))))
+    (own,) = [r for r in rows if (r["row"], r["problem"]) == ("ama", "mnist-2")]
+    assert float(own["auroc"]) == pytest.approx(ama.test.auroc)
+    assert own["published"] == "0.882"
+    assert float(own["low"]) < float(own["auroc"]) < float(own["high"])
+    tabular = re.findall(r"^(?!%)(.*&.*)\\\\$", latex(outcome), re.MULTILINE)
+    assert {line.count("&") for line in tabular} == {11}
+    page = Parsed(html(outcome))
+    assert f"{ama.test.auroc:.3f} (0.882)" in page.text
+
+
+def test_texts_are_escaped(filled):
+    plan = filled.plan
+    rows = [replace(row, title="<b>& 5%_") for row in plan.table.rows]
+    strange = replace(
+        filled.outcome, plan=replace(plan, table=replace(plan.table, rows=tuple(rows)))
+    )
+    assert "<b>" not in html(strange)
+    assert r"<b>\& 5\%\_" in latex(strange)
+    assert "&lt;b>" in markdown(strange)
+
+
+# --- carrying it out ------------------------------------------------------------------------------
+
+
+def pretend(monkeypatch, search=None, best=None):
+    """In the place of searches and retrainings; what was called, in order."""
+    called = []
+
+    def run_search(request, _listener, resume):
+        called.append((request.name, resume))
+        return search(request) if search else SimpleNamespace(interrupted=False)
+
+    def run_best(run, **_):
+        (run.best).mkdir(parents=True)
+        if best:
+            best(run)
+        (run.best / "leaderboard.json").write_text("{}")
+
+    monkeypatch.setattr(running, "run_search", run_search)
+    monkeypatch.setattr(running, "run_best", run_best)
+    return called
+
+
+def test_what_is_there_is_skipped_and_what_fails_is_tried_again(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0", "mnist-1", "mnist-2"))
+    names = [job.name for job in plan.jobs]
+    broken = {names[1]}
+
+    def search(request):
+        if request.name in broken:
+            raise AmatuneError("no picture can be read")
+        return SimpleNamespace(interrupted=False)
+
+    called = pretend(monkeypatch, search)
+    updates = []
+    carry_out(plan, updates.append)
+    assert [update.state for update in updates] == [
+        *("begins", "tested", "begins", "failed", "begins", "tested")
+    ]
+    assert failures(plan) == {names[1]: "no picture can be read"}
+    assert plan.trainings == SMALL.trials + 2 * SMALL.seeds
+    broken.clear()
+    called.clear()
+    carry_out(plan, lambda _: None)
+    assert called == [(names[1], False)]
+    assert failures(plan) == {}
+
+
+def test_an_interrupted_search_is_resumed(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0",))
+
+    def search(request):
+        folder = plan.folder / request.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text("{}")
+        return SimpleNamespace(interrupted=len(called) == 1)
+
+    called = pretend(monkeypatch, search)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, lambda _: None)
+    carry_out(plan, lambda _: None)
+    assert called == [("mnist-0--deep-svdd", False), ("mnist-0--deep-svdd", True)]
+
+
+def test_a_full_disk_ends_it(tmp_path, monkeypatch):
+    def search(_):
+        raise DiskFullError("no space is left")
+
+    pretend(monkeypatch, search)
+    with pytest.raises(DiskFullError):
+        carry_out(plan_of(tmp_path, "deep-svdd"), lambda _: None)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+COMMAND = ["reproduce", "table2", "--source", "mnist=npz:/nowhere/mnist.npz"]
+
+
+def test_the_command_runs_what_is_missing_and_writes_the_table(tmp_path, monkeypatch, capsys):
+    called = pretend(monkeypatch)
+    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
+    # The leaderboards of `pretend` cannot be read: the cells stay empty, and no file is lost.
+    assert main([*COMMAND, *place]) == 0
+    told = capsys.readouterr().out
+    assert called == [("mnist-3--deep-svdd", False)]
+    assert "1 run in " in told
+    assert "[1/1] digit 3, Deep SVDD: tested" in told
+    written = {file.suffix for file in (tmp_path / "table2-small").glob("table2.*")}
+    assert written == {".md", ".csv", ".tex", ".html"}
+
+
+def test_the_command_fails_with_the_runs_that_failed(tmp_path, monkeypatch, capsys):
+    def search(_):
+        raise RequestError("the file /nowhere/mnist.npz is not there")
+
+    pretend(monkeypatch, search)
+    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
+    assert main([*COMMAND, *place, "--json"]) == 1
+    told = capsys.readouterr()
+    events = [json.loads(line) for line in told.out.splitlines()]
+    assert [event["event"] for event in events] == ["run", "run", "table"]
+    assert events[1]["reason"] == "the file /nowhere/mnist.npz is not there"
+    assert "1 run failed (mnist-3--deep-svdd); the same command tries again" in told.err
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    pretend(monkeypatch, lambda _: SimpleNamespace(interrupted=True))
+    assert main([*COMMAND, "--runs-dir", str(tmp_path), "--method", "deep-svdd"]) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_the_cost_is_measured_once_for_runs_that_are_alike(tmp_path, monkeypatch, capsys):
+    estimated = []
+
+    def rehearse(request):
+        estimated.append(request.name)
+        return SimpleNamespace(seconds=80.0, seconds_per_step=0.01)
+
+    monkeypatch.setattr("amatune.tuning.rehearsal.rehearse", rehearse)
+    place = ["--runs-dir", str(tmp_path), "--only", "mnist", "--method", "deep-svdd"]
+    assert main([*COMMAND, *place, "--dry-run"]) == 0
+    assert estimated == ["mnist-0--deep-svdd"]
+    # 8 trials take 80 s; 6 retrainings come on top, ten times over.
+    assert "All: at most 0:23:20; 1 of the runs were tried for it." in capsys.readouterr().out
+    assert not (tmp_path / "table2-small").exists()
