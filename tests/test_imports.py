@@ -17,7 +17,7 @@ FOLDERS = ("amatune", "search_spaces", "trainables")
 # Room of the project -> the rooms it may import. A room is the first name below `amatune`: a folder
 # or a file. Files of one room may import each other, detectors excepted.
 BASE = {"errors", "extras", "version"}  # for all
-TRAINED = {*BASE, "config", "detector", "detectors", "registry", "stored"}
+TRAINED = {*BASE, "config", "detector", "detectors", "registry", "sealed", "stored"}
 ARROWS: dict[str, set[str]] = {
     "package": {"version", "api", "estimator", "export"},  # amatune/__init__.py, on demand
     "version": set(),
@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},
     "reading": {"errors", "fields"},
-    "stored": {*BASE, "files", "config", "detector", "registry"},
+    "sealed": {"errors", "files"},
+    "stored": {*BASE, "files", "config", "detector", "registry", "sealed"},
     "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
@@ -64,6 +65,8 @@ RESERVED = {
     "tensorboard": {"cluster"},
     "onnx": {"export"},
     "onnxscript": {"export"},
+    "onnxruntime": {"export"},
+    "openvino": {"export"},
     "typer": {"cli"},
     "rich": {"cli"},
     "sklearn": {"estimator", "data"},

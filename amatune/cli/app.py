@@ -24,6 +24,7 @@ from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
 from amatune.cli.search import search
+from amatune.cli.verify import verify
 from amatune.errors import AmatuneError
 from amatune.version import __version__
 
@@ -86,7 +87,7 @@ def _register(command: Command) -> None:
 
 
 for _command in (
-    *(search, best, score, status, report, compare),
+    *(search, best, score, verify, status, report, compare),
     *(reproduce, datasets, methods, space),
 ):
     _register(_command)

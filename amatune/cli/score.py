@@ -17,7 +17,7 @@ from amatune.errors import RequestError
 from amatune.wording import counted, csv_cell
 
 if TYPE_CHECKING:
-    from amatune.export import Exported, ScoredPicture
+    from amatune.export import AnyExport, ScoredPicture
 
 EXPLAINED = 16  # pictures of --explain, by default
 
@@ -28,6 +28,10 @@ _EXPLAIN = (
 _MAPS = (
     "Write where each picture looks anomalous there, as NumPy files of the size that the detector "
     "sees, in the order of the rows; a new folder."
+)
+_ENGINE = (
+    "What computes the scores: torch, or onnx: the ONNX Runtime with the export's model.onnx, on "
+    "the CPU, without torch."
 )
 _FPR = (
     "Share of normal pictures that may be flagged, as judged by the export's held-out images; "
@@ -69,6 +73,7 @@ def score(
     explain: Annotated[Path | None, plain("DIR", _EXPLAIN, parser=path)] = None,
     explain_top: Annotated[int | None, plain("N", "How many; by default 16.", parser=whole)] = None,
     maps: Annotated[Path | None, plain("DIR", _MAPS)] = None,
+    engine: Annotated[str, plain("NAME", _ENGINE)] = "torch",
 ) -> int:
     """Score pictures with an exported detector; higher is more anomalous.
 
@@ -88,26 +93,26 @@ def score(
     from amatune.export import explain as write_explanations
     from amatune.export import find_inputs, load, require_explainable, write_map
 
-    exported = load(export)
+    exported = load(export, engine=engine)
     for warning in exported.warnings:
         complain(warning)
     above = _threshold(exported, fpr, threshold)
     highest = _highest(explain, explain_top)
     if explain is not None:
-        require_explainable(exported.detector, explain)
+        require_explainable(exported, explain)
     if maps is not None:
-        require_explainable(exported.detector, maps, "--maps")
+        require_explainable(exported, maps, "--maps")
     inputs = find_inputs(paths)
     scored = failed = 0
     try:
         with destination(output) as file, scoring_progress(inputs.count) as progress:
-            write = _writer(file, exported.detector.score_names, above, as_json)
+            write = _writer(file, exported.score_names, above, as_json)
             for picture in exported.score_inputs(inputs):
                 write(picture)
                 if picture.problem is None:
                     highest.add(picture)
                     if maps is not None:
-                        write_map(exported.detector, picture, maps, scored + failed + 1)
+                        write_map(exported, picture, maps, scored + failed + 1)
                     scored += 1
                 else:
                     progress.say(f"amatune: {picture.problem}")
@@ -117,13 +122,13 @@ def score(
                 told = f"none of {counted(failed, 'picture')} could be read"
                 raise RequestError(f"nothing was scored: {told}")
         if explain is not None:
-            write_explanations(exported.detector, highest.pictures(), explain)
+            write_explanations(exported, highest.pictures(), explain)
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     return 1 if failed else 0
 
 
-def _threshold(exported: "Exported", fpr: float | None, name: str | None) -> float | None:
+def _threshold(exported: "AnyExport", fpr: float | None, name: str | None) -> float | None:
     """The score above which pictures are flagged; None when the export cannot tell.
 
     Raises `RequestError` when a rate or a threshold was asked for that the export does not have.

@@ -8,7 +8,7 @@ from typing import Any
 
 from amatune.detector import Detector
 from amatune.export.calibration import DEFAULT_RATE
-from amatune.export.onnx import MAP
+from amatune.export.preparation import MAP
 from amatune.wording import visible
 
 _OVER_SEEDS = """\
@@ -200,7 +200,7 @@ There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
 """
     _, height, width = detector.image_shape
     tolerance = config["onnx"]["tolerance"]
-    has_map = MAP in config["onnx"]["outputs"]
+    has_map, checked = MAP in config["onnx"]["outputs"], config["onnx"]["checked"]
     return f"""\
 Without amatune, with numpy, pillow and onnxruntime:
 
@@ -213,12 +213,23 @@ pictures of one size, whatever it is, with 1 channel of grey or 3 in the order r
 bits, upright, without transparency. The model brings them to {width} x {height} pixels by itself,
 by the rule by which it was trained, to the byte. For the same pixels its scores and those of
 amatune agree within {tolerance:g}, absolute up to a score of 1 and relative above.
-{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}"""
+{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}{_checked(checked)}"""
 
 
 _MAP_OUTPUT = """\
 The output `map`, float32 (batch, {height}, {width}), says where a picture looks anomalous; higher
 is more so.
+"""
+
+
+def _checked(checked: Mapping[str, Any] | None) -> str:
+    if checked is None:
+        return ""
+    return f"""\
+
+Checked when it was exported, on {checked["pictures"]} validation pictures of several sizes by
+{checked["by"]}: the largest difference was {checked["largest_difference"]:.1e}. On your pictures,
+`amatune verify FOLDER_OF_THIS_FILE pictures/` does the same.
 """
 
 

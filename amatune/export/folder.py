@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,20 @@ import torch
 from numpy.typing import ArrayLike
 
 from amatune.data.pictures import GEOMETRY, Pixels
-from amatune.data.resizing import RULE, resize_by
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
+from amatune.export.agreement import Verification, require_agreement
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
+from amatune.export.exported import Exported
 from amatune.export.onnx import TOLERANCE, onnx_bytes, output_names
 from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
-from amatune.export.scoring import Exported
+from amatune.export.reading import CALIBRATION, CARD, FILES, ONNX, read_export
 from amatune.files import read_bytes
-from amatune.results.operating import Guarantee, OperatingPoint, read_guarantee
-from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
-from amatune.version import __version__
+from amatune.results.operating import Guarantee, OperatingPoint
+from amatune.sealed import CONFIG, EXPORT
+from amatune.stored import StoredDetector
 from amatune.wording import visible
-
-CALIBRATION = "calibration.safetensors"
-ONNX = "model.onnx"
-CARD = "README.md"
-FILES = frozenset({WEIGHTS, CALIBRATION, ONNX, CONFIG, CARD})
 
 
 def export_detector(
@@ -45,6 +41,7 @@ def export_detector(
     normal_images: str = "held-out",
     thresholds: Sequence[OperatingPoint] = (),
     guarantee: Guarantee | None = None,
+    check_on: Pixels | None = None,
 ) -> None:
     """Write a calibrated detector to `folder`, replacing an earlier export there.
 
@@ -56,15 +53,23 @@ def export_detector(
     learn from, `normal_images` a word for those images; without them the export states neither
     p-values nor thresholds. `thresholds` are those of the stated rates, with what they flag of test
     images, and `guarantee` what was demanded of one: `amatune score` flags by it. Of a method that
-    does not export to ONNX, there is no model.onnx. The folder appears complete or not at all.
+    does not export to ONNX, there is no model.onnx; where there is one, it has to agree with the
+    detector on the images `check_on` (N, C, H, W), when such are given. The folder appears complete
+    or not at all.
 
     Raises `RequestError` when `folder` holds anything that is not an export, the detector is not
-    calibrated or a score is not finite, `AmatuneError` when the disk refuses or the detector cannot
-    be converted to ONNX.
+    calibrated or a score is not finite, `AmatuneError` when the disk refuses, the detector cannot
+    be converted to ONNX, or the forms disagree.
     """
     target = Path(folder).resolve()
     require_replaceable(target)
     calibration = None if normal_scores is None else Calibration.of(normal_scores)
+    others: dict[str, bytes] = {}
+    agreement = None
+    if detector.exports_to_onnx:
+        others[ONNX] = onnx_bytes(detector)
+        if check_on is not None:
+            agreement = require_agreement(detector, others[ONNX], check_on)
     stored = StoredDetector.of(detector).with_facts(
         {
             "preprocessing": _preprocessing(detector),
@@ -77,16 +82,14 @@ def export_detector(
             "operating_points": [dataclasses.asdict(one) for one in thresholds],
             "guarantee": None if guarantee is None else dataclasses.asdict(guarantee),
             "scored_with": dict(detector.scored_with()),
-            "onnx": _describe_onnx(detector),
+            "onnx": _describe_onnx(detector, agreement),
             "figures": dict(figures),
             "data": dict(data),
         }
     )
-    others = {CARD: model_card(stored.to_dict(), detector).encode()}
+    others[CARD] = model_card(stored.to_dict(), detector).encode()
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
-    if detector.exports_to_onnx:
-        others[ONNX] = onnx_bytes(detector)
     try:
         _replace_folder(target, stored.to_files(EXPORT, others))
     except OSError as error:
@@ -133,50 +136,27 @@ def _is_export(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("kind") == EXPORT
 
 
-def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Exported:
-    """Read an exported detector.
-
-    Raises `RequestError` when the folder or a file of it is missing, was written by another
-    version, or is not what was exported; files beside those of the export are left alone.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise RequestError(
-            f"there is no exported model at {path}; `amatune best --export` makes one"
-        )
-    stored, files = StoredDetector.with_files(path, EXPORT)
-    _require_whole(path / CONFIG, stored.facts, files.keys())
+def load_detector(folder: str | os.PathLike[str], device: str | torch.device) -> Exported:
+    """Read an export, with its detector on a device. Raises what `read_export` raises, and
+    `RequestError` where settings and weights do not fit."""
+    read = read_export(folder)
+    stored = StoredDetector.of_files(read.folder, read.config, read.files)
     try:
         detector = stored.build(device)
-        data = files.get(CALIBRATION)
-        calibration = None if data is None else Calibration.from_bytes(data)
-        guarantee = read_guarantee(stored.facts.get("guarantee"))  # older exports have none
     except RequestError as error:
-        raise RequestError(
-            f"the export {path} does not fit amatune {__version__} (it was written by "
-            f"{stored.version}), or it was edited: {error}"
-        ) from error
-    figures, about = stored.facts["figures"], stored.facts["data"]
-    warnings = _other_programs(stored.facts.get("scored_with"), detector.scored_with())
-    resizing = resize_by(_rule_of(path / CONFIG, stored.facts))
+        raise read.unfit(error) from error
+    facts = stored.facts
     return Exported(
-        path, stored.method, detector, figures, about, calibration, warnings, guarantee, resizing
+        read.folder,
+        stored.method,
+        facts["figures"],
+        facts["data"],
+        read.calibration,
+        _other_programs(facts.get("scored_with"), detector.scored_with()),
+        read.guarantee,
+        read.resizing,
+        detector=detector,
     )
-
-
-def _rule_of(path: Path, facts: Mapping[str, Any]) -> int:
-    """By which rule its pictures were resized; exports before 0.2 do not say, and it was the first.
-
-    Raises `RequestError` for one that this version does not know.
-    """
-    told = facts.get("preprocessing")
-    rule = told.get("geometry", 1) if isinstance(told, dict) else 1
-    if type(rule) is not int or not 1 <= rule <= RULE:
-        raise RequestError(
-            f"{path} says that pictures are resized by rule {rule!r}, this amatune knows 1 to "
-            f"{RULE}: read it with the amatune that wrote it"
-        )
-    return rule
 
 
 def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
@@ -188,20 +168,6 @@ def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
         for name, version in now.items()
         if name in known and known[name] != version
     )
-
-
-def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str]) -> None:
-    """Raise `RequestError` when the config.json at `path` does not tell all that an export's does,
-    or lists other files than an export has."""
-    wrong = [name for name in ("figures", "data") if not isinstance(facts.get(name), dict)]
-    if (
-        CARD not in files
-        or not FILES.issuperset(files)
-        or (ONNX in files) != bool(facts.get("onnx"))
-    ):
-        wrong.append("sha256")
-    if wrong:
-        raise RequestError(f"{path} was edited: missing or unusable {', '.join(wrong)}")
 
 
 def _preprocessing(detector: Detector) -> dict[str, Any]:
@@ -216,9 +182,17 @@ def _preprocessing(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
+def _describe_onnx(detector: Detector, found: Verification | None) -> dict[str, Any] | None:
     if not detector.exports_to_onnx:
         return None
+    checked = None
+    if found is not None:
+        _, runtime = found.agreements
+        checked = {
+            "pictures": runtime.pictures,
+            "by": runtime.engine,
+            "largest_difference": runtime.difference,
+        }
     return {
         "input": {
             "name": PICTURES,
@@ -228,6 +202,7 @@ def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
         },
         "outputs": output_names(detector),
         "tolerance": TOLERANCE,
+        "checked": checked,
     }
 
 

@@ -17,11 +17,10 @@ from torch.nn.utils import parametrize
 
 from amatune.detector import Detector, to_unit_range
 from amatune.errors import AmatuneError, RequestError
-from amatune.export.preparation import BATCH, FITTED, preparation
+from amatune.export.preparation import BATCH, FITTED, MAP, preparation
 from amatune.extras import require_extra
 from amatune.stored import StoredDetector
 
-MAP = "map"  # name of the output that tells where pictures look anomalous
 TOLERANCE = 1e-4  # between the scores of both forms: absolute up to a score of 1, relative above
 
 

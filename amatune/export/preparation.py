@@ -11,7 +11,8 @@ from typing import Any
 from amatune.config import ImageShape
 from amatune.data.resizing import ONE
 
-PICTURES = "pictures"
+PICTURES = "pictures"  # name of the input
+MAP = "map"  # name of the output that says where pictures look anomalous
 BATCH, HEIGHT, WIDTH, CHANNELS = "batch", "height", "width", "channels"  # names of free axes
 FITTED = "fitted"  # what the preparation gives: uint8 (batch, C, H, W)
 

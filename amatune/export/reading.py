@@ -9,6 +9,7 @@ from typing import Any
 from amatune.data.resizing import RULE, Resizing, resize_by
 from amatune.errors import RequestError
 from amatune.export.calibration import Calibration
+from amatune.results.operating import Guarantee, read_guarantee
 from amatune.sealed import CONFIG, EXPORT, WEIGHTS, read_sealed
 from amatune.version import __version__
 
@@ -26,6 +27,7 @@ class ExportFiles:
     config: Mapping[str, Any]  # config.json
     files: Mapping[str, bytes]  # all others, by name
     calibration: Calibration | None
+    guarantee: Guarantee | None  # what was demanded of a threshold
     resizing: Resizing  # that of its training
 
     def unfit(self, error: RequestError) -> RequestError:
@@ -54,14 +56,15 @@ def read_export(folder: str | os.PathLike[str]) -> ExportFiles:
         wrong.append("sha256")
     if wrong:
         raise RequestError(f"{path / CONFIG} was edited: missing or unusable {', '.join(wrong)}")
-    read = ExportFiles(path, config, files, None, resize_by(_rule_of(path / CONFIG, config)))
-    if CALIBRATION not in files:
-        return read
+    resizing = resize_by(_rule_of(path / CONFIG, config))
+    read = ExportFiles(path, config, files, None, None, resizing)
     try:
-        calibration = Calibration.from_bytes(files[CALIBRATION])
+        data = files.get(CALIBRATION)
+        calibration = None if data is None else Calibration.from_bytes(data)
+        guarantee = read_guarantee(config.get("guarantee"))  # older exports have none
     except RequestError as error:
         raise read.unfit(error) from error
-    return ExportFiles(path, config, files, calibration, read.resizing)
+    return ExportFiles(path, config, files, calibration, guarantee, resizing)
 
 
 def _rule_of(path: Path, config: Mapping[str, Any]) -> int:

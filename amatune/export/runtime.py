@@ -102,6 +102,7 @@ def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
         read.config["data"],
         read.calibration,
         (),
+        read.guarantee,
         read.resizing,
         session=session,
         shape=tuple(read.config["image_shape"]),

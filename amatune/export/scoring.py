@@ -1,6 +1,11 @@
-"""An exported detector at work: pictures, folders of them and NumPy archives in, scores out."""
+"""An exported detector at work: pictures, folders of them and NumPy archives in, scores out.
+
+What computes the scores is an engine's own: `exported` has that of torch, `runtime` that of ONNX.
+Nothing here imports either.
+"""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from amatune.config import ImageShape
 from amatune.data.archives import ImageArray, find_arrays
 from amatune.data.pictures import Pixels, find_pictures, read_pictures
 from amatune.data.resizing import Resizing, resize
-from amatune.detector import Detector
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
 from amatune.files import usable_path
@@ -92,12 +96,11 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A detector read back from its folder, ready to score."""
+class AnyExport(ABC):
+    """An export read back from its folder, ready to score by some engine."""
 
     folder: Path
     method: str
-    detector: Detector
     figures: dict[str, Any]  # as passed to `export_detector`
     data: dict[str, Any]
     calibration: Calibration | None = None  # None: exported without one
@@ -106,9 +109,31 @@ class Exported:
     resizing: Resizing = resize  # that of its training
 
     @property
+    @abstractmethod
     def image_shape(self) -> ImageShape:
         """(C, H, W) every picture is brought to."""
-        return self.detector.image_shape
+
+    @property
+    @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all scores."""
+
+    @property
+    @abstractmethod
+    def primary_score(self) -> str:
+        """The name of the one in use."""
+
+    @abstractmethod
+    def scores(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
+        """Every score of images (N, C, H, W), by name, (N,); higher = more anomalous."""
+
+    @abstractmethod
+    def pixel_map(self, images: Pixels) -> NDArray[np.float32] | None:
+        """Where images (N, C, H, W) look anomalous, (N, H, W); None where that cannot be told."""
+
+    @abstractmethod
+    def reconstruct(self, images: Pixels) -> NDArray[np.float32] | None:
+        """Images (N, C, H, W) as they are rebuilt, in [-1, 1]; None where there is no such."""
 
     def score_files(
         self, paths: Iterable[str | Path], batch_size: int = BATCH
@@ -159,10 +184,10 @@ class Exported:
             yield _Batch(nothing, [place], {place: str(error)})
 
     def _score_batch(self, batch: _Batch) -> Iterator[ScoredPicture]:
-        scores = self.detector.scores(torch.from_numpy(batch.images))
-        columns = np.stack([values.double().numpy() for values in scores.values()], axis=1)
-        finite = np.isfinite(columns).all(axis=1)
-        primary = columns[:, list(scores).index(self.detector.primary_score)]
+        scores = self.scores(batch.images)
+        columns = np.stack([values.astype(np.float64) for values in scores.values()], axis=1)
+        finite = np.atleast_1d(np.isfinite(columns).all(axis=1))
+        primary = columns[:, list(scores).index(self.primary_score)]
         p_values: Sequence[float | None] = [None] * len(primary)
         if self.calibration is not None:
             p_values = self.calibration.p_values(primary).tolist()

@@ -15,7 +15,7 @@ from amatune.results.leaderboard import model_folder
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.stored import read_facts
+from amatune.sealed import read_facts
 from amatune.tuning.events import Listener, RetrainUpdate, State
 from amatune.tuning.search import trials_place
 from amatune.tuning.seeds import derive_seed

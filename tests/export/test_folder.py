@@ -20,7 +20,8 @@ from amatune.data.resizing import resize_in_floats
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.export import Calibration, export_detector, fingerprint, load, onnx_bytes
-from amatune.stored import StoredDetector, own_hash
+from amatune.sealed import own_hash
+from amatune.stored import StoredDetector
 
 FIGURES = {
     "test AUROC of A": {

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from amatune.data.pictures import Pixels
-from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
-from amatune.export.scoring import ScoredPicture, printable
+from amatune.export.scoring import AnyExport, ScoredPicture, printable
 from amatune.files import write_bytes
 
 _SIDE = 192  # pixels; smaller images are enlarged by a whole factor, to at most about this
@@ -28,12 +26,12 @@ _RED = np.array([255, 0, 0], np.float32).reshape(1, 3, 1, 1)
 _OPACITY = 0.6  # of the overlay where the map is highest
 
 
-def require_explainable(detector: Detector, folder: Path, option: str = "--explain") -> None:
-    """Raise `RequestError` unless the detector can tell where a picture looks anomalous, and
+def require_explainable(export: AnyExport, folder: Path, option: str = "--explain") -> None:
+    """Raise `RequestError` unless the export can tell where a picture looks anomalous, and
     `folder` is new or empty; `option` is what asked for it."""
-    if detector.pixel_map(torch.empty(0, *detector.image_shape)) is None:
+    if export.pixel_map(np.empty((0, *export.image_shape), np.uint8)) is None:
         raise RequestError(
-            f"{detector.name} makes neither reconstructions nor maps with these settings, so that "
+            f"{export.method} makes neither reconstructions nor maps with these settings, so that "
             f"it cannot explain its scores; leave {option} out"
         )
     if folder.exists() and not folder.is_dir():
@@ -42,7 +40,7 @@ def require_explainable(detector: Detector, folder: Path, option: str = "--expla
         raise RequestError(f"cannot explain into {folder}: it is not empty; name a new folder")
 
 
-def write_map(detector: Detector, picture: ScoredPicture, folder: Path, number: int) -> None:
+def write_map(export: AnyExport, picture: ScoredPicture, folder: Path, number: int) -> None:
     """Write where a scored picture looks anomalous to `folder`, `00001-<name>.npy`: float32
     (H, W), the size that the detector sees, higher = more anomalous. The folder is made.
 
@@ -50,11 +48,11 @@ def write_map(detector: Detector, picture: ScoredPicture, folder: Path, number: 
     """
     if picture.image is None:
         return
-    found = detector.pixel_map(torch.from_numpy(picture.image[None].copy()))
+    found = export.pixel_map(picture.image[None].copy())
     if found is None:
-        raise RequestError(f"{detector.name} makes no maps")
+        raise RequestError(f"{export.method} makes no maps")
     content = io.BytesIO()
-    np.save(content, found[0].float().numpy(), allow_pickle=False)
+    np.save(content, found[0], allow_pickle=False)
     file = folder / f"{number:05}-{_file_name(picture.path)}.npy"
     try:
         write_bytes(file, content.getvalue())
@@ -62,10 +60,10 @@ def write_map(detector: Detector, picture: ScoredPicture, folder: Path, number: 
         raise AmatuneError(f"cannot write {file}: {error.strerror or error}") from error
 
 
-def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path) -> None:
+def explain(export: AnyExport, pictures: Sequence[ScoredPicture], folder: Path) -> None:
     """Write a PNG per scored picture to `folder`, `01-<name>.png` and on, in the order given.
 
-    Of a detector that reconstructs, the difference is |original - reconstruction|, the mean over
+    Of one that reconstructs, the difference is |original - reconstruction|, the mean over
     the channels, black where there is none; of others there is a map, and it in red over the
     original. White, or red, is the largest value among all `pictures`, so that they can be
     compared. The folder appears complete or not at all. Raises `AmatuneError` when the disk
@@ -73,8 +71,8 @@ def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path)
     """
     images = np.stack([picture.image for picture in pictures if picture.image is not None])
     if len(images) < len(pictures):
-        raise RequestError(f"{detector.name} cannot explain these pictures")
-    titles, second, third = _panels(detector, images)
+        raise RequestError(f"{export.method} cannot explain these pictures")
+    titles, second, third = _panels(export, images)
 
     folder = folder.resolve()
     new = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
@@ -85,7 +83,7 @@ def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path)
             zip(pictures, images, second, third, strict=True)
         ):
             name = _file_name(picture.path)
-            lines = _caption(rank + 1, picture, detector.primary_score)
+            lines = _caption(rank + 1, picture, export.primary_score)
             about = PngInfo()
             about.add_itxt("path", printable(picture.path))
             _side_by_side(titles, panels, lines).save(
@@ -98,18 +96,18 @@ def explain(detector: Detector, pictures: Sequence[ScoredPicture], folder: Path)
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _panels(detector: Detector, images: Pixels) -> tuple[Sequence[str], Pixels, Pixels]:
+def _panels(export: AnyExport, images: Pixels) -> tuple[Sequence[str], Pixels, Pixels]:
     """Titles, and what is shown beside images (N, C, H, W): two of (N, 1 or 3, H, W)."""
-    rebuilt = detector.reconstruct(torch.from_numpy(images))
+    rebuilt = export.reconstruct(images)
     if rebuilt is not None:
-        seen = ((rebuilt.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+        seen = ((rebuilt + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
         gaps = np.abs(images.astype(np.float32) - seen).mean(axis=1, keepdims=True)
         shown = np.round(gaps * (255 / max(float(gaps.max()), 1.0))).astype(np.uint8)
         return _REBUILT, seen, shown
-    found = detector.pixel_map(torch.from_numpy(images))
+    found = export.pixel_map(images)
     if found is None:
-        raise RequestError(f"{detector.name} cannot explain these pictures")
-    values = found[:, None].float().numpy()
+        raise RequestError(f"{export.method} cannot explain these pictures")
+    values = found[:, None]
     lowest, highest = float(values.min()), float(values.max())
     shares = (values - lowest) / max(highest - lowest, 1e-12)
     mixed = images + _OPACITY * shares * (_RED - images)
