@@ -1,12 +1,16 @@
-"""Do likelihoods detect? The likelihood ratio and the S score beside what needs no density.
+"""Do likelihoods detect? The likelihood ratio, the S score and typicality beside what needs none.
 
     python benchmarks/likelihood.py --data ../shared/data                      # Fashion-MNIST
+    python benchmarks/likelihood.py --data ../shared/data fashion mnist-8 cifar --seeds 1
+    python benchmarks/likelihood.py --data ../shared/data --method typicality --steps 3000
     python benchmarks/likelihood.py --data ../shared/data --steps 1500 --validation
 
-The data folder holds fashion_mnist_full.npz and mnist_full.npz (keys train_images, train_labels,
-test_images, test_labels). Of each seed the two densities of the likelihood ratio are trained; the
-density of S is its foreground: trained alone with the same settings it is the same network, and a
-training is the most expensive part. All compressors that are installed are tried.
+The data folder holds mnist_full.npz, fashion_mnist_full.npz, omniglot_small.npz, cifar10_12k.npz
+and tiny_imagenet.npz (keys train_images, train_labels, test_images, test_labels), those of a
+problem at least. Of each seed the two densities of the likelihood ratio are trained; the density of
+S is its foreground: trained alone with the same settings it is the same network, and a training is
+the most expensive part. All compressors that are installed are tried. A density is scored on every
+anomaly set of its problem; typicality also on groups of 2, 5 and 10 test images.
 
 With `--validation` settings can be compared: the test part is not looked at. Without it, that is
 scored once per training. A training that is interrupted goes on from its last epoch, and one whose
@@ -29,86 +33,121 @@ from amatune import metrics
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
-from amatune.detector import evenly_spaced, to_unit_range
-from amatune.detectors.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig
+from amatune.detector import Detector, evenly_spaced, to_unit_range
+from amatune.detectors.likelihood_ratio import LikelihoodRatio
 from amatune.detectors.s_score import SScore, SScoreConfig
+from amatune.detectors.typicality import Typicality
 from amatune.errors import RequestError
 from amatune.nets.compressors import COMPRESSORS, CompressorName, compressed_bits, version_of
 from amatune.nets.pixelcnn import PixelCNNConfig
 from amatune.results.baselines import fit_baselines, score_baselines
+from amatune.results.groups import group_figures
 from amatune.results.leaderboard import figures
 
-FILES = ("fashion_mnist_full.npz", "mnist_full.npz")  # what is normal, and what is not
+# File and classes that are normal, and files or names of what is not; None: the other classes.
+PROBLEMS: dict[str, tuple[str, tuple[str, ...], tuple[str | None, ...]]] = {
+    "fashion": ("fashion_mnist_full.npz", (), ("mnist_full.npz", "omniglot_small.npz")),
+    **{f"mnist-{digit}": ("mnist_full.npz", (str(digit),), (None,)) for digit in range(10)},
+    "cifar": ("cifar10_12k.npz", (), ("uniform-noise", "gaussian-noise", "tiny_imagenet.npz")),
+}
+METHODS: dict[str, type[Detector]] = {"ratio": LikelihoodRatio, "typicality": Typicality}
+GROUPS = (2, 5, 10)  # images judged together
 SIDES = ("normal", "anomaly")
 EPOCHS = 25  # slices of the training
 Scores = dict[str, dict[str, np.ndarray]]  # name -> {"normal", "anomaly"} -> (N,)
 
 
+def problems_of(name: str, data: Path) -> dict[str, Problem]:
+    """One for each set of anomalies; they share the normal images."""
+    file, classes, anomalies = PROBLEMS[name]
+    found = {}
+    for one in anomalies:
+        ood = () if one is None else (f"npz:{data / one}" if one.endswith(".npz") else one,)
+        request = ProblemRequest(dataset=f"npz:{data / file}", normal_classes=classes, ood=ood)
+        found["other classes" if one is None else Path(one).stem] = make_problem(request)
+    return found
+
+
 def main() -> None:
-    """Train what is missing and print the table."""
+    """Train what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("problems", nargs="*", default=["fashion"], help=", ".join(PROBLEMS))
     parser.add_argument("--data", type=Path, required=True, help="folder with the npz files")
+    parser.add_argument("--method", choices=METHODS, default="ratio")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=LikelihoodRatio.usual_steps)
+    parser.add_argument("--steps", type=int, help="by default the method's usual number")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/likelihood"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
     parser.add_argument("--most", type=int, default=10**6, help="test images of each kind")
     parser.add_argument("--validation", action="store_true", help="do not look at test images")
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.problems if name not in PROBLEMS]
+    if unknown:
+        parser.error(f"unknown problem {unknown[0]}; known: {', '.join(PROBLEMS)}")
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    method = METHODS[arguments.method]
     settings = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
-    settings |= {"epochs": EPOCHS, "steps_per_epoch": -(-arguments.steps // EPOCHS)}
-    config = LikelihoodRatioConfig.from_dict(settings)
-    normal, other = (f"npz:{arguments.data / name}" for name in FILES)
-    problem = make_problem(ProblemRequest(dataset=normal, ood=(other,)))
-    print(problem.describe(), flush=True)
-    for seed in range(1, arguments.seeds + 1):
-        place = arguments.output / f"fashion-seed{seed}"
-        if not place.with_suffix(".json").exists():
-            most = 0 if arguments.validation else arguments.most
-            measure(problem, config, seed, place, most)
-    print(table([arguments.output / f"fashion-seed{n}" for n in range(1, arguments.seeds + 1)]))
+    steps = arguments.steps or method.usual_steps
+    settings |= {"epochs": EPOCHS, "steps_per_epoch": -(-steps // EPOCHS)}
+    most = 0 if arguments.validation else arguments.most
+    seeds = range(1, arguments.seeds + 1)
+    for name in arguments.problems:
+        places = [arguments.output / f"{name}-{arguments.method}-seed{seed}" for seed in seeds]
+        problems = problems_of(name, arguments.data)
+        for anomalies, problem in problems.items():
+            print(f"{name}, {anomalies}: {problem.describe()}", flush=True)
+        for seed, place in zip(seeds, places, strict=True):
+            if not place.with_suffix(".json").exists():
+                shape = next(iter(problems.values())).image_shape
+                detector = method(method.Config.from_dict(settings), shape, seed=seed)
+                measure(problems, detector, place, most)
+        print(table(places))
 
 
-def measure(
-    problem: Problem, config: LikelihoodRatioConfig, seed: int, place: Path, most: int
-) -> None:
-    """Train both densities, score at most so many test images of each kind, and write it."""
-    images = problem.train_images()
+def measure(problems: Mapping[str, Problem], detector: Detector, place: Path, most: int) -> None:
+    """Train, score at most so many test images of each kind, and write it."""
+    images = next(iter(problems.values())).train_images()
     resident = torch.from_numpy(images)
-    detector = LikelihoodRatio(config, problem.image_shape, seed=seed)
     record = train(detector, resident, place)
-    sides = problem.validation_images()
-    validation = scored(detector, *sides)
-    record["validation"] = {name: metrics.auroc(**scores) for name, scores in validation.items()}
-    record["bits"] = {side: float(v.mean()) for side, v in validation["nll"].items()}
-    record["config"] = detector.config.to_dict()
-    shown = {name: round(value, 3) for name, value in record["validation"].items()}
-    print(f"validation {shown}", flush=True)
-    bounds = np.array([0, len(sides[1])])
-    trivial = fit_baselines(images, *sides, bounds, "pooled")
-    record["baselines"] = {one.name: one.validation_auroc for one in trivial}
-    if not most:
-        draw(validation, place)
-        return
-    began = time.process_time()
-    tested = [evenly_spaced(torch.from_numpy(s), most).numpy() for s in problem.test_images()]
-    found = scored(detector, *tested)
-    record["tested"] = [len(side) for side in tested]
-    record["scoring_seconds"] = time.process_time() - began
-    for name, scores in score_baselines(trivial, *tested).items():
-        found[f"baseline: {name}"] = scores
-    draw(found, place)
-    arrays = {
-        f"{n}/{side}": v.astype(np.float32) for n, s in found.items() for side, v in s.items()
-    }
-    np.savez_compressed(place.with_suffix(".npz"), **arrays)
-    place.with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
+    record |= {"config": detector.config.to_dict(), "sets": {}}
+    arrays: dict[str, np.ndarray] = {}
+    for anomalies, problem in problems.items():
+        own: dict[str, Any] = {}
+        sides = problem.validation_images()
+        validation = scored(detector, *sides)
+        own["validation"] = {name: metrics.auroc(**scores) for name, scores in validation.items()}
+        own["bits"] = {side: float(v.mean()) for side, v in validation["nll"].items()}
+        shown = {name: round(value, 3) for name, value in own["validation"].items()}
+        print(f"{anomalies}: validation {shown}", flush=True)
+        bounds = np.array([0, len(sides[1])])
+        trivial = fit_baselines(images, *sides, bounds, "pooled")
+        own["baselines"] = {one.name: one.validation_auroc for one in trivial}
+        drawn = place.with_name(f"{place.name}-{anomalies.replace(' ', '-')}")
+        if not most:
+            draw(validation, drawn)
+            continue
+        began = time.process_time()
+        tested = [evenly_spaced(torch.from_numpy(s), most).numpy() for s in problem.test_images()]
+        found = scored(detector, *tested)
+        own["tested"] = [len(side) for side in tested]
+        own["scoring_seconds"] = time.process_time() - began
+        if isinstance(detector, Typicality):
+            own["groups"] = in_groups(validation["nll"], found["nll"])
+        for name, scores in score_baselines(trivial, *tested).items():
+            found[f"baseline: {name}"] = scores
+        draw(found, drawn)
+        record["sets"][anomalies] = own
+        for name, by_side in found.items():
+            for side, values in by_side.items():
+                arrays[f"{anomalies}/{name}/{side}"] = values.astype(np.float32)
+    if most:
+        np.savez_compressed(place.with_suffix(".npz"), **arrays)
+        place.with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def train(detector: LikelihoodRatio, images: torch.Tensor, place: Path) -> dict[str, Any]:
+def train(detector: Detector, images: torch.Tensor, place: Path) -> dict[str, Any]:
     """All epochs that are left, each saved; what they cost and how they ended."""
     saved = place.with_suffix(".state")
     record: dict[str, Any] = {"cpu_seconds": 0.0, "losses": {}}
@@ -127,11 +166,13 @@ def train(detector: LikelihoodRatio, images: torch.Tensor, place: Path) -> dict[
     return record
 
 
-def scored(detector: LikelihoodRatio, normal: np.ndarray, anomaly: np.ndarray) -> Scores:
-    """Every score of the likelihood ratio, and of S by every compressor."""
+def scored(detector: Detector, normal: np.ndarray, anomaly: np.ndarray) -> Scores:
+    """Every score of the detector; with the ratio, also of S by every compressor."""
     sides = {"normal": torch.from_numpy(normal), "anomaly": torch.from_numpy(anomaly)}
     by_side = {side: detector.scores(images) for side, images in sides.items()}
     found = {n: {s: by_side[s][n].numpy() for s in sides} for n in detector.score_names}
+    if not isinstance(detector, LikelihoodRatio):
+        return found
     for name in COMPRESSORS:
         if not installed(name):
             continue
@@ -140,6 +181,17 @@ def scored(detector: LikelihoodRatio, normal: np.ndarray, anomaly: np.ndarray) -
         found[f"simplicity, {name}"] = {side: -bits[side] for side in sides}
     agrees(detector, found, sides["anomaly"][:20])
     return found
+
+
+def in_groups(
+    held_out: Mapping[str, np.ndarray], tested: Mapping[str, np.ndarray]
+) -> dict[str, list[float]]:
+    """By size of the groups: AUROC of typicality, and the shares rejected at 1% and 5%."""
+    judged = {
+        size: group_figures(held_out["normal"], tested["normal"], tested["anomaly"], size)
+        for size in GROUPS
+    }
+    return {str(n): [one.auroc, *one.rejected.values()] for n, one in judged.items()}
 
 
 def sizes(images: torch.Tensor, name: CompressorName) -> np.ndarray:
@@ -192,22 +244,42 @@ def table(places: Sequence[Path]) -> str:
         return "no training has been tested"
     records = [json.loads(place.with_suffix(".json").read_text("utf-8")) for place in places]
     arrays = [dict(np.load(place.with_suffix(".npz"))) for place in places]
-    lines = ["| score | validation AUROC | test AUROC | 95% interval |", "|---|---|---|---|"]
-    for name in dict.fromkeys(key.rpartition("/")[0] for key in arrays[0]):
-        plain = name.removeprefix("baseline: ")
-        chosen = [{**r["validation"], **r["baselines"]}[plain] for r in records]
-        seeds = arrays[:1] if plain != name else arrays  # a baseline has no seed
-        lines.append(_row(name, statistics.fmean(chosen), seeds))
+    lines = []
+    for anomalies in records[0]["sets"]:
+        own = [record["sets"][anomalies] for record in records]
+        inside, outside = (statistics.fmean(r["bits"][side] for r in own) for side in SIDES)
+        lines += [
+            f"Against {anomalies}, {' + '.join(map(str, own[0]['tested']))} test images; "
+            f"{inside:.2f} bits per dimension of normal validation images, {outside:.2f} of "
+            "others:",
+            "",
+            "| score | validation AUROC | test AUROC | 95% interval |",
+            "|---|---|---|---|",
+        ]
+        mine = [
+            {k.removeprefix(f"{anomalies}/"): v for k, v in one.items() if k.startswith(anomalies)}
+            for one in arrays
+        ]
+        for name in dict.fromkeys(key.rpartition("/")[0] for key in mine[0]):
+            plain = name.removeprefix("baseline: ")
+            chosen = [{**r["validation"], **r["baselines"]}[plain] for r in own]
+            seeds = mine[:1] if plain != name else mine  # a baseline has no seed
+            lines.append(_row(name, statistics.fmean(chosen), seeds))
+        for size in own[0].get("groups", {}):
+            means = [statistics.fmean(r["groups"][size][i] for r in own) for i in range(3)]
+            lines.append(
+                f"| typicality of {size} images | | {means[0]:.3f} | rejected at 1% and 5%: "
+                f"{means[1]:.3f}, {means[2]:.3f} |"
+            )
+        lines.append("")
     cost = statistics.fmean(record["cpu_seconds"] for record in records)
-    scoring = statistics.fmean(record["scoring_seconds"] for record in records)
-    inside, outside = (statistics.fmean(r["bits"][side] for r in records) for side in SIDES)
-    lines += [
-        "",
-        f"{len(records)} seeds, tested on {' + '.join(map(str, records[0]['tested']))} images; "
-        f"{cost / 60:.1f} CPU minutes a training of both densities, {scoring / 60:.1f} the scores "
-        f"of the test images; {inside:.2f} bits per dimension of "
-        f"normal validation images, {outside:.2f} of anomalous ones.",
-    ]
+    scoring = statistics.fmean(
+        sum(own["scoring_seconds"] for own in record["sets"].values()) for record in records
+    )
+    lines.append(
+        f"{len(records)} seeds; {cost / 60:.1f} CPU minutes a training, {scoring / 60:.1f} the "
+        "scores of the test images."
+    )
     return "\n".join(lines)
 
 

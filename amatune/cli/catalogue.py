@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amatune.data.dataset import Presence
 
 
-_ABOUT = "Tell all about this one; folder:PATH and npz:PATH too."
+_ABOUT = "Tell all about this one; folder:PATH, npz:PATH, mvtec:PATH and visa:PATH too."
 
 
 @command(
@@ -44,7 +44,7 @@ def datasets(
     Nothing is downloaded or decoded for the list; what is there is verified, as by a search, where
     checksums are published: ODIN's sets have none.
 
-    Of folder:PATH and npz:PATH it tells what is in there: images, classes, sizes, modes, copies,
+    Of those named by their path it tells what is in there: images, classes, sizes, modes, copies,
     broken files, and what a search would bring them to.
     """
     if clear_cache and name is not None:

@@ -50,7 +50,7 @@ _tune = partial(option, "The search")
 _machine = partial(option, "The machine")
 _folder = partial(option, "The run")
 
-_DATASET = "Normal images: a name that `amatune datasets` lists, folder:PATH or npz:PATH."
+_DATASET = "Normal images: what `amatune datasets` lists, such as folder:PATH, mvtec:PATH, digits."
 _OOD = "Data set of the anomalies. May be repeated."
 _TEST_OOD = "Data set of the test's anomalies, if another than --ood. May be repeated."
 _CLASS = "Normal class; without --ood the other classes are the anomalies. May be repeated."

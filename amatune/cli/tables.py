@@ -156,6 +156,7 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         say(console)
         print_by_columns(console, ["test AUROC", *(f"of {n}" for n in names)], by_score, named=1)
 
+    _print_pixels(console, board)
     chosen = board.chosen
     test = chosen.test[board.primary_score]
     say(console)
@@ -191,6 +192,21 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):
         say(console, f"warning: {line}")
+
+
+def _print_pixels(console: Console, board: "Leaderboard") -> None:
+    """How well maps find where test images are anomalous, where masks tell."""
+    found = [(row.configuration, row.pixels) for row in board.rows if row.pixels is not None]
+    if not found:
+        return
+    rows = [
+        [name, figure(own.auroc, own.auroc_spread), figure(own.pro, own.pro_spread)]
+        for name, own in found
+    ]
+    own = found[0][1]
+    where = f"maps, {own.regions} regions of {counted(own.masked, 'masked test image')}"
+    say(console)
+    print_by_columns(console, [where, "pixel AUROC", "PRO to FPR 0.3"], rows, named=1)
 
 
 def _print_thresholds(console: Console, board: "Leaderboard") -> None:

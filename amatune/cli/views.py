@@ -96,8 +96,7 @@ class View:
         self.ending.close()
 
     def read(self, what: str, done: int, total: int) -> None:
-        """Take in how far the reading of many pictures is."""
-        raise NotImplementedError
+        """Take in how far the reading of many pictures is; not every display shows it."""
 
     def __call__(self, event: Event) -> None:
         """Take in one event: this is the listener of `run_search` and `run_best`."""

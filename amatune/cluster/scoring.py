@@ -1,6 +1,7 @@
 """Scoring images by many detectors, on whatever machines the cluster has."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ import torch
 from amatune.cluster import connection
 from amatune.cluster.device import claim_device
 from amatune.detector import Detector
+from amatune.results.localisation import Masks, PixelFigures, pixel_figures
 from amatune.stored import StoredDetector
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one detector says of test images."""
+
+    scores: dict[str, dict[str, np.ndarray]]  # by name and side, "normal" and "anomaly", (N,)
+    pixels: PixelFigures | None = None  # without masks, or without maps
 
 
 def score_models(
@@ -19,19 +29,21 @@ def score_models(
     detector_class: type[Detector],
     normal: np.ndarray,
     anomaly: np.ndarray,
+    masks: Masks | None = None,
     *,
     cpus: float,
     gpus: float,
     gpu_memory: float,
-) -> Iterator[tuple[Path, dict[str, dict[str, np.ndarray]]]]:
-    """Score images, uint8 (N, C, H, W), by the detector kept in each of the folders.
+) -> Iterator[tuple[Path, Scored]]:
+    """Score images, uint8 (N, C, H, W), by the detector kept in each of the folders; with `masks`
+    of the anomalies also by its maps.
 
     Each with these shares of a machine; all on a card use at most `gpu_memory`, in (0, 1], of its
-    memory. As they come in: the folder and the scores by name and by side, "normal" and "anomaly",
-    (N,). Raises `AmatuneError` for a damaged detector.
+    memory. As they come in: the folder and what was found. Raises `AmatuneError` for a damaged
+    detector.
     """
     score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
-    sides = ray.put(normal), ray.put(anomaly)
+    sides = ray.put(normal), ray.put(anomaly), ray.put(masks)
     pending: dict[Any, Path] = {}
     for folder in folders:
         stored = StoredDetector.load(folder)
@@ -40,8 +52,8 @@ def score_models(
         connection.require_alive()
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
         for task in ready:
-            scores: Any = ray.get(task)
-            yield pending.pop(task), scores
+            found: Any = ray.get(task)
+            yield pending.pop(task), found
 
 
 def _score(
@@ -49,18 +61,27 @@ def _score(
     detector_class: type[Detector],
     normal: np.ndarray,
     anomaly: np.ndarray,
+    masks: Masks | None,
     cpus: float,
     gpus: float,
     gpu_memory: float,
-) -> dict[str, dict[str, np.ndarray]]:
-    """In a worker: every score of the images."""
+) -> Scored:
+    """In a worker: every score of the images, and what their maps are worth."""
     detector = stored.build(claim_device(cpus, gpus, gpu_memory), detector_class)
     # Copies: arrays in the object store are read-only.
     by_side = {
         "normal": detector.scores(torch.tensor(normal)),
         "anomaly": detector.scores(torch.tensor(anomaly)),
     }
-    return {
+    scores = {
         name: {side: scores[name].numpy() for side, scores in by_side.items()}
         for name in detector.score_names
     }
+    if masks is None:
+        return Scored(scores)
+
+    def maps(images: np.ndarray) -> np.ndarray | None:
+        found = detector.pixel_map(torch.tensor(images))
+        return None if found is None else found.float().numpy()
+
+    return Scored(scores, pixel_figures(maps, normal, anomaly, masks))

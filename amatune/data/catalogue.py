@@ -1,7 +1,8 @@
 """Every data set there is, by the name that --dataset and --ood accept.
 
 Named sets are the modules of `amatune.data.sets`; beside them a user's own pictures and arrays have
-the names `folder:PATH` and `npz:PATH`.
+the names `folder:PATH` and `npz:PATH`, and published factory pictures in their own layouts
+`mvtec:PATH` and `visa:PATH`.
 """
 
 import contextlib
@@ -15,7 +16,9 @@ from amatune.data.dataset import Dataset, DatasetInfo, Presence
 from amatune.data.places import DataDir
 from amatune.data.sources.base import Source
 from amatune.data.sources.folder import FolderSource
+from amatune.data.sources.mvtec import MvtecSource
 from amatune.data.sources.npz import NpzSource
+from amatune.data.sources.visa import open_visa
 from amatune.errors import DataError, RequestError, did_you_mean
 from amatune.files import usable_path
 
@@ -44,6 +47,26 @@ _BY_PATH: Mapping[str, _Kind] = {
         ),
         NpzSource,
     ),
+    "mvtec": _Kind(
+        DatasetInfo(
+            name="mvtec:PATH",
+            summary="one object in MVTec AD's layout: train/good, test/good, test/KIND, masks in "
+            "ground_truth/KIND optional; good is normal",
+            image="theirs, at most 64 x 64",
+            url="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        ),
+        MvtecSource,
+    ),
+    "visa": _Kind(
+        DatasetInfo(
+            name="visa:PATH",
+            summary="one object of VisA, with split_csv/1cls.csv beside it, or converted to "
+            "MVTec's layout; good is normal",
+            image="theirs, at most 64 x 64",
+            url="https://github.com/amazon-science/spot-diff",
+        ),
+        open_visa,
+    ),
 }
 
 
@@ -71,13 +94,13 @@ def find_dataset(name: str, data_dir: DataDir = None) -> Presence:
 
 
 def is_path(text: str) -> bool:
-    """Whether a name is `folder:` or `npz:` with a path of the user's own."""
+    """Whether a name is `folder:`, `npz:`, `mvtec:` or `visa:` with a path of the user's own."""
     kind, colon, path = text.partition(":")
     return bool(colon) and kind in _BY_PATH and path not in ("", "PATH")
 
 
 def open_source(text: str, data_dir: DataDir = None) -> Source:
-    """The source that `text` names: a known name, `folder:PATH` or `npz:PATH`.
+    """The source that `text` names: a known name, or a kind with its path, such as `folder:PATH`.
 
     A named set that is not in `data_dir` yet (see `data_folder` for None) is downloaded. Raises
     `DataError` when there is none, it cannot be had or its files are unusable. No image is decoded

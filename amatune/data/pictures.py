@@ -76,6 +76,7 @@ _COLOUR_SIDE = 32
 _SMALL = 48  # longer side; where half of the pictures have no longer one, 32 pixels do
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_NO_NUMBERS = frozenset({"LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr"})  # 0 is not black, or alpha
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
 _BATCH = 2048  # files handed to the threads at once: bounds the memory that waiting ones take
 
@@ -168,6 +169,24 @@ def read_pictures(
     results = [one for batch in batches for one in batch]
     unreadable = {row: result.problem for row, result in enumerate(results) if result.problem}
     return without_rows(pixels, unreadable), {paths[row]: why for row, why in unreadable.items()}
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """Where a picture of a mask is not 0, brought to `size` (H, W); and the height and width that
+    it has.
+
+    A pixel is in it when at least half of its area is; where nothing is left by that, the pixels
+    with most of it are. Raises `DataError` as `read_picture`.
+    """
+    try:
+        with opened(path) as file, _open(file) as picture:
+            values = np.asarray(picture.convert("L") if picture.mode in _NO_NUMBERS else picture)
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from error
+    inside = (values != 0).reshape(*values.shape[:2], -1).any(axis=2)
+    shares = fit(np.where(inside, 255, 0).astype(np.uint8)[None, None], (1, *size))[0, 0]
+    least = min(128, max(1, int(shares.max())))
+    return shares >= least, inside.shape
 
 
 def decode_into(

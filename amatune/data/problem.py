@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amatune.data.catalogue import open_source
 from amatune.data.duplicates import Found, Prints, find_all_copies, find_copies, list_copies
@@ -89,6 +90,32 @@ class Problem:
         part."""
         self.test_images()
         return places(self.splits.test_anomalies)
+
+    def test_kinds(self) -> dict[str, NDArray[np.intp]]:
+        """Where each kind of defect lies among the test anomalies, by its name, of sources that
+        tell kinds. Opens the test part."""
+        self.test_images()
+        kinds: dict[str, list[int]] = {}
+        start = 0
+        for selection in self.splits.test_anomalies:
+            source = self._sources[selection.source]
+            if source.tells_defects:
+                labels = dict(zip(source.ids("test"), source.labels("test"), strict=True))
+                for place, one in enumerate(selection.ids, start):
+                    kinds.setdefault(labels[one], []).append(place)
+            start += len(selection.ids)
+        return {kind: np.array(places, np.intp) for kind, places in sorted(kinds.items())}
+
+    def test_masks(self) -> list[NDArray[np.bool_] | None]:
+        """Where each test anomaly is anomalous, (H, W), or None where that is not known. Opens the
+        test part. Raises `DataError` for a mask that cannot be used."""
+        self.test_images()
+        size = self.image_shape[1:]
+        return [
+            self._sources[selection.source].mask(one, size)
+            for selection in self.splits.test_anomalies
+            for one in selection.ids
+        ]
 
     def test_duplicates(self, file: Path | None = None) -> list[str]:
         """Copies between the test images and the others, or between normal and anomalous ones.

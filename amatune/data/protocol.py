@@ -20,7 +20,9 @@ Asking for these leaves the other lists as they are.
 
 A folder without train/ and test/ lends half of its pictures to the test when it is an anomaly set,
 all of them when it is one for the test alone, and 30% when it is the normal set. Where there are
-fewer anomalies than asked for, what is there is used, and a warning says what that costs.
+fewer anomalies than asked for, what is there is used, and a warning says what that costs. Of the
+layouts `mvtec:` and `visa:`, half of each kind of defect is in the training part, though published
+for the test, and the other half is tested, all of it.
 
 Several anomaly sets, or classes, get equal shares; where one has too few the others share the rest.
 A draw takes the ids whose SHA-256 with the seed comes first: the same on every machine and for
@@ -90,6 +92,8 @@ def make_problem(
     validating = held_out(len(train), of_classes=normal.classes is not None)
     validation = set(_draw(train, validating, request.seed, "validation normals"))
     test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
+    if all(group.source.tells_defects for group in test_groups):
+        test_anomalies = sum(len(group.ids("test")) for group in test_groups)
     to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
         request, len(train) - validating, anomalies, taken=to_choose_by
@@ -104,7 +108,7 @@ def make_problem(
         test_anomalies=_spread(test_groups, "test", test_anomalies, request.seed),
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
-    _require_anomalies(splits, wanted)
+    _require_anomalies(splits, wanted, sources)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
     _require_memory(problem)
     if request.keep_together is not None:
@@ -124,7 +128,7 @@ def make_problem(
     _require_normals(
         request, counts["train_normals"] + counts["validation_normals"], counts["test_normals"]
     )
-    _require_anomalies(problem.splits, wanted)
+    _require_anomalies(problem.splits, wanted, sources)
     train_normals = problem.images("train_normals")
     if all(np.array_equal(image, train_normals[0]) for image in train_normals):
         raise DataError(
@@ -356,15 +360,18 @@ def machine_memory() -> float:
         return math.inf
 
 
-def _require_anomalies(splits: Splits, wanted: Mapping[str, int]) -> None:
+def _require_anomalies(
+    splits: Splits, wanted: Mapping[str, int], sources: Mapping[str, Source]
+) -> None:
     for name in wanted:
         found = splits.counts()[name]
         if found < MIN_ANOMALIES:
             split = splits.by_name()[name]
             part = "test" if name.startswith("test") else "training"
+            what_to_do = {sources[s.source].more_anomalies for s in split}
             raise DataError(
                 f"too few anomalies: the {part} part of {', '.join(s.source for s in split)} has "
-                f"{found}, at least {MIN_ANOMALIES} are needed; add pictures or another --ood"
+                f"{found}, at least {MIN_ANOMALIES} are needed; {'; '.join(sorted(what_to_do))}"
             )
 
 

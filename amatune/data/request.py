@@ -4,7 +4,8 @@
     ood alone              the whole data set; the named sets are the anomalies
     both                   those classes; the named sets alone are the anomalies (naming the data
                            set itself among them adds its other classes)
-    neither                `digits`: 0 to 4 are normal, 5 to 9 are not; other sets are refused
+    neither                `digits`: 0 to 4 are normal, 5 to 9 are not; `mvtec:` and `visa:`: good
+                           is normal, defects are not; other sets are refused
 
 `test_ood` names the anomalies of the test, in the place of those above, which then serve for
 validation alone: the honest case when nobody knows what the next anomaly will look like.
@@ -23,6 +24,7 @@ MAX_SHARE = 0.5  # of anomalies among the training images
 KEEP_TOGETHER = ("near-copies",)
 
 _DEFAULT_NORMAL = {"digits": ("0", "1", "2", "3", "4")}  # the problem of a first run
+_WITH_DEFECTS = ("mvtec", "visa")  # kinds of sources whose classes are good and defects
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,9 @@ class ProblemRequest:
     @property
     def normal(self) -> tuple[str, ...]:
         """The classes that are normal, each once; empty when the whole set is."""
-        default = () if self.ood else _DEFAULT_NORMAL.get(self.dataset, ())
+        default: tuple[str, ...] = () if self.ood else _DEFAULT_NORMAL.get(self.dataset, ())
+        if self.dataset.partition(":")[0] in _WITH_DEFECTS:
+            default = ("good",)
         return tuple(dict.fromkeys(self.normal_classes)) or default
 
     def describe(self, counts: Mapping[str, int]) -> str:

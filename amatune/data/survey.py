@@ -10,6 +10,7 @@ from amatune.data.pictures import Header, ImageShape, shape_text, sizes_text
 from amatune.data.places import DataDir
 from amatune.data.protocol import held_out
 from amatune.data.sources.base import PARTS, Id, Part, Source
+from amatune.data.sources.defects import GOOD
 from amatune.data.sources.files import PictureFiles
 from amatune.wording import count, counted
 
@@ -69,6 +70,9 @@ def survey(name: str, data_dir: DataDir = None, *, decode: bool = True) -> Surve
     gone = set(source.unreadable)
     images = {part: sum(one not in gone for one in ids[part]) for part in PARTS}
     labels = Counter(label for part in PARTS for label in source.labels(part))
+    normals = images["train"]
+    if source.tells_defects:
+        normals = sum(label == GOOD for label in source.labels("train"))
     return Survey(
         name=source.name,
         images=images,
@@ -77,7 +81,7 @@ def survey(name: str, data_dir: DataDir = None, *, decode: bool = True) -> Surve
         copies=_copies(digests),
         broken=source.unreadable,
         image_shape=shape,
-        validation=held_out(images["train"], of_classes=False),
+        validation=held_out(normals, of_classes=source.tells_defects),
     )
 
 

@@ -16,14 +16,13 @@ from amatune.data.pictures import Pixels
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.scoring import AnyExport, ScoredPicture, printable
 from amatune.files import write_bytes
+from amatune.results.overlay import overlaid, shares_of
 
 _SIDE = 192  # pixels; smaller images are enlarged by a whole factor, to at most about this
 _GAP = 8  # pixels around and between the three
 _LINE = 18  # pixels of a line of text
 _REBUILT = ("original", "reconstruction", "difference")
 _MAPPED = ("original", "map", "overlay")
-_RED = np.array([255, 0, 0], np.float32).reshape(1, 3, 1, 1)
-_OPACITY = 0.6  # of the overlay where the map is highest
 
 
 def require_explainable(export: AnyExport, folder: Path, option: str = "--explain") -> None:
@@ -107,11 +106,8 @@ def _panels(export: AnyExport, images: Pixels) -> tuple[Sequence[str], Pixels, P
     found = export.pixel_map(images)
     if found is None:
         raise RequestError(f"{export.method} cannot explain these pictures")
-    values = found[:, None]
-    lowest, highest = float(values.min()), float(values.max())
-    shares = (values - lowest) / max(highest - lowest, 1e-12)
-    mixed = images + _OPACITY * shares * (_RED - images)
-    return _MAPPED, np.round(shares * 255).astype(np.uint8), np.round(mixed).astype(np.uint8)
+    shares = shares_of(found)
+    return _MAPPED, np.round(shares[:, None] * 255).astype(np.uint8), overlaid(images, shares)
 
 
 def _file_name(path: Path) -> str:

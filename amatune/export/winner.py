@@ -123,6 +123,13 @@ def _figures(board: Leaderboard) -> dict[str, Any]:
         "spread": primary.fpr95_spread,
         "note": over,
     }
+    if (pixels := row.pixels) is not None:
+        of = f"{over}; {pixels.regions} regions of {pixels.masked} masked pictures"
+        for name, value, spread in (
+            ("test pixel AUROC", pixels.auroc, pixels.auroc_spread),
+            ("test PRO, to a false positive rate of 0.3", pixels.pro, pixels.pro_spread),
+        ):
+            figures[name] = {"value": value, "spread": spread, "note": of}
     figures["validation AUROC"] = {
         "value": row.validation_auroc,
         "spread": row.validation_spread,

@@ -95,6 +95,7 @@ class Picture:
 
     image: Pixels  # (C, H, W)
     rebuilt: Pixels | None  # likewise: what the detector made of it
+    mapped: Pixels | None  # in colour: where it looks anomalous
     score: str
     name: str  # as short as it may be
     full_name: str

@@ -5,6 +5,7 @@ that is, once `amatune best` has opened them. Nothing of a run is executed, and 
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from amatune.results.leaderboard import (
     model_folder,
     read_leaderboard,
 )
+from amatune.results.overlay import outline, overlaid, shares_of
 from amatune.results.scores import TEST, VALIDATION, load_scores, validation_file
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
@@ -83,6 +85,7 @@ class Shown:
 
     image: Pixels  # (C, H, W)
     rebuilt: Pixels | None  # likewise; None when the method makes none, or it was not kept
+    mapped: Pixels | None  # likewise, in colour: a map over it, and the outline of its mask
     score: float
     wrong: bool  # on the wrong side of the threshold
     source: str  # the image's data set
@@ -102,6 +105,11 @@ class Extremes:
     def are_rebuilt(self) -> bool:
         """Whether there are reconstructions."""
         return any(one.rebuilt is not None for one in self.false_alarms)
+
+    @property
+    def are_mapped(self) -> bool:
+        """Whether there are maps."""
+        return any(one.mapped is not None for one in self.false_alarms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,28 +339,44 @@ def _extremes(problem: Problem, judged: Judged, detector: Detector | None) -> Ex
         "anomaly": _names(splits[f"{judged.which}_anomalies"]),
     }
 
-    def shown(side: str, direction: int) -> tuple[Shown, ...]:
-        order = np.argsort(direction * scores[side], kind="stable")[:PICTURES]
-        chosen = images[side][order]
-        rebuilt = _reconstructions(detector, chosen)
-        return tuple(
-            Shown(
-                image=chosen[index],
-                rebuilt=None if rebuilt is None else rebuilt[index],
-                score=float(scores[side][place]),
-                wrong=judged.is_wrong(side, float(scores[side][place])),
-                source=names[side][place][0],
-                id=names[side][place][1],
-            )
-            for index, place in enumerate(order)
+    places = {
+        name: (side, np.argsort(direction * scores[side], kind="stable")[:PICTURES])
+        for name, side, direction in _GROUPS
+    }
+    chosen = np.concatenate([images[side][order] for side, order in places.values()])
+    masks = {"anomaly": problem.test_masks() if test else [None] * len(anomaly)}
+    masks["normal"] = [None] * len(normal)
+    outlines = [masks[side][place] for side, order in places.values() for place in order]
+    rebuilt = _reconstructions(detector, chosen)
+    mapped = _overlays(detector, chosen, outlines)
+    rows = itertools.count()  # of all that are shown, one group after the other
+
+    def shown(side: str, place: int, row: int) -> Shown:
+        return Shown(
+            image=chosen[row],
+            rebuilt=None if rebuilt is None else rebuilt[row],
+            mapped=None if mapped is None else mapped[row],
+            score=float(scores[side][place]),
+            wrong=judged.is_wrong(side, float(scores[side][place])),
+            source=names[side][place][0],
+            id=names[side][place][1],
         )
 
     return Extremes(
-        false_alarms=shown("normal", -1),
-        misses=shown("anomaly", 1),
-        clear_normals=shown("normal", 1),
-        clear_anomalies=shown("anomaly", -1),
+        **{
+            name: tuple(shown(side, place, next(rows)) for place in order)
+            for name, (side, order) in places.items()
+        }
     )
+
+
+# Of `Extremes`: its group, of which side, and the direction in which scores rise.
+_GROUPS = (
+    ("false_alarms", "normal", -1),
+    ("misses", "anomaly", 1),
+    ("clear_normals", "normal", 1),
+    ("clear_anomalies", "anomaly", -1),
+)
 
 
 def _names(split: Sequence[Selection]) -> list[tuple[str, Id]]:
@@ -365,3 +389,16 @@ def _reconstructions(detector: Detector | None, images: Pixels) -> Pixels | None
     if rebuilt is None:
         return None
     return rebuilt.float().clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()
+
+
+def _overlays(
+    detector: Detector | None, images: Pixels, masks: Sequence[NDArray[np.bool_] | None]
+) -> Pixels | None:
+    """Images (N, C, H, W) with maps over them, on one scale, and the outlines of masks; in colour.
+    None without a detector, or when it makes no maps."""
+    maps = None if detector is None else detector.pixel_map(torch.from_numpy(images))
+    if maps is None:
+        return None
+    drawn = overlaid(images, shares_of(maps.float().numpy()))
+    outline(drawn, masks)
+    return drawn

@@ -143,6 +143,9 @@ def _test_columns(board: Leaderboard) -> list[tuple[str, _Cell]]:
         columns.append(("95% interval", _of_score(score, _interval)))
     columns.append(("AUPR", lambda row: _over_seeds(row.test[row.score], "aupr")))
     columns.append(("FPR at 95% TPR", lambda row: _over_seeds(row.test[row.score], "fpr95")))
+    if any(row.pixels is not None for row in board.rows):
+        columns.append(("pixel AUROC", lambda row: _of_pixels(row, "auroc")))
+        columns.append(("PRO to FPR 0.3", lambda row: _of_pixels(row, "pro")))
     return columns
 
 
@@ -152,6 +155,11 @@ def _of_score(score: str, text: Callable[[TestFigures], str]) -> _Cell:
 
 def _over_seeds(test: TestFigures, name: str) -> str:
     return figure(getattr(test, name), getattr(test, f"{name}_spread"))
+
+
+def _of_pixels(row: LeaderboardRow, name: str) -> str:
+    own = row.pixels
+    return "-" if own is None else figure(getattr(own, name), getattr(own, f"{name}_spread"))
 
 
 def _interval(test: TestFigures) -> str:
@@ -211,7 +219,7 @@ def _result(evidence: Evidence) -> list[Block]:
         Facts({name: fact(board) for name, fact in _BOARD_FACTS}),
     ]
     if board.chosen.test_by_set:
-        blocks.append(Heading(f"Test AUROC of {board.primary_score}, by anomaly set"))
+        blocks.append(Heading(f"Test AUROC of {board.primary_score}, by kind of anomaly"))
         sets = {
             name: f"{_over_seeds(own, 'auroc')}, 95% interval {_interval(own)}"
             for name, own in board.chosen.test_by_set.items()
@@ -330,6 +338,9 @@ def _pictures(judged: Judged, images: Images) -> list[Block]:
     if extremes is None:
         return [Text(text=f"There are no pictures: {images.why_none}", style="remark")]
     below = "below each its reconstruction; " if extremes.are_rebuilt else ""
+    if extremes.are_mapped:
+        below += "below where it looks anomalous, in red, one scale for all, and the outline of "
+        below += "its mask where there is one; "
     text = (
         f"{sentence(judged.which)} images by their score {judged.primary} of {judged.title}; "
         f"{below}red: on the wrong side of the threshold."
@@ -352,6 +363,7 @@ def _picture(shown: Shown) -> Picture:
     return Picture(
         image=shown.image,
         rebuilt=shown.rebuilt,
+        mapped=shown.mapped,
         score=f"{shown.score:.4g}",
         name=shortened(name, NAME),
         full_name=full,

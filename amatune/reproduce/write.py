@@ -130,7 +130,8 @@ def _about(outcome: Outcome) -> list[str]:
     for why, where in empty.items():
         listed = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
         found.append(f"Not there: {listed}: {why}.")
-    return [*found, *plan.table.notes]
+    shown = {"", *(row.name for row in plan.table.rows)}
+    return [*found, *(text for row, text in plan.table.notes if row in shown)]
 
 
 def _figure(cell: Cell) -> str:

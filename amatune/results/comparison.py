@@ -230,9 +230,10 @@ def _same_test_images(mine: _Tested, theirs: _Tested) -> bool:
         if one.splits.get(split) != other.splits.get(split):
             return False
         for name in (selection.source for selection in one.splits.get(split, ())):
-            # A folder's record is of the pictures in use, which validation changes; the others
+            # A record of files is of the pictures in use, which validation changes; the others
             # vouch for the whole set.
-            if name.startswith("folder:") and _uses(one, name) != _uses(other, name):
+            in_files = name.startswith(("folder:", "mvtec:", "visa:"))
+            if in_files and _uses(one, name) != _uses(other, name):
                 continue
             if _content(one, name) != _content(other, name):
                 return False

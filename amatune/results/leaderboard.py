@@ -17,17 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from amatune import metrics
+from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
+from amatune.results.localisation import PixelSummary
 from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
 SCHEMA = 2  # of leaderboard.json
+Places = slice | NDArray[np.intp]  # of some images among others
 _MOST_BYTES = 2**26  # of it
 
 
@@ -65,8 +71,9 @@ class LeaderboardRow:
     test: dict[str, TestFigures]  # by score name
     test_auroc_by_seed: tuple[float, ...]  # of its score
     failures: tuple[str, ...]  # seeds that failed, with the reason
-    # Of its score, by anomaly set; empty where there is one alone.
+    # Of its score, by anomaly set where there are several, and by kind of defect where known.
     test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
+    pixels: PixelSummary | None = None  # of its maps; None without masks or without maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +150,8 @@ class Leaderboard:
             "of such a choice on other images, by bootstrapping it (BBC-CV)",
             "test": "means over seeds; spread: standard deviation over seeds; low, high: 95% "
             "DeLong interval per seed, averaged",
+            "pixels": "of maps, on test images with a mask; pro: per-region overlap up to a false "
+            "positive rate of 0.3; means over seeds",
             "thresholds": "of the model that is exported: made of held-out normal images; what "
             "they flag of the test images, with exact 95% intervals",
         }
@@ -217,6 +226,18 @@ def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
         fpr95=statistics.fmean(fprs),
         fpr95_spread=spread(fprs),
     )
+
+
+def anomaly_groups(problem: Problem) -> dict[str, Places]:
+    """Where the test anomalies that have figures of their own lie among all of them: those of each
+    set, where there are several, and of each kind of defect with two pictures or more. Opens the
+    test part."""
+    sets = problem.test_sets()
+    groups: dict[str, Places] = dict(sets) if len(sets) > 1 else {}
+    for kind, places in problem.test_kinds().items():
+        if len(places) > 1:
+            groups[f"{kind}, {len(places)} pictures"] = places
+    return groups
 
 
 def against_baseline(chosen: Sequence[SeedScores], baseline: SeedScores, name: str) -> Comparison:

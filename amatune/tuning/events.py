@@ -124,6 +124,8 @@ class RetrainEnded:
     test_auroc: float  # mean over the seeds
     test_auroc_low: float  # 95% interval
     test_auroc_high: float
+    pixel_auroc: float | None = None  # of the maps, where there are masks; mean over the seeds
+    pro: float | None = None  # likewise
     seconds: float
     thresholds: tuple[OperatingPoint, ...] = ()  # of the model that is exported
     guarantee: Guarantee | None = None  # what was demanded of a threshold

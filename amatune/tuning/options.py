@@ -35,7 +35,7 @@ class SearchOptions(TypedDict, total=False):
     """What `amatune search --help` explains, by the same names."""
 
     # The problem
-    dataset: str  # of the normal images: a name, folder:PATH or npz:PATH
+    dataset: str  # of the normal images: a name, or a kind and path, such as folder:PATH
     ood: str | Sequence[str]  # of the anomalies
     test_ood: str | Sequence[str]
     normal_class: str | int | Sequence[str | int]

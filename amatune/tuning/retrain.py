@@ -32,17 +32,20 @@ from amatune.results.leaderboard import (
     Comparison,
     Leaderboard,
     LeaderboardRow,
+    Places,
     TestFigures,
     against_baseline,
+    anomaly_groups,
     choose,
     compare,
     figures,
     read_leaderboard,
     spread,
 )
+from amatune.results.localisation import PIXELS, Masks, over_seeds, write_pixels
 from amatune.results.objective import best_score, set_bounds, validation_auroc
 from amatune.results.operating import Demand
-from amatune.results.scores import TEST, VALIDATION, has_scores, save_scores
+from amatune.results.scores import TEST, VALIDATION, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
@@ -161,13 +164,14 @@ def run_best(
             if trainings
         }
         chosen, choice = _choose(validated, seeds)
+        masks = Masks.of(problem.test_masks())
         untested = [
-            t for t in itertools.chain(*finished.values()) if not has_scores(t.folder / TEST)
+            t for t in itertools.chain(*finished.values()) if not t.is_tested(with_maps=bool(masks))
         ]
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
-            _test(untested, run, record, method, problem)
-        sets = problem.test_sets()
+            _test(untested, run, record, method, problem, masks)
+        sets = anomaly_groups(problem)
         rows = [
             _row(
                 candidate,
@@ -220,6 +224,8 @@ def run_best(
                 test_auroc=test.auroc,
                 test_auroc_low=test.auroc_low,
                 test_auroc_high=test.auroc_high,
+                pixel_auroc=None if best.pixels is None else best.pixels.auroc,
+                pro=None if best.pixels is None else best.pixels.pro,
                 thresholds=board.thresholds,
                 guarantee=board.guarantee,
                 seconds=time.monotonic() - began,
@@ -351,20 +357,24 @@ def _test(
     record: RunRecord,
     method: Method,
     problem: Problem,
+    masks: Masks | None,
 ) -> None:
-    """Open the test set and keep every detector's scores beside it."""
+    """Keep every detector's scores of the test set beside it, and what its maps are worth."""
     with _cluster(run, record.request.address):
         room = find_room(record, method)
         found = score_models(
             [training.folder for training in trainings],
             method.detector,
             *problem.test_images(),
+            masks,
             cpus=record.request.cpus_per_trial,
             gpus=room.gpus_per_trial,
             gpu_memory=room.gpu_memory,
         )
-        for folder, scores in found:
-            save_scores(folder / TEST, scores)
+        for folder, one in found:
+            if masks is not None:
+                write_pixels(folder / PIXELS, one.pixels)
+            save_scores(folder / TEST, one.scores)
 
 
 def _row(
@@ -373,7 +383,7 @@ def _row(
     validated: _Validated,
     chosen: str,
     failures: Mapping[str, Sequence[str]],
-    sets: Mapping[str, slice],
+    sets: Mapping[str, Places],
 ) -> LeaderboardRow:
     by_seed = [training.scores(TEST) for training in trainings]
     primary = [scores[validated.score] for scores in by_seed]
@@ -395,9 +405,8 @@ def _row(
         test_by_set={
             name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
             for name, own in sets.items()
-        }
-        if len(sets) > 1
-        else {},
+        },
+        pixels=over_seeds([training.pixels() for training in trainings]),
     )
 
 

@@ -12,6 +12,7 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Job, Progress, Trained
 from amatune.config import DetectorConfig
 from amatune.results.leaderboard import model_folder
+from amatune.results.localisation import PIXELS, PixelFigures, has_pixels, read_pixels
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
@@ -71,6 +72,17 @@ class Retraining(Training):
         """The kept scores of VALIDATION or TEST images, by name: "normal" (N,), "anomaly" (M,)."""
         return load_scores(self.folder / file)
 
+    def is_tested(self, *, with_maps: bool) -> bool:
+        """Whether its scores of the test images are kept, and `with_maps` what its maps are
+        worth."""
+        maps = not with_maps or has_pixels(self.folder / PIXELS)
+        return maps and has_scores(self.folder / TEST)
+
+    def pixels(self) -> PixelFigures | None:
+        """What its maps of the test images are worth; None without masks or maps."""
+        file = self.folder / PIXELS
+        return read_pixels(file) if file.exists() else None
+
 
 class Retrainings(Trainings[Retraining]):
     """The `Work` of a retraining."""
@@ -113,7 +125,8 @@ class Retrainings(Trainings[Retraining]):
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the detector and its scores of validation images."""
         training = self._running[key]
-        (training.folder / TEST).unlink(missing_ok=True)  # of an earlier detector
+        for file in (TEST, PIXELS):  # of an earlier detector
+            (training.folder / file).unlink(missing_ok=True)
         save_scores(training.folder / VALIDATION, trained.scores)
         if trained.model is not None:  # every job asks for it
             trained.model.save(training.folder)

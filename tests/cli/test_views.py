@@ -91,6 +91,16 @@ def test_events_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [QuietView, JsonView])
+def test_reading_is_not_told_where_events_or_results_alone_are(
+    kind: type[QuietView | JsonView], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = io.StringIO()
+    with kind(Console(file=file)):
+        tell_progress("decoding pictures", 1, 2)
+    assert file.getvalue() + capsys.readouterr().out == ""
+
+
 def test_a_silent_pipe_hears_how_far_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amatune.cli.views.PROGRESS_SECONDS", -1.0)
     file = io.StringIO()

@@ -93,14 +93,21 @@ def test_pictures_are_the_worst_and_the_clearest(
         expected += [f"digits {selection.ids[i]}" for i in ranked[:PICTURES]]
     assert shown == expected
     sources = [a["src"] for a in page.all("img")]
-    assert len(sources) == 2 * len(shown)
-    first = Image.open(io.BytesIO(base64.b64decode(str(sources[0]).partition(",")[2])))
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(str(source).partition(",")[2]))))
+        for source in sources
+    ]
+    images, rebuilt, mapped = (np.stack(pictures[place::3]) for place in range(3))
+    assert len(images) == len(shown)
     normal, _ = problem.test_images()
     worst = normal[int(np.argmax(scores["normal"]))][0]
-    assert np.array_equal(np.asarray(first), worst)
-    rebuilt = Image.open(io.BytesIO(base64.b64decode(str(sources[1]).partition(",")[2])))
-    half = ((worst / 127.5 - 1) * 0.5 + 1) * 127.5  # what the fake reconstructs
-    assert np.abs(np.asarray(rebuilt) - half).max() <= 1
+    assert np.array_equal(images[0], worst)
+    half = ((images / 127.5 - 1) * 0.5 + 1) * 127.5  # what the fake reconstructs
+    assert np.abs(rebuilt - half).max() <= 1
+    errors = np.abs(images / 127.5 - 1) / 2
+    shares = (errors - errors.min()) / (errors.max() - errors.min())  # of all that are shown
+    red = images + 0.6 * shares * (255 - images)
+    assert np.abs(mapped[..., 0] - red).max() <= 1
 
 
 def test_without_the_images_the_report_says_why(

@@ -96,6 +96,7 @@ def test_tables_name_only_what_they_have(table):
     assert {name for by_column in table.published.values() for name in by_column} <= set(columns)
     assert {name for group in table.groups.values() for name in group} <= set(columns)
     assert all(row.run in ("", *rows) for row in table.rows)
+    assert {row for row, _ in table.notes} <= {"", *rows}
 
 
 # --- the plan -------------------------------------------------------------------------------------

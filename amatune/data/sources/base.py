@@ -5,10 +5,15 @@ ids and classes of both without decoding a test image, and decodes the images of
 demand.
 """
 
+# ruff: noqa: ARG002 - not every source needs every argument
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from amatune.data.pictures import Header, ImageShape, Pixels
 
@@ -28,6 +33,9 @@ class Source(ABC):
     largest_side: int | None = None  # pixels; what a method makes use of, see `native_shape`
     # Share of the test part of pictures that lie in no train/ and test/; set before they are used.
     test_share: float = 0.3
+    # Whether its classes are `good` and kinds of defect: those of the test part are then all
+    # tested, and figures are told for each kind.
+    tells_defects: bool = False
 
     @property
     @abstractmethod
@@ -47,6 +55,11 @@ class Source(ABC):
     def why_no_classes(self) -> str:
         """What is missing for `class_names` to have any."""
         return "its images have no classes"
+
+    @property
+    def more_anomalies(self) -> str:
+        """What to do where there are too few of them."""
+        return "add pictures or another --ood"
 
     @abstractmethod
     def labels(self, part: Part) -> Sequence[str]:
@@ -68,6 +81,11 @@ class Source(ABC):
 
         `used` are the ids that matter; a source may vouch for more.
         """
+
+    def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Where an image of the test part is anomalous, brought to `size` (H, W); None where that
+        is not known. Raises `DataError` for a mask that cannot be used."""
+        return None
 
     @property
     def unreadable(self) -> Mapping[Id, str]:

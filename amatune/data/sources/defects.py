@@ -1,0 +1,107 @@
+"""Good pictures and defects of several kinds, as published sets of factory pictures have them."""
+
+# ruff: noqa: D102 - as `Source` says; not every source needs every argument
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amatune.data.pictures import ImageShape, native_shape, read_mask
+from amatune.data.sources.base import PARTS, Id, Part
+from amatune.data.sources.files import PictureFiles
+from amatune.errors import DataError
+from amatune.wording import counted
+
+GOOD = "good"
+
+
+class DefectPictures(PictureFiles):
+    """Good pictures for both parts, and defects that were published for the test alone.
+
+    A search needs defects to choose settings by, and what chooses must not be tested. So of each
+    kind half, rounded down, belongs to the part "train": those whose bytes' SHA-256 comes first,
+    whatever the seed. The others are the test, all of them.
+
+    Classes: `good`, and the kinds of defect.
+    """
+
+    tells_defects = True
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        good: Mapping[Part, Sequence[str]],
+        defects: Mapping[str, Sequence[str]],  # kind -> ids
+        masks: Mapping[str, Path],  # id -> file whose pixels are not 0 where the defect is
+    ) -> None:
+        self._good = good
+        self._defects = defects
+        self._masks = masks
+        self._kinds = {one: kind for kind, ids in defects.items() for one in ids}
+        super().__init__(name, root, sorted([*good["train"], *good["test"], *self._kinds]))
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        trained = [one for one in self.ids("train") if one not in self._kinds]
+        headers = (self._inspected[str(one)].header for one in trained)
+        return native_shape(headers, self.largest_side)
+
+    @property
+    def why_no_classes(self) -> str:
+        return "it has no pictures"
+
+    @property
+    def more_anomalies(self) -> str:
+        return (
+            "half of each kind of defect chooses settings and the others are tested; add pictures "
+            "of defects, or name another set of them with --ood"
+        )
+
+    def ids(self, part: Part) -> Sequence[Id]:
+        return self._parts[part]
+
+    def labels(self, part: Part) -> Sequence[str]:
+        return [self._kinds.get(str(one), GOOD) for one in self.ids(part)]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        choosing, tested = (sum(label != GOOD for label in self.labels(part)) for part in PARTS)
+        told = (
+            f"{self.name}: its {counted(choosing + tested, 'defect')} were all published for the "
+            f"test; half of each kind, {choosing}, may choose settings and the other {tested} are "
+            "tested, so that figures are not those of its whole test part"
+        )
+        return [*super().notes, told]
+
+    def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        file = self._masks.get(str(one))
+        if file is None:
+            return None
+        mask, own = read_mask(file, size)
+        header = self._inspected[str(one)].header
+        if own != (header.height, header.width):
+            raise DataError(
+                f"the mask {file} has {own[1]} x {own[0]} pixels, its picture {one} has "
+                f"{header.width} x {header.height}; they must be of one size"
+            )
+        return mask
+
+    @cached_property
+    def _parts(self) -> dict[Part, list[str]]:
+        """The pictures with a sound header, sorted."""
+        self._inspect(self._files)
+        self._refuse_if_many_unreadable()
+        parts = {
+            part: [one for one in self._good[part] if one in self._inspected] for part in PARTS
+        }
+        for ids in self._defects.values():
+            sound = [one for one in ids if one in self._inspected]
+            drawn = sorted(sound, key=lambda one: (self._inspected[one].digest, one))
+            half = len(drawn) // 2
+            parts["train"] += drawn[:half]
+            parts["test"] += drawn[half:]
+        return {part: sorted(ids) for part, ids in parts.items()}
