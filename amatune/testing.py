@@ -46,6 +46,7 @@ class MethodTests:
         "resolutions": 1,
         "steps": 1,
         "levels": 2,
+        "members": 2,
     }
 
     @pytest.fixture

@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from amatune.export.preparation import BATCH, FITTED, MAP, preparation
 from amatune.extras import require_extra
 from amatune.stored import StoredDetector
 
+_OUTPUT = "output_"  # begins the outputs' names while other values may have theirs
 TOLERANCE = 1e-4  # between the scores of both forms: absolute up to a score of 1, relative above
 
 
@@ -57,6 +58,7 @@ def onnx_bytes(detector: Detector) -> bytes:
     if not detector.exports_to_onnx:
         raise RequestError("; ".join(detector.limits()))
     require_extra("onnx")
+    names = output_names(detector)
     module = _plain_module(detector).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
     axis = {0: torch.export.Dim(BATCH)}
@@ -73,7 +75,7 @@ def onnx_bytes(detector: Detector) -> bytes:
                 dynamo=True,
                 verbose=False,
                 input_names=[FITTED],
-                output_names=output_names(detector),
+                output_names=[_OUTPUT + name for name in names],
             )
         except Exception as error:  # whatever comes from the depths of three compilers
             reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[:2])
@@ -83,6 +85,7 @@ def onnx_bytes(detector: Detector) -> bytes:
         if exported is None:
             raise AmatuneError(f"{detector.name} could not be converted to ONNX")
         model = exported.model_proto
+        _name_outputs(model.graph, names)
         _tidy(model)
         (opset,) = (one.version for one in model.opset_import if not one.domain)
         before = preparation(detector.image_shape, opset, model.ir_version)
@@ -105,6 +108,17 @@ def _plain_module(detector: Detector) -> nn.Module:
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name)
     return whole
+
+
+def _name_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Call the outputs by these names, and whatever is called so by chance, such as the result of a
+    mean, by another."""
+    called = {name: f"inner_{name}" for name in names} | {_OUTPUT + name: name for name in names}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [called.get(value, value) for value in values]
+    for value in [*graph.output, *graph.value_info, *graph.initializer]:
+        value.name = called.get(value.name, value.name)
 
 
 def _tidy(model: Any) -> None:

@@ -63,3 +63,8 @@ def descend_alone(loss: Tensor, optimizer: Optimizer, keep_graph: bool = False) 
     optimizer.zero_grad()
     torch.autograd.backward(loss, inputs=parameters, retain_graph=keep_graph)
     optimizer.step()
+
+
+def safe_norm(x: Tensor) -> Tensor:
+    """L2 norm over dimension 1 whose derivative at zero is zero instead of NaN."""
+    return (x.square().sum(dim=1) + 1e-12).sqrt()

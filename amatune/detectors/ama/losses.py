@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amatune.detectors.ama.networks import Critic
+from amatune.nets.adversarial import safe_norm
 
 PenaltyNorm = Literal["sample", "pixel"]
 
@@ -77,10 +78,5 @@ def gradient_penalty(critic: Critic, pairs: Tensor, norm: PenaltyNorm = "sample"
     pairs = pairs.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(pairs).sum(), pairs, create_graph=True)
     if norm == "sample":
-        return (_safe_norm(gradient.flatten(1)) - 1.0) ** 2
-    return ((_safe_norm(gradient) - 1.0) ** 2).flatten(1).mean(dim=1)
-
-
-def _safe_norm(x: Tensor) -> Tensor:
-    """L2 norm over dimension 1 whose derivative at zero is zero instead of NaN."""
-    return (x.square().sum(dim=1) + 1e-12).sqrt()
+        return (safe_norm(gradient.flatten(1)) - 1.0) ** 2
+    return ((safe_norm(gradient) - 1.0) ** 2).flatten(1).mean(dim=1)
