@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amatune.export.calibration import DEFAULT_RATE as DEFAULT_RATE
     from amatune.export.calibration import Calibration as Calibration
+    from amatune.export.explanation import MAP_FORMATS as MAP_FORMATS
     from amatune.export.explanation import explain as explain
     from amatune.export.explanation import require_explainable as require_explainable
     from amatune.export.explanation import write_map as write_map
@@ -49,6 +50,7 @@ _PLACES = {
     "DEFAULT_RATE": "amatune.export.calibration",
     "STATED_RATES": "amatune.results.operating",
     "Calibration": "amatune.export.calibration",
+    "MAP_FORMATS": "amatune.export.explanation",
     "explain": "amatune.export.explanation",
     "require_explainable": "amatune.export.explanation",
     "write_map": "amatune.export.explanation",

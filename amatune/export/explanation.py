@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,6 +18,8 @@ from amatune.errors import AmatuneError, RequestError
 from amatune.export.scoring import AnyExport, ScoredPicture, printable
 from amatune.files import write_bytes
 from amatune.results.overlay import overlaid, shares_of
+
+MAP_FORMATS = ("npy", "png")  # of `write_map`
 
 _SIDE = 192  # pixels; smaller images are enlarged by a whole factor, to at most about this
 _GAP = 8  # pixels around and between the three
@@ -39,9 +42,12 @@ def require_explainable(export: AnyExport, folder: Path, option: str = "--explai
         raise RequestError(f"cannot explain into {folder}: it is not empty; name a new folder")
 
 
-def write_map(export: AnyExport, picture: ScoredPicture, folder: Path, number: int) -> None:
-    """Write where a scored picture looks anomalous to `folder`, `00001-<name>.npy`: float32
-    (H, W), the size that the detector sees, higher = more anomalous. The folder is made.
+def write_map(
+    export: AnyExport, picture: ScoredPicture, folder: Path, number: int, form: str = "npy"
+) -> None:
+    """Write where a scored picture looks anomalous to `folder`, which is made: `00001-<name>.npy`,
+    float32 (H, W), the size that the detector sees, higher = more anomalous; or of the form png,
+    16 bits of grey from the lowest to the highest value of the map, with both in the file.
 
     Raises `AmatuneError` when the disk refuses.
     """
@@ -51,12 +57,27 @@ def write_map(export: AnyExport, picture: ScoredPicture, folder: Path, number: i
     if found is None:
         raise RequestError(f"{export.method} makes no maps")
     content = io.BytesIO()
-    np.save(content, found[0], allow_pickle=False)
-    file = folder / f"{number:05}-{_file_name(picture.path)}.npy"
+    if form == "png":
+        _write_png(content, found[0], picture.path)
+    else:
+        np.save(content, found[0], allow_pickle=False)
+    file = folder / f"{number:05}-{_file_name(picture.path)}.{form}"
     try:
         write_bytes(file, content.getvalue())
     except OSError as error:
         raise AmatuneError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _write_png(content: io.BytesIO, values: NDArray[np.float32], path: Path) -> None:
+    """A map (H, W) as 16 bits of grey: value = low + (high - low) * grey / 65535."""
+    low, high = float(values.min()), float(values.max())
+    shares = (values.astype(np.float64) - low) / max(high - low, 1e-300)
+    about = PngInfo()
+    about.add_text("low", repr(low))
+    about.add_text("high", repr(high))
+    about.add_itxt("path", printable(path))
+    grey = np.round(shares * 65535).astype(np.uint16)
+    Image.fromarray(grey).save(content, "PNG", pnginfo=about)
 
 
 def explain(export: AnyExport, pictures: Sequence[ScoredPicture], folder: Path) -> None:
