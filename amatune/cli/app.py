@@ -20,6 +20,7 @@ from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
+from amatune.cli.recalibrate import recalibrate
 from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
@@ -87,7 +88,7 @@ def _register(command: Command) -> None:
 
 
 for _command in (
-    *(search, best, score, verify, status, report, compare),
+    *(search, best, score, verify, recalibrate, status, report, compare),
     *(reproduce, datasets, methods, space),
 ):
     _register(_command)

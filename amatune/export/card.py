@@ -26,6 +26,11 @@ The rates are approximate: these images may have helped to choose the settings, 
 sample.
 """
 
+_RECALIBRATED = """\
+Since {date} they come from pictures that `amatune recalibrate` was given as good ones; before that
+from those of the run{before}. They are a sample, and the rates approximate.
+"""
+
 _NO_THRESHOLDS = """\
 This model was exported without scores of held-out normal images: choose a threshold on pictures of
 your own, by the false alarms you can afford.
@@ -139,6 +144,16 @@ def _scored_with(config: Mapping[str, Any]) -> str:
     )
 
 
+def _how_sure(config: Mapping[str, Any]) -> str:
+    again = config.get("recalibrated")
+    if again is None:
+        return _HOW_SURE if config["calibration"]["images"] == "test" else _APPROXIMATE
+    before = again["normal_images_before"]
+    dropped = "".join(f"; its threshold {_code(name)} is left out" for name in again["dropped"])
+    images = "" if before is None else f", {before} images"
+    return _RECALIBRATED.format(date=_plain(again["date"]), before=images + dropped)
+
+
 def _thresholds(config: Mapping[str, Any]) -> str:
     calibration = config["calibration"]
     if calibration is None:
@@ -166,7 +181,7 @@ that the model did not learn
 from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
 higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
 
-{_HOW_SURE if images == "test" else _APPROXIMATE}They hold for pictures like these images; from
+{_how_sure(config)}They hold for pictures like these images; from
 another camera, crop or lighting, more may be flagged.
 """
 
@@ -200,7 +215,7 @@ There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
 """
     _, height, width = detector.image_shape
     tolerance = config["onnx"]["tolerance"]
-    has_map, checked = MAP in config["onnx"]["outputs"], config["onnx"]["checked"]
+    has_map, checked = MAP in config["onnx"]["outputs"], config["onnx"].get("checked")
     return f"""\
 Without amatune, with numpy, pillow and onnxruntime:
 

@@ -78,7 +78,7 @@ def export_detector(
                 "names": list(detector.score_names),
                 "direction": "higher is more anomalous",
             },
-            "calibration": _describe(calibration, detector.primary_score, normal_images),
+            "calibration": describe_calibration(calibration, detector.primary_score, normal_images),
             "operating_points": [dataclasses.asdict(one) for one in thresholds],
             "guarantee": None if guarantee is None else dataclasses.asdict(guarantee),
             "scored_with": dict(detector.scored_with()),
@@ -91,7 +91,7 @@ def export_detector(
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
     try:
-        _replace_folder(target, stored.to_files(EXPORT, others))
+        replace_folder(target, stored.to_files(EXPORT, others))
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
 
@@ -206,7 +206,10 @@ def _describe_onnx(detector: Detector, found: Verification | None) -> dict[str, 
     }
 
 
-def _describe(calibration: Calibration | None, primary: str, images: str) -> dict[str, Any] | None:
+def describe_calibration(
+    calibration: Calibration | None, primary: str, images: str
+) -> dict[str, Any] | None:
+    """What config.json says of a calibration by `images`, a word for these, with the thresholds."""
     if calibration is None:
         return None
     return {
@@ -223,7 +226,9 @@ def _describe(calibration: Calibration | None, primary: str, images: str) -> dic
     }
 
 
-def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+def replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a folder of these contents in the place of one that is there, whole or not at all.
+    Raises `OSError`."""
     # A folder cannot be exchanged in one step everywhere: the new one is completed first, then two
     # renames follow. Killed between them, the earlier export lies beside, whole.
     target.parent.mkdir(parents=True, exist_ok=True)
