@@ -72,9 +72,13 @@ def recalibrate(
             "replaced with --replace"
         )
     exported = load_detector(source, "cpu")
-    rows = list(exported.score_inputs(find_inputs(paths)))
-    scores = [row.score for row in rows if row.score is not None]
-    unreadable = tuple(row.problem for row in rows if row.problem is not None)
+    scores: list[float] = []
+    unreadable: list[str] = []
+    for row in exported.score_inputs(find_inputs(paths)):
+        if row.score is not None:
+            scores.append(row.score)
+        else:
+            unreadable.append(str(row.problem))
     if not scores:
         raise RequestError(f"nothing was scored: {unreadable[0]}")
     calibration = Calibration.of(scores)
@@ -104,7 +108,7 @@ def recalibrate(
         replace_folder(target.resolve(), stored.to_files(EXPORT, others))
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
-    return Recalibration(load_detector(target, "cpu"), dropped, unreadable)
+    return Recalibration(load_detector(target, "cpu"), dropped, tuple(unreadable))
 
 
 def _beside(source: Path) -> Path:
