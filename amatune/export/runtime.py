@@ -15,7 +15,7 @@ from amatune.export.reading import ONNX, ExportFiles, read_export
 from amatune.export.scoring import AnyExport
 from amatune.extras import require_extra
 
-_AT_ONCE = 32  # images: bounds the memory that their features take
+_MOST_IMAGES, _MOST_PIXELS = 32, 2**20  # at once: bounds the memory that their features take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,10 @@ class OnnxExport(AnyExport):
             images = np.zeros((1, *self.shape), np.uint8)
             return [values[:0] for values in self.run(images, outputs)]
         parts = []
-        for start in range(0, len(images), _AT_ONCE):
-            part = np.ascontiguousarray(images[start : start + _AT_ONCE].transpose(0, 2, 3, 1))
+        _, height, width = self.shape
+        step = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+        for start in range(0, len(images), step):
+            part = np.ascontiguousarray(images[start : start + step].transpose(0, 2, 3, 1))
             try:
                 parts.append(self.session.run(list(outputs), {PICTURES: part}))
             except Exception as error:  # the runtime's own classes, of several kinds

@@ -22,6 +22,8 @@ from amatune.detectors.features.patches import (
 class FeatureStore(Protocol):
     """Where maps are kept from one detector to the next."""
 
+    limit: int  # bytes
+
     def recall(self, key: str) -> Tensor | None:
         """The map kept by this key."""
 
