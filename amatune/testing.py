@@ -47,6 +47,7 @@ class MethodTests:
         "steps": 1,
         "levels": 2,
         "members": 2,
+        "inversion_steps": 3,
     }
 
     @pytest.fixture
