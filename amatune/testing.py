@@ -46,6 +46,7 @@ class MethodTests:
         "steps": 1,
         "levels": 2,
         "members": 2,
+        "inversion_steps": 3,
     }
 
     @pytest.fixture
@@ -200,6 +201,22 @@ class MethodTests:
             detector.calibrate(self.images(20))
         first, second = plain.inference_state(), taught.inference_state()
         assert any(not torch.equal(first[name], second[name]) for name in first)
+
+    def test_rectangles_are_learnt_or_refused_before_any_training(self, method: Method) -> None:
+        """What cannot handle them says so when settings are resolved, which a search does first."""
+        channels, height, width = self.shape
+        shape = channels, height, width + width // 2
+        try:
+            config = self.config(method).resolve(shape)
+        except ConfigError:
+            return
+        detector, images = method.detector(config, shape, seed=0), noise((20, *shape))
+        detector.train_epoch(images)
+        detector.calibrate(images)
+        assert bool(torch.isfinite(detector.score(images[:3])).all())
+        rebuilt, found = detector.reconstruct(images[:3]), detector.pixel_map(images[:3])
+        assert rebuilt is None or rebuilt.shape == (3, *shape)
+        assert found is None or found.shape == (3, *shape[1:])
 
     def test_wrong_images_are_refused(self, method: Method) -> None:
         detector = self.trained(method)

@@ -48,7 +48,7 @@ from amatune.tuning.search import run_search
 BASELINES = ("mean brightness", "PCA")
 # What a CPU cannot afford, or what the pictures decide, is held fixed.
 OPTIONS: dict[str, SearchOptions] = {
-    "features": {"fix": {"resolution": 128}},
+    "features": {"fix": {"scale": 1.0}},
     "deep-svdd": {"epochs": 60, "fix": {"batch_size": 64, "pretrain": 0.3}},
     "ama": {"steps": 1000, "width": 0.25},
     "alad": {"epochs": 40, "width": 0.125},

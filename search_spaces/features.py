@@ -12,7 +12,7 @@ def space(trial: Any) -> dict[str, Any]:
     `FeaturesConfig`."""
     settings: dict[str, Any] = {}
     settings["model"] = trial.suggest_categorical("model", ["coreset", "gaussians", "mean"])
-    settings["resolution"] = trial.suggest_categorical("resolution", [96, 128, 192, 256])
+    settings["scale"] = trial.suggest_categorical("scale", [0.5, 0.75, 1.0, 1.5])
     settings["contrast_normalization"] = trial.suggest_categorical(
         "contrast_normalization", [False, True]
     )

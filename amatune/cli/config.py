@@ -23,7 +23,8 @@ MOST_BYTES = {"YAML": 2**18, "JSON": 2**27}  # a run.json lists the images of it
 MOST_LEVELS = 20  # of a YAML file
 
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
-_FIXING = ("preset", "fix", "width")  # options that hold settings fixed
+# As `FIXING` of `amatune.tuning.options`, which takes long to import.
+_FIXING = ("preset", "fix", "width", "tile", "tile_overlap")
 _Scalar = str | int | float
 
 

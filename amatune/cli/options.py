@@ -50,6 +50,16 @@ def whole(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
+def size(text: str | int | tuple[int, int]) -> int | tuple[int, int]:
+    """Pixels a side, or HxW."""
+    if not isinstance(text, str):
+        return text
+    if not re.fullmatch(r"\d{1,9}(x\d{1,9})?", text, re.ASCII | re.IGNORECASE):
+        raise typer.BadParameter(f"{text!r} is not a size; write 64, or HEIGHTxWIDTH such as 64x96")
+    sides = [int(side) for side in text.lower().split("x")]
+    return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
+
+
 def number(text: str) -> float:
     """A number."""
     try:

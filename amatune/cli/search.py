@@ -22,6 +22,7 @@ from amatune.cli.options import (
     number,
     option,
     path,
+    size,
     whole,
 )
 from amatune.cli.output import (
@@ -57,7 +58,10 @@ _CLASS = "Normal class; without --ood the other classes are the anomalies. May b
 _VAL = "Anomalies the search may look at, to choose by."
 _FRACTION = "Share of labelled anomalies among the training images, for a detector that uses them."
 _CONTAMINATION = "Share of anomalies hidden among the training normals, to test robustness."
-_SIZE = "Side of the square all images are brought to; by default the data set's own."
+_SIZE = (
+    "Pixels all images are brought to: a square of 64, or height x width as in 64x96; by default "
+    "the data set's own."
+)
 _CHANNELS = "Grey (1) or colour (3); by default the data set's own."
 _BROKEN = (
     "Damaged pictures to pass over in each folder: a number such as 20, or a share such as 0.05; "
@@ -76,6 +80,8 @@ _EPOCHS = (
 )
 _TIME = "End the search after 90s, 10m or 2h; --resume continues it."
 _WIDTH = "Hold the networks' width at this multiple of the published one."
+_TILE = "Look at large pictures in square tiles of this side; the highest of them is the score."
+_OVERLAP = "Pixels that neighbouring tiles share, at least; by default 32."
 _FIX = "Hold a setting of the detector fixed, searched or not. May be repeated."
 _PRESET = "Hold the settings of a named variant fixed; `amatune methods` lists them."
 _SPACE = "Search this space, a .py or .json file, instead of the method's own."
@@ -116,7 +122,7 @@ def search(
     val_anomalies: Annotated[int, _data("N", _VAL, parser=whole)] = 50,
     anomaly_fraction: Annotated[float, _data("SHARE", _FRACTION, parser=number)] = 0.0,
     contamination: Annotated[float, _data("SHARE", _CONTAMINATION, parser=number)] = 0.0,
-    image_size: Annotated[int | None, _data("PIXELS", _SIZE, parser=whole)] = None,
+    image_size: Annotated[int | None, _data("N|HxW", _SIZE, parser=size)] = None,
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=whole)] = None,
     data_dir: Annotated[Path | None, _data("DIR", DATA_DIR, parser=path)] = None,
     keep_together: Annotated[str | None, _data("near-copies", _TOGETHER)] = None,
@@ -127,6 +133,8 @@ def search(
     epochs: Annotated[int | None, _tune("N", _EPOCHS, parser=whole)] = None,
     time_budget: Annotated[float | None, _tune("TIME", _TIME, parser=duration)] = None,
     width: Annotated[float | None, _tune("FACTOR", _WIDTH, parser=number)] = None,
+    tile: Annotated[int | None, _tune("PIXELS", _TILE, parser=whole)] = None,
+    tile_overlap: Annotated[int | None, _tune("PIXELS", _OVERLAP, parser=whole)] = None,
     fix: Annotated[list[Assignment] | None, _tune("NAME=VALUE", _FIX, parser=assignment)] = None,
     preset: Annotated[str | None, _tune("NAME", _PRESET)] = None,
     space: Annotated[Path | None, _tune("FILE", _SPACE, parser=file_or_contents)] = None,

@@ -19,7 +19,7 @@ that small (`native_shape`). Most methods have small networks for grey images an
 colour: so an epoch costs about the same on a CPU, and four times as much at twice the side. A
 method that makes use of larger pictures says up to which side (`Detector.largest_side`): those of
 one size up to that keep it, others become squares of their median longer side, at most that one.
-`image_size` and `channels` of a request override either. A side has 8 to 1024 pixels.
+`image_size` and `channels` of a request override either. A side has 8 to 2048 pixels.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ SUFFIXES = (  # in capitals too
     ".webp",
 )
 MIN_SIDE = 8  # pixels; below, nothing is left to convolve
-MAX_SIDE = 1024  # pixels; above, no network here is of use, and a batch does not fit into memory
+MAX_SIDE = 2048  # pixels; above, few pictures fit into memory
 MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB: Pillow's own bound on decompression bombs
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

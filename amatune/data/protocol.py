@@ -261,8 +261,10 @@ def _image_shape(request: ProblemRequest, source: Source) -> ImageShape:
     if shape is None:
         raise DataError(f"{request.dataset} cannot be the normal set, name it as --ood")
     channels, height, width = shape
-    if request.image_size is not None:
+    if isinstance(request.image_size, int):
         height = width = request.image_size
+    elif request.image_size is not None:
+        height, width = request.image_size
     return request.channels or channels, height, width
 
 

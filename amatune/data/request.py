@@ -39,7 +39,8 @@ class ProblemRequest:
     anomaly_fraction: float = 0.0  # labelled anomalies' share of the training images, at most .5
     contamination: float = 0.0  # hidden anomalies' share of the supposed normals, at most .5
     seed: int = 0  # of the draws
-    image_size: int | None = None  # pixels a side, 8 to 1024; None: the normal set's
+    # Pixels a side, 8 to 2048, or (height, width); None: the normal set's.
+    image_size: int | tuple[int, int] | None = None
     channels: int | None = None  # 1 or 3; None: the normal set's
     keep_together: str | None = None  # KEEP_TOGETHER: what must not lie on both sides of a split
     # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
@@ -103,6 +104,14 @@ def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_side(value: object) -> bool:
+    return _is_whole(value, MIN_SIDE) and value <= MAX_SIDE  # type: ignore[operator]
+
+
+def _is_height_and_width(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
+
+
 def _is_share(value: object) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 <= value <= MAX_SHARE  # type: ignore[operator]
@@ -133,8 +142,8 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("seed", "a whole number of at least 0", lambda v: _is_whole(v, 0)),
     (
         "image_size",
-        f"a whole number of {MIN_SIDE} to {MAX_SIDE} pixels",
-        lambda v: v is None or (_is_whole(v, MIN_SIDE) and v <= MAX_SIDE),
+        f"a whole number of {MIN_SIDE} to {MAX_SIDE} pixels, or a height and a width of such",
+        lambda v: v is None or _is_side(v) or _is_height_and_width(v),
     ),
     (
         "channels",

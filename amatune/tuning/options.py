@@ -13,7 +13,7 @@ from amatune.data.places import data_folder
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_json, read_text, usable_path
-from amatune.registry import find_method
+from amatune.registry import find_method, survey_methods
 from amatune.runs import RunFolder
 from amatune.runs.request import LOCAL, SearchRequest, budget, is_uri
 from amatune.tuning import study
@@ -28,6 +28,7 @@ FirstSettings = Mapping[str, Any] | Sequence[Mapping[str, Any]] | FilePath
 
 _PROBLEM = {field.name for field in dataclasses.fields(ProblemRequest)}
 _RENAMED = {"normal_class": "normal_classes"}  # in a problem's request
+FIXING = ("preset", "fix", "width", "tile", "tile_overlap")  # options that hold settings fixed
 _REPEATED = ("ood", "test_ood", "normal_classes")
 
 
@@ -42,7 +43,7 @@ class SearchOptions(TypedDict, total=False):
     val_anomalies: int
     anomaly_fraction: float  # [0, 0.5]
     contamination: float  # [0, 0.5]
-    image_size: int | None  # pixels
+    image_size: int | tuple[int, int] | None  # pixels a side, or height and width
     channels: int | None  # 1 or 3
     keep_together: str | None  # "near-copies"
     max_broken: float | None  # a whole number of pictures, or a share below 1
@@ -54,6 +55,8 @@ class SearchOptions(TypedDict, total=False):
     steps: int | None  # of a trial; None without epochs: the usual ones of the method
     time_budget: float | None  # seconds
     width: float | None
+    tile: int | None  # pixels; of methods that have such a setting
+    tile_overlap: int | None  # pixels
     fix: Mapping[str, Any]  # settings held fixed, by name
     preset: str | None
     space: FilePath | Mapping[str, Any] | None  # a file, or what `spaces.read_space` makes of it
@@ -85,9 +88,12 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
         if name not in known:
             raise RequestError(f"a search has no option {name!r}; {did_you_mean(name, known)}")
     given: dict[str, Any] = {_RENAMED.get(name, name): value for name, value in options.items()}
-    fixing = {name: given.pop(name) for name in ("preset", "fix", "width") if name in given}
+    fixing = {name: given.pop(name) for name in FIXING if name in given}
     if fixing:
-        given["fixed"] = fixed_settings(given.get("method", request.method), **fixing)
+        given["fixed"] = fixed = fixed_settings(given.get("method", request.method), **fixing)
+        if "tile_overlap" in fixed and fixed.get("tile") is None:
+            told = f"tile_overlap {fixed['tile_overlap']} is of no use without tiles; give a tile"
+            raise RequestError(told)
     for name in _REPEATED:
         if name in given:
             given[name] = _texts(given[name])
@@ -149,16 +155,30 @@ def fixed_settings(
     preset: str | None = None,
     fix: Mapping[str, Any] | None = None,
     width: float | None = None,
+    tile: int | None = None,
+    tile_overlap: int | None = None,
 ) -> dict[str, Any]:
-    """The settings held fixed by a method's preset, by name, and by the width.
+    """The settings held fixed by a method's preset, by name, and by options of their own.
 
-    Raises `RequestError` for an unknown method or preset, and for two widths.
+    Raises `RequestError` for an unknown method or preset, for one that is given twice, and for
+    tiles where the method knows none.
     """
     fixed = dict(fix or {})
-    if width is not None:
-        if "width" in fixed:
-            raise RequestError("the width is given twice, by itself and by `fix`; give one of them")
-        fixed["width"] = width
+    own = {"width": width, "tile": tile, "tile_overlap": tile_overlap}
+    for name, value in own.items():
+        if value is None:
+            continue
+        if name in fixed:
+            raise RequestError(
+                f"the {name} is given twice, by itself and by `fix`; give one of them"
+            )
+        fixed[name] = value
+    if tile is not None and "tile" not in find_method(method).detector.Config.kinds():
+        found, _ = survey_methods()
+        able = [one.name for one in found if "tile" in one.detector.Config.kinds()]
+        raise RequestError(
+            f"{method} sees pictures whole, it has no tiles; those that have: {', '.join(able)}"
+        )
     if preset is None:
         return fixed
     presets = find_method(method).detector.presets

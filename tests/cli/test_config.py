@@ -43,6 +43,8 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "steps": (300, "300"),
     "time-budget": ("1.5h", "1.5h"),
     "width": (0.5, "0.5"),
+    "tile": (256, "256"),
+    "tile-overlap": (64, "64"),
     "fix": ({"lr": 0.001, "d_zz": False}, "lr=0.001 --fix d_zz=false"),
     "preset": ("l1-score", "l1-score"),
     "space": ("space.json", "space.json"),
@@ -67,8 +69,8 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "quiet": (True, ""),
     "json": (True, ""),
 }
-# What needs a run, searches nothing, and excludes --quiet.
-APART = ("warm-start", "resume", "dry-run", "json")
+# What needs a run or another method, searches nothing, and excludes --quiet.
+APART = ("warm-start", "resume", "dry-run", "json", "tile", "tile-overlap")
 
 
 def write(values: Any, file: str = "config.yaml") -> str:
@@ -124,6 +126,10 @@ def test_the_options_that_stand_apart(
     assert call(f"search --config {write({'resume': True, 'trials': 60})}") == 1
     assert asked[0].name == "mine"
     assert asked[1] is True
+    tiles = {"tile": 256, "tile-overlap": 64, "image-size": "512x1024"}
+    assert call(f"search --config {write({'method': 'features', **tiles})}") == 1
+    assert asked[0].fixed == {"tile": 256, "tile_overlap": 64}
+    assert asked[0].problem.image_size == (512, 1024)
     assert call(f"search --config {write({'warm-start': 'gone'})}") == 2
     assert "'gone'" in capsys.readouterr().err
 

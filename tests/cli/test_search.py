@@ -90,6 +90,14 @@ def test_every_option_reaches_the_request(asked: list[Any]) -> None:
     assert asked[0].gpus_per_trial is None
 
 
+def test_sizes_and_tiles(asked: list[Any]) -> None:
+    for text, size in (("256x384", (256, 384)), ("64X64", 64), ("512", 512)):
+        assert call(f"search --image-size {text}") == 1
+        assert asked[0].problem.image_size == size
+    assert call("search --method features --tile 256 --tile-overlap 16") == 1
+    assert asked[0].fixed == {"tile": 256, "tile_overlap": 16}
+
+
 def test_a_preset_holds_its_settings_fixed_and_fix_goes_before(asked: list[Any]) -> None:
     paper = AMA.presets["paper"]
     assert call("search --preset without-mirror --fix k=2") == 1

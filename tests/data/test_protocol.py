@@ -318,6 +318,7 @@ def test_geometry_is_the_normal_sets_unless_asked_otherwise(tmp_path):
         (colour, grey, {}, (3, 10, 10)),
         (colour, grey, {"image_size": 8, "channels": 1}, (1, 8, 8)),
         (grey, colour, {"image_size": 24, "channels": 3}, (3, 24, 24)),
+        (grey, colour, {"image_size": (12, 30)}, (1, 12, 30)),
     ):
         made = problem(dataset=dataset, ood=(ood, "gaussian-noise"), **options)
         assert made.image_shape == shape

@@ -27,7 +27,11 @@ from amatune.errors import DataError
         ({"anomaly_fraction": 0.6}, r"anomaly_fraction must be a share in \[0, 0.5\], got 0.6"),
         ({"contamination": float("nan")}, r"contamination must be a share .* got nan"),
         ({"anomaly_fraction": 0.5}, r"0.5 needs \d+ anomalies beside \d+ .* enough for 0\.\d+"),
-        ({"image_size": 7}, "image_size must be a whole number of 8 to 1024 pixels, got 7"),
+        ({"image_size": 7}, "image_size must be a whole number of 8 to 2048 pixels, or .* got 7"),
+        *(
+            ({"image_size": value}, "image_size must be .* or a height and a width of such, got")
+            for value in ((64, 7), (64,), (64, 64, 64), (64, True), "64x64", 2049)
+        ),
         ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
         *(
             ({"max_broken": value}, "max_broken must be a whole number of pictures, or a share")
@@ -52,7 +56,7 @@ def test_classes_need_labels(tmp_path):
 
 
 def test_request_survives_json_and_pickle():
-    request = ProblemRequest(dataset="digits", normal_classes=("3",), image_size=16, channels=3)
+    request = ProblemRequest(dataset="digits", normal_classes=("3",), image_size=(16, 24))
     assert ProblemRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
     assert pickle.loads(pickle.dumps(request)) == request
     with pytest.raises(DataError, match=r"unknown setting 'odd', did you mean 'ood'\?"):

@@ -10,8 +10,10 @@ from amatune.errors import ConfigError
 Layers = Literal["1", "2", "3", "4", "1+2", "2+3", "3+4", "1+2+3", "2+3+4"]
 Model = Literal["coreset", "gaussians", "mean"]
 
-RESOLUTIONS = (128, 192, 256)  # pixels; the least that is not below the pictures' side is taken
-MAX_RESOLUTION = 1024  # pixels
+# Pixels; the least that is not below the pictures' side is taken.
+RESOLUTIONS = (128, 192, 256, 384, 512, 768, 1024)
+MAX_RESOLUTION = RESOLUTIONS[-1]
+SCALES = (0.25, 2.0)  # the least and the largest
 MOST_GAUSSIANS = 2**28  # values that the covariances of all places may have, 1 GiB
 
 
@@ -24,7 +26,10 @@ class FeaturesConfig(DetectorConfig):
     # Features
     backbone: Backbone = "efficientnet-lite0"  # PatchCore, PaDiM: wide-resnet50-2
     weights: str | None = None  # file of the backbone's weights; None: the published ones
-    resolution: int | None = None  # pixels of the longer side seen; None: 128 to 256; published 224
+    resolution: int | None = None  # pixels of the longer side seen; None: 128 up; published 224
+    scale: float = 1.0  # of the side seen, where resolution is none
+    tile: int | None = None  # side of the tiles of large pictures, pixels; None: seen whole
+    tile_overlap: int = 32  # pixels that neighbouring tiles share, at least
     contrast_normalization: bool = False  # of each image: its mean brightness and contrast
     layers: Layers = "2+3"  # at 1/4, 1/8, 1/16 and 1/32 of the side; PaDiM: 1+2+3
     neighbourhood: int = 3  # side of the square of places a patch is the mean of; PaDiM: 1
@@ -49,6 +54,18 @@ class FeaturesConfig(DetectorConfig):
                 f"resolution must be a multiple of {MULTIPLE} from {MULTIPLE} to {MAX_RESOLUTION}, "
                 f"got {side}"
             )
+        if not SCALES[0] <= self.scale <= SCALES[1]:
+            found.append(f"scale must be from {SCALES[0]:g} to {SCALES[1]:g}, got {self.scale}")
+        tile = self.tile
+        if tile is not None and not (MULTIPLE <= tile <= MAX_RESOLUTION and tile % MULTIPLE == 0):
+            found.append(
+                f"tile must be a multiple of {MULTIPLE} from {MULTIPLE} to {MAX_RESOLUTION}, got "
+                f"{tile}"
+            )
+        if not 0 <= self.tile_overlap < (tile or MAX_RESOLUTION):
+            found.append(
+                f"tile_overlap must be at least 0 and less than tile, got {self.tile_overlap}"
+            )
         if not (1 <= self.neighbourhood <= 9 and self.neighbourhood % 2):
             found.append(f"neighbourhood must be 1, 3, 5, 7 or 9, got {self.neighbourhood}")
         if self.dims is not None and self.dims < 1:
@@ -66,13 +83,21 @@ class FeaturesConfig(DetectorConfig):
     def resolve(self, image_shape: ImageShape) -> Self:
         """Fill in what the images (C, H, W) decide: the size at which the network sees them.
 
-        Raises `ConfigError` where Gaussians at every place would not fit into memory.
+        Raises `ConfigError` where Gaussians at every place would not fit into memory, and for tiles
+        as large as the images.
         """
+        _, height, width = image_shape
+        if self.tile is not None and self.tile >= max(height, width):
+            raise ConfigError(
+                f"tiles of {self.tile} pixels are not smaller than the pictures, which are brought "
+                f"to {width} x {height}: choose a larger image size, or no tiles"
+            )
         resolved = self
         if self.resolution is None:
-            longer = max(image_shape[1:])
+            longer = max(self.view(image_shape)[1:])
             fitting = [side for side in RESOLUTIONS if side >= longer]
-            resolved = self.replace(resolution=(fitting or RESOLUTIONS[-1:])[0])
+            side = round(self.scale * (fitting or RESOLUTIONS[-1:])[0] / MULTIPLE) * MULTIPLE
+            resolved = self.replace(resolution=min(max(side, MULTIPLE), MAX_RESOLUTION))
         if resolved.model == "gaussians" and resolved.dims is not None:
             height, width = resolved.places(image_shape)
             values = height * width * resolved.dims**2
@@ -89,10 +114,17 @@ class FeaturesConfig(DetectorConfig):
         """The levels of the backbone in use, from 1, the finest first."""
         return tuple(int(level) for level in self.layers.split("+"))
 
+    def view(self, image_shape: ImageShape) -> ImageShape:
+        """What of images (C, H, W) is looked at by itself: a tile, or the whole."""
+        channels, height, width = image_shape
+        if self.tile is None:
+            return image_shape
+        return channels, min(self.tile, height), min(self.tile, width)
+
     def seen(self, image_shape: ImageShape) -> tuple[int, int]:
         """Height and width at which the network of a resolved configuration sees images
-        (C, H, W): the aspect ratio is kept as far as multiples of 32 allow."""
-        _, height, width = image_shape
+        (C, H, W), or their tiles: the aspect ratio is kept as far as multiples of 32 allow."""
+        _, height, width = self.view(image_shape)
         longer = max(height, width)
         side = self.resolution or RESOLUTIONS[0]
         rows, columns = (
@@ -102,7 +134,7 @@ class FeaturesConfig(DetectorConfig):
         return rows, columns
 
     def places(self, image_shape: ImageShape) -> tuple[int, int]:
-        """Rows and columns of patches of images (C, H, W)."""
+        """Rows and columns of patches of images (C, H, W), or of each of their tiles."""
         height, width = self.seen(image_shape)
         stride = STRIDES[self.levels[0] - 1]
         return height // stride, width // stride

@@ -20,18 +20,23 @@ scale, and Euclidean distance sees the loud ones alone; `metric` is euclidean as
 draws channels at random; here `dims` is a random projection with orthonormal columns (Kim et al.,
 "Semi-Orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation", 2021), for all models.
 The greedy choice sees at most 100,000 patches, as many of each image, drawn with the seed.
+
+Large pictures may be seen in tiles, `tile` pixels a side: what is normal is learnt of the tiles of
+all pictures alike, wherever they lie; Gaussians then are at the places of a tile. A picture scores
+the maximum over its tiles. They are part of the detector, and not of the data, so that an export,
+its ONNX form included, takes whole pictures.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import SCORING_BATCH, Detector, Optimisation
 from amatune.detectors.features.backbones import (
+    STRIDES,
     credit,
     digest,
     find_weights,
@@ -52,17 +57,20 @@ from amatune.detectors.features.scorers import (
     FeatureStore,
     Gaussians,
     Mean,
+    PatchMap,
     Remembered,
     Scorer,
     Sight,
     pool,
     see_patches,
 )
+from amatune.detectors.features.tiles import TiledMap, TiledScores, Tiling
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 
 MOST_PATCHES = 100_000  # of the training images that a coreset is chosen from ...
 MOST_VALUES = 2**26  # ... with as many values in all
 MOST_KEPT = 10_000  # patches of a coreset
+VALUE = 4  # bytes of a value of a map
 PIXELS_AT_ONCE = 2**20  # that the network sees at a time: bounds the memory of its maps
 
 
@@ -196,17 +204,37 @@ class Features(Detector):
             self.projection = torch.eye(channels, device=self.device)
 
     def _patches(self, images: Tensor) -> Iterator[Tensor]:
-        """Batch by batch, the projected patches (B, P, D') of all images."""
-        sight = self._sight()
+        """Batch by batch, the projected patches (B, P, D') of all images, or of all their tiles."""
+        tiling = self._tiling()
+        sight = self._sight(remember=self._can_be_kept(len(images)))
         for batch in self._batches(images, SCORING_BATCH):
-            yield see_patches(sight, batch, self.config.neighbourhood) @ self.projection
+            for views in (batch,) if tiling is None else tiling.few(tiling(batch)):
+                yield see_patches(sight, views, self.config.neighbourhood) @ self.projection
+
+    def _views(self, images: int) -> int:
+        """Of so many images, all their tiles, or themselves."""
+        tiling = self._tiling()
+        return images * (1 if tiling is None else len(tiling.corners))
+
+    def _can_be_kept(self, images: int) -> bool:
+        """Whether the store has room for the maps of all: else each would drive out another before
+        it is asked for again."""
+        height, width = self.config.seen(self.image_shape)
+        each = sum(
+            self.trunk.channels[level - 1]
+            * (height // STRIDES[level - 1])
+            * (width // STRIDES[level - 1])
+            for level in self.config.levels
+        )
+        return self.store is None or VALUE * each * self._views(images) <= self.store.limit
 
     def _learn_coreset(self, images: Tensor) -> None:
         """Keep the patches of a greedy coreset, in the space where distances are measured."""
         dims = self.projection.shape[1]
         height, width = self.config.places(self.image_shape)
         most = min(MOST_PATCHES, MOST_VALUES // dims)
-        each = max(1, min(height * width, most // len(images)))
+        views = self._views(len(images))
+        each = max(1, min(height * width, most // views))
         drawn = []
         for batch in self._patches(images):
             if each < batch.shape[1]:
@@ -216,6 +244,9 @@ class Features(Detector):
             else:
                 drawn.append(batch.flatten(0, 1))
         patches = torch.cat(drawn)
+        if len(patches) > most:  # more tiles than patches that can be looked at
+            order = torch.randperm(len(patches), generator=self.generator, device=self.device)
+            patches = patches[order[:most]]
         self.centre = patches.mean(dim=0)
         centred = patches - self.centre
         self.spread = centred.square().sum(dim=1).mean().sqrt()
@@ -224,7 +255,7 @@ class Features(Detector):
             covariance = (centred.T @ centred).double() / len(centred)
             self.whitening = whitening(regularised(covariance)).float()
         patches = centred @ self.whitening
-        wanted = round(self.config.coreset * len(images) * height * width)
+        wanted = round(self.config.coreset * views * height * width)
         count = max(1, min(wanted, MOST_KEPT, len(patches)))
         chosen, self.radius = greedy_coreset(patches, count, self.generator)
         self.memory = patches[chosen]
@@ -251,16 +282,32 @@ class Features(Detector):
 
     def at_most(self, batch_size: int) -> int:
         """As many images at a time as the network's maps leave room for."""
+        return min(batch_size, max(1, self._at_once() // self._views(1)))
+
+    def _at_once(self) -> int:
+        """How many images, or tiles, the network sees at a time."""
         height, width = self.config.seen(self.image_shape)
-        return min(batch_size, max(1, PIXELS_AT_ONCE // (height * width)))
+        return max(1, PIXELS_AT_ONCE // (height * width))
 
     def prepare(self, images: Tensor) -> None:  # noqa: ARG002 - nothing is taken from them
         """Raise `RequestError` where nothing has been learnt yet."""
         if not self.has_learnt:
             raise RequestError("nothing is learnt yet: call train_epoch(images) before calibrate")
 
-    def raw_scorer(self) -> Scorer:
+    def raw_scorer(self) -> nn.Module:
         """The scores of float images: network, and what was learnt to be normal."""
+        tiling = self._tiling()
+        return self._scorer() if tiling is None else TiledScores(tiling, self._scorer())
+
+    def _tiling(self) -> Tiling | None:
+        """How images are cut into tiles; None where they are seen whole."""
+        config, size = self.config, self.image_shape[1:]
+        if config.tile is None:
+            return None
+        return Tiling(size, config.tile, config.tile_overlap, self._at_once()).to(self.device)
+
+    def _scorer(self) -> Scorer:
+        """The scores of whole images, or of tiles."""
         config = self.config
         model: Coreset | Gaussians | Mean
         if config.model == "coreset":
@@ -272,27 +319,34 @@ class Features(Detector):
             model = Mean(self.projection, self.centre, self.whitening, config.pooling)
         return Scorer(self._sight(), config.neighbourhood, model)
 
-    def pixel_map(self, images: Tensor) -> Tensor | None:
-        """How far the patches of images (N, C, H, W) are from normal ones, interpolated to pixels:
-        (N, H, W) on the CPU, in the unit of the scores. None of the model `mean`, which knows whole
-        images alone. Raises `RequestError` before `calibrate`."""
+    def mapper(self) -> nn.Module | None:
+        """How far patches are from normal ones, interpolated to pixels, in the unit of the scores.
+        None of the model `mean`, which knows whole images alone. Raises `RequestError` before
+        `calibrate`."""
         self._require_calibration()
-        self._check_images(images)
-        scorer = self.raw_scorer()
+        scorer = self._scorer()
         if isinstance(scorer.model, Mean):
             return None
-        places, size = self.config.places(self.image_shape), self.image_shape[1:]
-        parts = [torch.empty(0, *size)]
+        size = self.config.view(self.image_shape)[1:]
+        patches = PatchMap(scorer, scorer.model, self.config.places(self.image_shape), size)
+        tiling = self._tiling()
+        return patches if tiling is None else TiledMap(tiling, patches)
+
+    def pixel_map(self, images: Tensor) -> Tensor | None:
+        """What `mapper` gives, of images (N, C, H, W): (N, H, W) on the CPU."""
+        self._check_images(images)
+        mapper = self.mapper()
+        if mapper is None:
+            return None
+        parts = [torch.empty(0, *self.image_shape[1:])]
         with self._without_training():
-            for batch in self._batches(images, SCORING_BATCH):
-                distances = scorer.model.map(scorer.patches(batch)).view(-1, *places)
-                pixels = F.interpolate(distances[:, None], size=size, mode="bilinear")
-                parts.append(pixels[:, 0].cpu())
+            parts += [mapper(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
         return torch.cat(parts)
 
-    def _sight(self) -> nn.Module:
-        sight = Sight(self.trunk, self.config, self.image_shape).to(self.device)
-        if self.store is None:
+    def _sight(self, *, remember: bool = True) -> nn.Module:
+        view = self.config.view(self.image_shape)
+        sight = Sight(self.trunk, self.config, view).to(self.device)
+        if self.store is None or not remember:
             return sight
         about = (
             digest(self.trunk.state_dict()),

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amatune.config import ImageShape
@@ -20,6 +21,8 @@ from amatune.detectors.features.patches import (
 
 class FeatureStore(Protocol):
     """Where maps are kept from one detector to the next."""
+
+    limit: int  # bytes
 
     def recall(self, key: str) -> Tensor | None:
         """The map kept by this key."""
@@ -181,6 +184,26 @@ class Scorer(nn.Module):
     def patches(self, images: Tensor) -> Tensor:
         """(B, P, D), P places row by row."""
         return see_patches(self.sight, images, self.neighbourhood)
+
+
+class PatchMap(nn.Module):
+    """Float images (B, C, H, W) in [-1, 1] to the distances of their patches, which lie in rows and
+    columns of `places`, interpolated to (B, *size)."""
+
+    def __init__(
+        self,
+        sight: Scorer,
+        model: Coreset | Gaussians,
+        places: tuple[int, int],
+        size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.sight, self.model, self.places, self.size = sight, model, places, size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        distances = self.model.map(self.sight.patches(images)).view(-1, 1, *self.places)
+        return F.interpolate(distances, size=self.size, mode="bilinear").squeeze(1)
 
 
 def see_patches(sight: nn.Module, images: Tensor, neighbourhood: int) -> Tensor:

@@ -54,10 +54,23 @@ def patches_of(made, pictures):
 
 @pytest.mark.parametrize(
     ("shape", "resolution"),
-    [((1, 8, 8), 128), ((1, 128, 128), 128), ((3, 150, 130), 192), ((3, 500, 700), 256)],
+    [
+        ((1, 8, 8), 128),
+        ((1, 128, 128), 128),
+        ((3, 150, 130), 192),
+        ((3, 500, 700), 768),
+        ((3, 9, 2048), 1024),
+    ],
 )
 def test_the_network_sees_pictures_in_a_size_near_their_own(shape, resolution):
     assert config(resolution=None).resolve(shape).resolution == resolution
+
+
+def test_a_search_scales_the_side_that_is_seen():
+    seen = [config(resolution=None, scale=s).resolve((1, 128, 128)).resolution for s in (0.5, 0.75)]
+    assert seen == [64, 96]
+    assert config(resolution=None, scale=2.0).resolve((1, 900, 900)).resolution == 1024
+    assert config(resolution=64, scale=2.0).resolve((1, 900, 900)).resolution == 64
 
 
 def test_the_aspect_ratio_is_kept_as_far_as_the_network_allows():
@@ -73,6 +86,9 @@ def test_the_aspect_ratio_is_kept_as_far_as_the_network_allows():
     ("settings", "told"),
     [
         ({"resolution": 100}, "resolution must be a multiple of 32 from 32 to 1024, got 100"),
+        ({"scale": 0.0}, "scale must be from 0.25 to 2, got 0.0"),
+        ({"tile": 100}, "tile must be a multiple of 32 from 32 to 1024, got 100"),
+        ({"tile": 32}, "tile_overlap must be at least 0 and less than tile, got 32"),
         ({"neighbourhood": 2}, "neighbourhood must be 1, 3, 5, 7 or 9, got 2"),
         ({"dims": 0, "neighbours": 0}, "dims .* got 0; neighbours must be at least 1, got 0"),
         ({"coreset": 0.0}, r"coreset must be a share in \(0, 1\], got 0.0"),
