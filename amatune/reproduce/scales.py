@@ -42,6 +42,7 @@ SMALL_STEPS: Mapping[str, Mapping[Kind, int]] = {
     "likelihood-ratio": {"grey": 190, "colour": 120},
     "s-score": {"grey": 210, "colour": 130},
     "typicality": {"grey": 210, "colour": 110},
+    "anogan": {"grey": 900, "colour": 300},
     "fence-gan": {"grey": 950, "colour": 640},
     "ganomaly": {"grey": 820, "colour": 440},
     "skip-ganomaly": {"grey": 620, "colour": 380},
