@@ -149,8 +149,35 @@ def delong_interval(
     if groups is not None:
         sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
         z = _students(z, min(sizes) - 1)
+    return _interval(area, error, sizes, z)
+
+
+def area_variance(
+    at_normal: ArrayLike, at_anomaly: ArrayLike, groups: Groups | None = None
+) -> float:
+    """DeLong's variance of an area, or of a difference, by its placements: of every normal image
+    (n,) the share of anomalies above it, of every anomaly (m,) that of normal images below it,
+    whatever detector judged them. Of images in groups Obuchowski's.
+
+    Raises `ValueError` for fewer than two of a kind, or groups of it.
+    """
+    sides = np.asarray(at_normal, np.float64), np.asarray(at_anomaly, np.float64)
+    if min(map(len, sides)) < 2:
+        raise ValueError("a variance needs at least 2 images on each side")
+    return _variance(*sides, groups)
+
+
+def area_interval(
+    area: float, error: float, normals: int, anomalies: int, level: float = 0.95
+) -> tuple[float, float]:
+    """As `delong_interval`, of an AUROC and its standard error, by so many independent images."""
+    return _interval(area, error, (normals, anomalies), NormalDist().inv_cdf((1 + level) / 2))
+
+
+def _interval(area: float, error: float, sizes: tuple[int, int], z: float) -> tuple[float, float]:
+    """`sizes` are those of the normal images and of the anomalies, or of their groups."""
     newcombe = _newcombe_interval(area, sizes[1], sizes[0], z)
-    if error == 0:  # no overlap (or nothing but ties): DeLong says nothing
+    if error == 0 or area in (0, 1):  # no overlap (or nothing but ties): DeLong says nothing
         return newcombe
     low, high = _logit_interval(area, error, z)
     if min(sizes) * min(area, 1 - area) < _FEW:

@@ -133,6 +133,14 @@ def _figures(board: Leaderboard) -> dict[str, Any]:
         "spread": row.validation_spread,
         "note": f"{over}; the settings were chosen by it, so it is optimistic",
     }
+    if (fitted := board.cross_fit) is not None:
+        figures["cross-fitted AUROC"] = {
+            "value": fitted.auroc,
+            "spread": fitted.spread,
+            "low": fitted.low,
+            "high": fitted.high,
+            "note": f"{over}; each of {fitted.anomalies} anomalies judged by what the others chose",
+        }
     return figures
 
 

@@ -184,6 +184,7 @@ _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
         "the search's best validation AUROC, optimistic",
         lambda board: str(board.selection) if board.selection else "",
     ),
+    ("cross-fitted AUROC", lambda b: f"{b.cross_fit or ''}"),
     ("retrained", lambda b: f"{_seeds(b)} of {counted(b.epochs, 'epoch')} each"),
     ("test images", lambda b: f"{b.test_normals:,} normal, {b.test_anomalies:,} anomalous"),
     ("failed", lambda b: "; ".join([f for r in b.rows for f in r.failures] + list(b.dropped))),

@@ -25,6 +25,7 @@ from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
+from amatune.results.crossfit import CrossFit
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
@@ -143,6 +144,7 @@ class Leaderboard:
     # Of `chosen_model`, the one that is exported, on the test images.
     thresholds: tuple[OperatingPoint, ...] = ()
     guarantee: Guarantee | None = None  # None: nothing was demanded
+    cross_fit: CrossFit | None = None  # None: not asked for
 
     @property
     def chosen(self) -> LeaderboardRow:

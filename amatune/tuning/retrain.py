@@ -54,6 +54,7 @@ from amatune.runs.request import LOCAL, MOST, Objective
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
 from amatune.tuning.cost import Budget, Estimating, Plan
+from amatune.tuning.crossfit import CrossFitting
 from amatune.tuning.events import (
     Event,
     Listener,
@@ -65,6 +66,7 @@ from amatune.tuning.events import (
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
 from amatune.tuning.search import selection, when_to_go_on
+from amatune.tuning.shortlists import shortlist
 
 __all__ = [
     "Comparison",
@@ -85,6 +87,7 @@ def run_best(
     seeds: int = 3,
     epochs: int | None = None,
     demand: Demand | None = None,
+    cross_fit: int | None = None,
     data_dir: str | None = None,
     address: str | None = None,
     concurrent: int | None = None,
@@ -94,11 +97,12 @@ def run_best(
     """Retrain the best `top` trials and the default over `seeds` seeds, choose one, test all.
 
     Every training runs `epochs` epochs, by default the search's. A `demand` is met, or not, by a
-    threshold of the detector that would be exported. Detectors, their validation and
-    test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the resources and, unless `address`, `data_dir` and
-    `concurrent` say otherwise, the cluster, the data folder and at most as many trainings at a time
-    as the search's request.
+    threshold of the detector that would be exported. With `cross_fit` folds, all anomalies choose
+    and test in turn, beside the choice and the test that are always made. Detectors, their
+    validation and test scores go to `best/models`, the leaderboard to `best/leaderboard.json`.
+    Called again it trains only what is not there yet. Uses the resources and, unless `address`,
+    `data_dir` and `concurrent` say otherwise, the cluster, the data folder and at most as many
+    trainings at a time as the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
@@ -122,7 +126,21 @@ def run_best(
         request = record.request
         method = registry.find_method(request.method)
         problem = record.open_problem(data_dir)
-        candidates = shortlist(run, record, method, top, epochs or request.epochs)
+        candidates: Sequence[Candidate]
+        fitting = None
+        if cross_fit is None:
+            candidates = shortlist(run, record, method, top, epochs or request.epochs)
+        else:
+            fitting = CrossFitting.of(
+                run,
+                record,
+                method,
+                problem,
+                folds=cross_fit,
+                top=top,
+                epochs=epochs or request.epochs,
+            )
+            candidates = fitting.candidates
         trainings = [
             Retraining.of(run, candidate, request.seed, number)
             for candidate in candidates
@@ -218,6 +236,11 @@ def run_best(
             groups=TestGroups.of(groups),
         )
         board = with_thresholds(board, demand)
+        if fitting is not None:
+            scores = {name: one.score for name, one in validated.items()}
+            trained = {name: finished[name] for name in scores}
+            found = fitting.result(trained, scores, problem, request.objective)
+            board = dataclasses.replace(board, cross_fit=found)
         board.write()
         best = board.chosen
         test = best.test[board.primary_score]
@@ -233,6 +256,7 @@ def run_best(
                 pro=None if best.pixels is None else best.pixels.pro,
                 thresholds=board.thresholds,
                 guarantee=board.guarantee,
+                cross_fit=board.cross_fit,
                 seconds=time.monotonic() - began,
             )
         )
@@ -249,37 +273,6 @@ def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
             yield
     except ClusterLostError as lost:
         raise ClusterLostError(f"the Ray cluster was lost: {lost}; {go_on}") from None
-
-
-def shortlist(
-    run: RunFolder, record: RunRecord, method: Method, top: int, epochs: int
-) -> list[Candidate]:
-    """The best `top` full-budget trials, then the default, all with a budget of `epochs`.
-
-    The default is in there once and takes no place from another, also when it is among the best;
-    a configuration that was tried twice is in there once. Raises `RequestError` when no trial has
-    reached the full budget.
-    """
-    full = studies.full_trials(studies.open_study(run))
-    if not full:
-        raise RequestError(
-            f"no trial of the run {run.name!r} has reached the full budget of "
-            f"{record.request.epochs} "
-            "epochs yet; continue the search with --resume"
-        )
-    fixed = record.request.fixed
-    default = record.configuration(method, fixed, epochs)
-    found: list[Candidate] = []
-    default_auroc = None
-    for trial in full:
-        config = record.configuration(method, trial.user_attrs[studies.CONFIG], epochs)
-        if config == default:
-            default_auroc = trial.value if default_auroc is None else default_auroc
-        elif len(found) < top and all(config != other.config for other in found):
-            settings = trial.user_attrs[studies.SETTINGS]
-            found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
-    settings = {**{name: getattr(default, name) for name in record.searched}, **fixed}
-    return [*found, Candidate("default", True, settings, default, default_auroc)]
 
 
 def _train(
