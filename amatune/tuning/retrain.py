@@ -34,6 +34,7 @@ from amatune.results.leaderboard import (
     LeaderboardRow,
     Places,
     TestFigures,
+    TestGroups,
     against_baseline,
     anomaly_groups,
     choose,
@@ -163,7 +164,7 @@ def run_best(
             for name, trainings in finished.items()
             if trainings
         }
-        chosen, choice = _choose(validated, seeds)
+        chosen, choice = _choose(validated, seeds, problem.groups("validation"))
         masks = Masks.of(problem.test_masks())
         untested = [
             t for t in itertools.chain(*finished.values()) if not t.is_tested(with_maps=bool(masks))
@@ -172,6 +173,7 @@ def run_best(
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, run, record, method, problem, masks)
         sets = anomaly_groups(problem)
+        groups = problem.groups("test")
         rows = [
             _row(
                 candidate,
@@ -180,6 +182,7 @@ def run_best(
                 chosen,
                 work.failures,
                 sets,
+                groups,
             )
             for candidate in candidates
             if finished[candidate.name]
@@ -193,12 +196,13 @@ def run_best(
             epochs=candidates[0].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
             rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
-            comparison=_compare(finished, validated, chosen),
+            comparison=_compare(finished, validated, chosen, groups),
             baselines=baselines,
             against_baseline=against_baseline(
                 [one.scores(TEST)[validated[chosen].score] for one in finished[chosen]],
                 strongest,
                 baselines[0].name,
+                groups,
             ),
             dropped=tuple(
                 f"{name}: {'; '.join(work.failures[name])}"
@@ -211,6 +215,7 @@ def run_best(
             choice=choice,
             selection=selection(run, request, problem, study),
             effort=studies.effort(study),
+            groups=TestGroups.of(groups),
         )
         board = with_thresholds(board, demand)
         board.write()
@@ -339,7 +344,9 @@ def _validated(
     return _Validated(score, [s[score] for s in by_seed], aurocs[score])
 
 
-def _choose(validated: Mapping[str, _Validated], seeds: int) -> tuple[str, str]:
+def _choose(
+    validated: Mapping[str, _Validated], seeds: int, groups: metrics.Groups | None
+) -> tuple[str, str]:
     """The candidate to take, by the mean validation AUROC over the seeds, and why.
 
     One that failed with some seed is not chosen while another failed with none.
@@ -348,6 +355,7 @@ def _choose(validated: Mapping[str, _Validated], seeds: int) -> tuple[str, str]:
     return choose(
         {name: validated[name].scores for name in names},
         {name: statistics.fmean(validated[name].aurocs) for name in names},
+        groups,
     )
 
 
@@ -384,6 +392,7 @@ def _row(
     chosen: str,
     failures: Mapping[str, Sequence[str]],
     sets: Mapping[str, Places],
+    groups: metrics.Groups | None,
 ) -> LeaderboardRow:
     by_seed = [training.scores(TEST) for training in trainings]
     primary = [scores[validated.score] for scores in by_seed]
@@ -399,11 +408,14 @@ def _row(
         validation_auroc=statistics.fmean(validated.aurocs),
         validation_spread=spread(validated.aurocs),
         validation_by_seed=tuple(validated.aurocs),
-        test={name: figures([scores[name] for scores in by_seed]) for name in by_seed[0]},
+        test={name: figures([s[name] for s in by_seed], groups) for name in by_seed[0]},
         test_auroc_by_seed=tuple(metrics.auroc(**scores) for scores in primary),
         failures=tuple(failures.get(candidate.name, ())),
         test_by_set={
-            name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
+            name: figures(
+                [{**scores, "anomaly": scores["anomaly"][own]} for scores in primary],
+                groups and (groups[0], groups[1][own]),
+            )
             for name, own in sets.items()
         },
         pixels=over_seeds([training.pixels() for training in trainings]),
@@ -411,17 +423,19 @@ def _row(
 
 
 def _compare(
-    finished: Mapping[str, Sequence[Retraining]], validated: Mapping[str, _Validated], chosen: str
+    finished: Mapping[str, Sequence[Retraining]],
+    validated: Mapping[str, _Validated],
+    chosen: str,
+    groups: metrics.Groups | None,
 ) -> Comparison | None:
     """The chosen one against the default; None for the default itself, or when it failed."""
     if chosen == "default" or "default" not in validated:
         return None
-    return compare(
-        *(
-            [one.scores(TEST)[validated[name].score] for one in finished[name]]
-            for name in (chosen, "default")
-        )
+    ours, theirs = (
+        [one.scores(TEST)[validated[name].score] for one in finished[name]]
+        for name in (chosen, "default")
     )
+    return compare(ours, theirs, groups)
 
 
 def _nobody(_event: Event) -> None:
