@@ -209,3 +209,8 @@ def test_epochs_until_a_target(monkeypatch):
     assert chosen(ended) == ended[3]
     assert chosen(ended, 60) == ended[1]
     assert chosen(ended, 20) is None
+
+
+def test_cross_fitting_is_compared_with_half_and_half(run: Callable[..., str]) -> None:
+    told = run("crossfit.py", "--repeats", 2, "--trials", 6, "--anomalies", 20, "--folds", 2)
+    assert [line.split()[0] for line in told.splitlines()[2:]] == ["apart", "crossfit", "same"]

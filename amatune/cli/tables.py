@@ -190,7 +190,6 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         say(console, f"{sentence(f'{chosen.configuration} {board.against_baseline.verdict}')}.")
     if (fitted := board.cross_fit) is not None:
         say(console, f"Cross-fitted AUROC: {fitted}")
-        say(console, f"  {sentence(fitted.remark)}.")
         if fitted.final != chosen.configuration:
             say(
                 console,

@@ -62,7 +62,8 @@ class CrossFit:
     remark: str  # what the folds cannot take back
 
     def __str__(self) -> str:
-        """In a sentence."""
+        """In a sentence, and what remains."""
+        remains = f"; {self.remark}" if self.remark else ""
         spread = "" if self.spread is None else f" ± {self.spread:.3f}"
         told = (
             f"{self.auroc:.3f}{spread}, 95% interval {self.low:.3f} to {self.high:.3f}, each of "
@@ -70,11 +71,12 @@ class CrossFit:
             f"{', '.join(sorted(set(self.chosen)))})"
         )
         if self.difference is None or self.p is None:
-            return told
+            return told + remains
         verdict = "better" if self.difference > 0 else "worse"
         if self.p >= SIGNIFICANT:
             verdict = "no evidence of a difference"
-        return f"{told}; against the default {self.difference:+.3f} (p = {self.p:.2g}): {verdict}"
+        against = f"against the default {self.difference:+.3f} (p = {self.p:.2g}): {verdict}"
+        return f"{told}; {against}{remains}"
 
 
 def cross_fit(
