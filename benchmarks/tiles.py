@@ -11,7 +11,7 @@ its best settings and with its defaults, and scores the test pictures once; besi
 detector, its side and components chosen by the same 50 defects. Results are kept in `--output`:
 called again, it goes on where it stopped.
 
-`--speed` takes the time to score a colour picture of 256 x 256 with a coreset of 10,000 patches on
+`--speed` takes the time to score a colour picture of 256 x 256, of a coreset with 10,000 patches, on
 one core, in seconds of that core, so that other processes matter little.
 """
 
@@ -50,7 +50,7 @@ BASELINES = ("mean brightness", "PCA")
 OPTIONS: dict[str, SearchOptions] = {
     "features": {"fix": {"scale": 1.0}},
     "deep-svdd": {"epochs": 60, "fix": {"batch_size": 64, "pretrain": 0.3}},
-    "ama": {"steps": 1000, "width": 0.25},
+    "ama": {"steps": 400, "width": 0.25},
     "alad": {"epochs": 40, "width": 0.125},
 }
 Part = dict[str, list[Path]]  # "normal", "defect" -> pictures
@@ -193,14 +193,23 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
 def speed() -> list[str]:
     """What the network and the whole score of one picture take, by layers and dimensions."""
     pictures = torch.rand(1, 3, 256, 256) * 2 - 1
-    lines = ["| layers | dims | network, ms | all, ms |", "|---|---|---|---|"]
-    for layers, dims in (("2+3", None), ("2+3", 64), ("3+4", None), ("3", None)):
-        config = FeaturesConfig(resolution=256, layers=layers, dims=dims)  # type: ignore[arg-type]
+    lines = ["| model | layers | dims | network, ms | all, ms |", "|---|---|---|---|---|"]
+    for settings in (
+        {"model": "gaussians"},
+        {"model": "coreset"},
+        {"model": "coreset", "dims": 64},
+        {"model": "coreset", "layers": "3+4"},
+        {"model": "coreset", "layers": "3"},
+    ):
+        config = FeaturesConfig.from_dict({"resolution": 256, **settings})
         detector = Features(config, (3, 256, 256))
-        detector.memory = torch.randn(10_000, detector.projection.shape[1])
-        scorer = detector.raw_scorer()
+        config = detector.config
+        if config.model == "coreset":
+            detector.memory = torch.randn(10_000, detector.projection.shape[1])
+        scorer: Any = detector.raw_scorer()
         network, whole = (milliseconds(part, pictures) for part in (scorer.sight, scorer))
-        lines.append(f"| {layers} | {dims or 'all'} | {network:.0f} | {whole:.0f} |")
+        named = f"{config.model} | {config.layers} | {config.dims or 'all'}"
+        lines.append(f"| {named} | {network:.0f} | {whole:.0f} |")
     return lines
 
 
