@@ -11,8 +11,8 @@ its best settings and with its defaults, and scores the test pictures once; besi
 detector, its side and components chosen by the same 50 defects. Results are kept in `--output`:
 called again, it goes on where it stopped.
 
-`--speed` takes the time to score a colour picture of 256 x 256, of a coreset with 10,000 patches, on
-one core, in seconds of that core, so that other processes matter little.
+`--speed` takes the time to score a colour picture of 256 x 256, with a coreset of 10,000 patches or
+Gaussians, on one core, in seconds of that core, so that other processes matter little.
 """
 
 import argparse
