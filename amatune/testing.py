@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from amatune.config import DetectorConfig, ImageShape
+from amatune.data.pictures import fit
 from amatune.detector import Detector
 from amatune.errors import ConfigError, DataError, RequestError
 from amatune.export.onnx import TOLERANCE, onnx_bytes
@@ -46,6 +47,7 @@ class MethodTests:
         "steps": 1,
         "levels": 2,
         "members": 2,
+        "inversion_steps": 3,
     }
 
     @pytest.fixture
@@ -308,7 +310,7 @@ class MethodTests:
                 self.make(method).load_inference_state(foreign)
 
     def test_both_forms_agree(self, method: Method) -> None:
-        """The ONNX form gives the same scores, for any batch."""
+        """The ONNX form gives the same scores and map, for any batch and pictures of any size."""
         detector = self.trained(method)
         if not detector.exports_to_onnx:
             with pytest.raises(RequestError, match="cannot be exported to ONNX: "):
@@ -316,19 +318,26 @@ class MethodTests:
             return
         pytest.importorskip("onnx", reason="the ONNX form needs amatune[onnx]")
         runtime: Any = pytest.importorskip("onnxruntime")
-        images = self.images(9, seed=1)
-        expected = detector.scores(images)
         session = runtime.InferenceSession(onnx_bytes(detector), providers=["CPUExecutionProvider"])
-        names = list(detector.score_names)
-        for count in (1, 2, 9):
-            found = session.run(names, {"images": images[:count].numpy()})
-            for name, scores in zip(names, found, strict=True):
-                wanted = expected[name][:count]
-                gap = (torch.from_numpy(scores) - wanted).abs()
+        before = detector.scores(self.images(9))
+        channels, height, width = self.shape
+        for count, *size in ((1, height, width), (2, 2 * height + 1, width + 3), (9, 5, 7)):
+            pictures = noise((count, channels, *size), seed=1).numpy()
+            images = torch.from_numpy(fit(pictures, self.shape))
+            expected = detector.scores(images)
+            mapped = detector.pixel_map(images)
+            if mapped is not None:
+                expected["map"] = mapped
+            given = {"pictures": pictures.transpose(0, 2, 3, 1)}
+            assert [output.name for output in session.get_outputs()] == list(expected)
+            for (name, wanted), found in zip(
+                expected.items(), session.run(None, given), strict=True
+            ):
+                gap = (torch.from_numpy(found) - wanted).abs()
                 assert bool((gap <= TOLERANCE * wanted.abs().clamp(min=1)).all()), name
         # Converting leaves the detector as it was.
-        for name, scores in detector.scores(images).items():
-            assert torch.equal(scores, expected[name])
+        for name, scores in detector.scores(self.images(9)).items():
+            assert torch.equal(scores, before[name])
 
 
 def noise(shape: Sequence[int], seed: int = 0) -> Tensor:

@@ -11,6 +11,12 @@ What a CPU cannot afford is held fixed: widths, batch sizes, critic steps, and e
 full training of each method takes a few minutes at most. So the figures are of small networks
 trained briefly and not those of the papers.
 
+    python benchmarks/rivals.py --data DATA --brief 300 --methods ganomaly anogan -- fashion-mnist
+
+trains methods for so many steps with their defaults at width 1/4, one thread, and prints the AUROC
+of every score on the *validation* images beside what needs no detector: whether a method detects at
+all. Test images are not looked at.
+
 Over the digits, methods are compared by the signed-rank test of their mean test AUROCs (Wilcoxon;
 Demsar, JMLR 7, 2006). The digits are anomalies of one another, so they are not quite independent.
 """
@@ -25,9 +31,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from scipy import stats
 
+from amatune import metrics
+from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
+from amatune.registry import find_method
+from amatune.results.baselines import fit_baselines
 from amatune.results.comparison import ComparedRun, RunComparison, compare_runs
 from amatune.results.difference import holm
 from amatune.results.leaderboard import TestFigures
@@ -46,6 +58,9 @@ EPOCHS = {  # of a full training, by kind of problem
     "fashion-mnist": {"ama": 12, "deep-svdd": 60, "alad": 12},
     "mnist": {"ama": 50, "deep-svdd": 60, "alad": 40},  # 450 images of one digit
 }
+# Beside the width, where a method is trained briefly.
+BRIEF: dict[str, dict[str, Any]] = {"waic": {"members": 3, "lr": 5e-4}}
+BRIEF_EPOCHS = 10
 FEWEST = 6  # digits for a signed-rank test: with fewer, no p can be below .05, even uncorrected
 
 
@@ -78,6 +93,36 @@ def measure(name: str, method: str, arguments: argparse.Namespace) -> RunFolder:
         run_best(run, top=1, seeds=arguments.seeds)
         print(f"{run.name}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     return run
+
+
+def brief(name: str, arguments: argparse.Namespace) -> list[str]:
+    """Train each method for some steps; AUROCs on the validation images of a problem."""
+    made = make_problem(problem(name, arguments.data.resolve()))
+    train, sides = made.train_images(), made.validation_images()
+    resident = torch.from_numpy(train)
+    bounds = np.array([0, len(sides[1])])
+    lines = [f"{made.describe()}", "", "| | CPU s | validation AUROC |", "|---|---|---|"]
+    for one in fit_baselines(train, *sides, bounds, "pooled"):
+        lines.append(f"| {one.name} | | {one.validation_auroc:.3f} |")
+    for method in arguments.methods:
+        cls = find_method(method).detector
+        steps = -(-arguments.brief // BRIEF_EPOCHS)
+        width = {"width": 0.25, "epochs": BRIEF_EPOCHS, "steps_per_epoch": steps}
+        config = cls.Config.from_dict({**width, **BRIEF.get(method, {})})
+        detector = cls(config, made.image_shape, seed=1)
+        began = time.process_time()
+        for _ in range(BRIEF_EPOCHS):
+            losses = detector.train_epoch(resident)
+        spent = time.process_time() - began
+        detector.calibrate(resident)
+        normal, anomaly = (detector.scores(torch.from_numpy(side)) for side in sides)
+        scoring = time.process_time() - began - spent
+        aurocs = {n: metrics.auroc(normal[n].numpy(), anomaly[n].numpy()) for n in normal}
+        told = ", ".join(f"{n} {auroc:.3f}" for n, auroc in aurocs.items())
+        lines.append(f"| {method} | {spent:.0f} + {scoring:.0f} | {told} |")
+        last = ", ".join(f"{n} {value:.3g}" for n, value in losses.items())
+        print(f"{name} {method}: {lines[-1]}\n  losses: {last}", flush=True)
+    return lines
 
 
 def table(found: RunComparison) -> list[str]:
@@ -143,8 +188,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/rivals"))
+    parser.add_argument("--brief", type=int, metavar="STEPS", help="no search: train this long")
+    parser.add_argument("--methods", nargs="+", default=list(FIXED), help="with --brief")
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "optuna"))
+    if arguments.brief:
+        torch.set_num_threads(1)
+        print(f"{platform.machine()}, {versions}; one thread", flush=True)
+        for name in arguments.problems:
+            print("", name, "", *brief(name, arguments), sep="\n", flush=True)
+        return
     print(f"{platform.machine()}, {versions}; {arguments.trials} trials each", flush=True)
     by_problem: dict[str, Sequence[ComparedRun]] = {}
     for name in arguments.problems:

@@ -137,6 +137,8 @@ NEEDED = {
     "search": [],
     "best": [],
     "score": ["export", "picture"],
+    "verify": ["export", "picture"],
+    "recalibrate": ["export", "picture"],
     "compare": ["one", "other"],
     "report": [],
     "datasets": [],

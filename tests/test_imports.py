@@ -17,7 +17,7 @@ FOLDERS = ("amatune", "search_spaces", "trainables")
 # Room of the project -> the rooms it may import. A room is the first name below `amatune`: a folder
 # or a file. Files of one room may import each other, detectors excepted.
 BASE = {"errors", "extras", "version"}  # for all
-TRAINED = {*BASE, "config", "detector", "detectors", "registry", "stored"}
+TRAINED = {*BASE, "config", "detector", "detectors", "registry", "sealed", "stored"}
 ARROWS: dict[str, set[str]] = {
     "package": {"version", "api", "estimator", "export"},  # amatune/__init__.py, on demand
     "version": set(),
@@ -28,14 +28,16 @@ ARROWS: dict[str, set[str]] = {
     "fields": set(),
     "config": {"errors", "fields"},
     "loop": {"errors"},
-    "detector": {"errors", "config", "loop"},
+    "maps": set(),
+    "detector": {"errors", "config", "loop", "maps"},
     "nets": {*BASE, "config", "detector"},
     "detectors": {"errors", "extras", "config", "detector", "nets"},
     "registry": {*BASE, "config", "detector", "detectors"},
     "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},
     "reading": {"errors", "fields"},
-    "stored": {*BASE, "files", "config", "detector", "registry"},
+    "sealed": {"errors", "files"},
+    "stored": {*BASE, "files", "config", "detector", "registry", "sealed"},
     "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
@@ -46,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
     "reproduce": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
     "estimator": TRAINED,
-    "testing": {*TRAINED, "export"},
+    "testing": {*TRAINED, "data", "export"},
     "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
     "cli": {
         *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),
@@ -63,6 +65,8 @@ RESERVED = {
     "tensorboard": {"cluster"},
     "onnx": {"export"},
     "onnxscript": {"export"},
+    "onnxruntime": {"export"},
+    "openvino": {"export"},
     "typer": {"cli"},
     "rich": {"cli"},
     "sklearn": {"estimator", "data"},

@@ -12,7 +12,8 @@ import torch
 
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import ConfigError, RequestError
-from amatune.stored import StoredDetector, own_hash, read_facts
+from amatune.sealed import own_hash, read_facts
+from amatune.stored import StoredDetector
 
 IMAGES = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (9, 1, 12, 12), np.uint8))
 

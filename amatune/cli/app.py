@@ -20,10 +20,12 @@ from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
+from amatune.cli.recalibrate import recalibrate
 from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
 from amatune.cli.score import score
 from amatune.cli.search import search
+from amatune.cli.verify import verify
 from amatune.errors import AmatuneError
 from amatune.version import __version__
 
@@ -86,7 +88,7 @@ def _register(command: Command) -> None:
 
 
 for _command in (
-    *(search, best, score, status, report, compare),
+    *(search, best, score, verify, recalibrate, status, report, compare),
     *(reproduce, datasets, methods, space),
 ):
     _register(_command)

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from amatune.data.pictures import MAX_PIXELS, ImageShape, Pixels, fit
+from amatune.data.resizing import Resizing, resize
 from amatune.errors import DataError
 from amatune.files import opened
 from amatune.wording import visible
@@ -115,7 +116,9 @@ class ImageArray:
         """The array's name in reports: the key is left out when it is plain `images`."""
         return str(self.path) if self.key == "images" else f"{self.path}:{self.key}"
 
-    def batches(self, image_shape: ImageShape, most: int) -> Iterator[Pixels]:
+    def batches(
+        self, image_shape: ImageShape, most: int, resizing: Resizing = resize
+    ) -> Iterator[Pixels]:
         """All images by the geometry rule, in order: uint8 (at most `most`, *image_shape) each.
 
         Raises `DataError` where the archive turns out to be damaged.
@@ -123,11 +126,13 @@ class ImageArray:
         try:
             with open_archive(self.path) as archive, archive.open(f"{self.key}.npy") as member:
                 read_header(member)
-                yield from self._read(member, image_shape, most)
+                yield from self._read(member, image_shape, most, resizing)
         except NPZ_ERRORS as error:
             raise _damaged(self.label, error) from error
 
-    def _read(self, member: IO[bytes], image_shape: ImageShape, most: int) -> Iterator[Pixels]:
+    def _read(
+        self, member: IO[bytes], image_shape: ImageShape, most: int, resizing: Resizing
+    ) -> Iterator[Pixels]:
         count, height, width, *rest = self.shape
         channels = rest[0] if rest else 1
         row = height * width * channels
@@ -138,7 +143,7 @@ class ImageArray:
             if len(data) < rows * row:
                 raise EOFError(f"it ends after {start + len(data) // row} of {count} images")
             images = np.frombuffer(data, np.uint8).reshape(rows, height, width, channels)
-            yield fit(images.transpose(0, 3, 1, 2).copy(), image_shape)
+            yield fit(images.transpose(0, 3, 1, 2).copy(), image_shape, resizing)
         member.read(1)  # at the end the checksum of the whole is compared
 
 

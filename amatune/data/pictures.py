@@ -10,7 +10,8 @@ applied to every other picture: the anomalies, and whatever is scored later.
 2. Channels: grey becomes colour by repeating it; colour becomes grey by the ITU-R 601 luma,
    0.299 R + 0.587 G + 0.114 B.
 3. Size: bilinear with antialiasing to exactly (H, W), without keeping the aspect ratio, so that no
-   border is invented and nothing is cut off.
+   border is invented and nothing is cut off; in whole numbers, so that any engine gives the same
+   bytes (`resizing`).
 
 What the normal set decides: an array set keeps its own shape; a folder is colour when one of its
 training pictures is, and keeps their size when they all have the same and no side exceeds
@@ -35,10 +36,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from amatune.data.resizing import RULE, Resizing, resize
 from amatune.errors import DataError
 from amatune.files import opened, usable_path
 from amatune.wording import visible
@@ -49,7 +50,7 @@ Progress = Callable[[str, int, int], None]  # what is done to the pictures, done
 S = TypeVar("S")
 T = TypeVar("T")
 
-GEOMETRY = 1  # version of the rule above: what was decoded by another one is decoded anew
+GEOMETRY = RULE  # version of the rule above: what was decoded by another one is decoded anew
 
 SUFFIXES = (  # in capitals too
     ".bmp",
@@ -77,7 +78,6 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _NO_NUMBERS = frozenset({"LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr"})  # 0 is not black, or alpha
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
-_CHUNK = 512  # images resized at once: bounds the memory floats take
 _BATCH = 2048  # files handed to the threads at once: bounds the memory that waiting ones take
 
 
@@ -144,8 +144,9 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     return sorted(found, key=lambda path: path.as_posix())
 
 
-def read_picture(path: str | Path, image_shape: ImageShape) -> Pixels:
-    """One picture by the geometry rule, as uint8 (C, H, W).
+def read_picture(path: str | Path, image_shape: ImageShape | None = None) -> Pixels:
+    """One picture by the geometry rule, as uint8 (C, H, W); without a shape only its first step is
+    taken: uint8 (1 or 3, H, W) as large as it is.
 
     Raises `DataError`, naming the file, when it is missing, broken, in no supported format or
     larger than `MAX_PIXELS`.
@@ -155,14 +156,17 @@ def read_picture(path: str | Path, image_shape: ImageShape) -> Pixels:
         return _decode(Path(path), image_shape)[0]
 
 
-def read_pictures(paths: Sequence[Path], image_shape: ImageShape) -> tuple[Pixels, dict[Path, str]]:
+def read_pictures(
+    paths: Sequence[Path], image_shape: ImageShape, resizing: Resizing = resize
+) -> tuple[Pixels, dict[Path, str]]:
     """Many pictures by the geometry rule, decoded by several threads.
 
     Returns uint8 (N, C, H, W) in the order given, without the pictures that could not be read,
     and those with the reason.
     """
     pixels = np.empty((len(paths), *image_shape), np.uint8)
-    results = [one for batch in decode_into(pixels, range(len(paths)), paths) for one in batch]
+    batches = decode_into(pixels, range(len(paths)), paths, resizing)
+    results = [one for batch in batches for one in batch]
     unreadable = {row: result.problem for row, result in enumerate(results) if result.problem}
     return without_rows(pixels, unreadable), {paths[row]: why for row, why in unreadable.items()}
 
@@ -186,7 +190,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.bool_], tup
 
 
 def decode_into(
-    pixels: Pixels, rows: Sequence[int], paths: Sequence[Path]
+    pixels: Pixels, rows: Sequence[int], paths: Sequence[Path], resizing: Resizing = resize
 ) -> Iterator[list[Decoded]]:
     """Decode each path into its row of `pixels`, uint8 (N, C, H, W), by several threads.
 
@@ -197,7 +201,7 @@ def decode_into(
     def decode(task: tuple[int, Path]) -> Decoded:
         row, path = task
         try:
-            pixels[row], digest = _decode(path, pixels.shape[1:])
+            pixels[row], digest = _decode(path, pixels.shape[1:], resizing)
         except DataError as error:
             return Decoded("", str(error))
         return Decoded(digest, "")
@@ -275,16 +279,16 @@ def sizes_text(headers: Mapping[Header, int]) -> str:
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
-def fit(images: Pixels, image_shape: ImageShape) -> Pixels:
+def fit(images: Pixels, image_shape: ImageShape, resizing: Resizing = resize) -> Pixels:
     """Steps 2 and 3 of the geometry rule: uint8 (N, C, H, W) to uint8 (N, *image_shape).
 
-    C is 1 or 3 on both sides.
+    C is 1 or 3 on both sides. `resizing` is another than today's for what was trained by it.
     """
     channels, height, width = image_shape
     if channels == 1 and images.shape[1] == 3:
         images = _luma(images)
     if images.shape[2:] != (height, width):
-        images = _resize(images, (height, width))
+        images = resizing(images, (height, width))
     if channels == 3 and images.shape[1] == 1:
         images = np.repeat(images, 3, axis=1)
     return images
@@ -294,17 +298,6 @@ def _luma(images: Pixels) -> Pixels:
     """ITU-R 601 in 16-bit fixed point, the same integers as Pillow's."""
     red, green, blue = (images[:, [c]].astype(np.uint32) for c in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
-
-
-def _resize(images: Pixels, size: tuple[int, int]) -> Pixels:
-    resized = np.empty((*images.shape[:2], *size), np.uint8)
-    for start in range(0, len(images), _CHUNK):
-        chunk = torch.from_numpy(images[start : start + _CHUNK].astype(np.float32))
-        smooth = torch.nn.functional.interpolate(
-            chunk, size, mode="bilinear", antialias=True, align_corners=False
-        )
-        resized[start : start + _CHUNK] = smooth.round_().clamp_(0, 255).to(torch.uint8).numpy()
-    return resized
 
 
 # What Pillow raises on damaged files: OSError (with UnidentifiedImageError) and, from the depths of
@@ -324,7 +317,9 @@ _DECODING_ERRORS = (
 )
 
 
-def _decode(path: Path, image_shape: tuple[int, ...]) -> tuple[Pixels, str]:
+def _decode(
+    path: Path, image_shape: tuple[int, ...] | None, resizing: Resizing = resize
+) -> tuple[Pixels, str]:
     """The picture as uint8 (C, H, W), and the digest of its bytes."""
     try:
         with opened(path) as file:
@@ -333,8 +328,10 @@ def _decode(path: Path, image_shape: tuple[int, ...]) -> tuple[Pixels, str]:
                 pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from error
+    if image_shape is None:
+        return pixels, digest
     channels, height, width = image_shape
-    fitted: Pixels = fit(pixels[None], (channels, height, width))[0]
+    fitted: Pixels = fit(pixels[None], (channels, height, width), resizing)[0]
     return fitted, digest
 
 

@@ -103,6 +103,13 @@ class _Scorer(nn.Module):
         )
 
 
+class _RatioMap(_Scorer):
+    """The ratio of each pixel of float images (B, C, H, W) in bits: (B, H, W)."""
+
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        return to_bits(self.foreground(images) - self.ready * self.background(images), 1)
+
+
 class LikelihoodRatio(Detector):
     """See the module's docstring."""
 
@@ -201,22 +208,12 @@ class LikelihoodRatio(Detector):
         """`llr` and `nll` by both densities."""
         return _Scorer(self.foreground, self.background, self.background_ready)
 
-    def pixel_map(self, images: Tensor) -> Tensor:
-        """Where the score comes from: of images (N, C, H, W) the ratio of each pixel, all its
-        channels together, in bits, (N, H, W) on the CPU. Higher = more anomalous; the mean over
-        the pixels, divided by the channels, is `llr`.
-
-        Raises `RequestError` before `calibrate`.
-        """
+    def mapper(self) -> nn.Module:
+        """Where the score comes from: the ratio of each pixel, all its channels together, in bits.
+        The mean over the pixels, divided by the channels, is `llr`. Raises `RequestError` before
+        `calibrate`."""
         self._require_calibration()
-        self._check_images(images)
-        with self._without_training():
-            parts = [
-                self.foreground(batch) - self.background_ready * self.background(batch)
-                for batch in self._batches(images, 256)
-            ]
-        ratios = torch.cat(parts) if parts else torch.empty(0, *self.image_shape[1:])
-        return to_bits(ratios, 1).cpu()
+        return _RatioMap(self.foreground, self.background, self.background_ready)
 
 
 DETECTOR = LikelihoodRatio

@@ -9,9 +9,9 @@ sees before its last layer. The U-Net minimises
     w_adv (cross entropy of x' taken for an image)  +  w_con mean |x - x'|
     +  w_lat mean (f(x) - f(x'))^2
 
-and the discriminator the sum of its two cross entropies. With skip connections the U-Net can copy
-whatever it is shown, anomalies too, so that longer training may make it worse: `noise_error` in the
-losses, its error on uniform noise, says how far it does. The score, `combined`, is
+and the discriminator the sum of its two cross entropies. With skip connections the U-Net can come
+to copy what it has never seen, so that longer training may make it worse: `noise_error` in the
+losses, its error on uniform noise, falls where it copies even that. The score, `combined`, is
 
     score_weight mean (x - x')^2  +  (1 - score_weight) mean (f(x) - f(x'))^2
 

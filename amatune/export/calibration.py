@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
+import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 
 from amatune.errors import RequestError
@@ -84,16 +83,16 @@ class Calibration:
 
     def to_bytes(self) -> bytes:
         """As the contents of a safetensors file."""
-        return safetensors.torch.save({_TENSOR: torch.from_numpy(self.scores)})
+        return safetensors.numpy.save({_TENSOR: self.scores})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Calibration":
         """The inverse of `to_bytes`. Raises `RequestError` for anything else."""
         try:
-            tensors = safetensors.torch.load(data)
+            tensors = safetensors.numpy.load(data)
         except safetensors.SafetensorError as error:
             raise RequestError(f"not a calibration: {error}") from error
         scores = tensors.get(_TENSOR)
-        if scores is None or len(tensors) > 1 or scores.dtype != torch.float32:
+        if scores is None or len(tensors) > 1 or scores.dtype != np.float32:
             raise RequestError(f"not a calibration: it must hold {_TENSOR}, float32, and no more")
-        return cls.of(scores.numpy())
+        return cls.of(scores)

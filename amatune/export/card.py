@@ -8,6 +8,7 @@ from typing import Any
 
 from amatune.detector import Detector
 from amatune.export.calibration import DEFAULT_RATE
+from amatune.export.preparation import MAP
 from amatune.wording import visible
 
 _OVER_SEEDS = """\
@@ -23,6 +24,11 @@ Those images have chosen nothing, so that the true rates lie in the exact 95% in
 _APPROXIMATE = """\
 The rates are approximate: these images may have helped to choose the settings, and they are a
 sample.
+"""
+
+_RECALIBRATED = """\
+Since {date} they come from pictures that `amatune recalibrate` was given as good ones; before that
+from those of the run{before}. They are a sample, and the rates approximate.
 """
 
 _NO_THRESHOLDS = """\
@@ -138,6 +144,16 @@ def _scored_with(config: Mapping[str, Any]) -> str:
     )
 
 
+def _how_sure(config: Mapping[str, Any]) -> str:
+    again = config.get("recalibrated")
+    if again is None:
+        return _HOW_SURE if config["calibration"]["images"] == "test" else _APPROXIMATE
+    before = again["normal_images_before"]
+    dropped = "".join(f"; its threshold {_code(name)} is left out" for name in again["dropped"])
+    images = "" if before is None else f", {before} images"
+    return _RECALIBRATED.format(date=_plain(again["date"]), before=images + dropped)
+
+
 def _thresholds(config: Mapping[str, Any]) -> str:
     calibration = config["calibration"]
     if calibration is None:
@@ -165,7 +181,7 @@ that the model did not learn
 from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
 higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
 
-{_HOW_SURE if images == "test" else _APPROXIMATE}They hold for pictures like these images; from
+{_how_sure(config)}They hold for pictures like these images; from
 another camera, crop or lighting, more may be flagged.
 """
 
@@ -199,6 +215,7 @@ There is no model.onnx, the form for other programs: {detector.why_no_onnx}.
 """
     _, height, width = detector.image_shape
     tolerance = config["onnx"]["tolerance"]
+    has_map, checked = MAP in config["onnx"]["outputs"], config["onnx"].get("checked")
     return f"""\
 Without amatune, with numpy, pillow and onnxruntime:
 
@@ -206,16 +223,32 @@ Without amatune, with numpy, pillow and onnxruntime:
 {_onnx_example(config, detector)}
 ```
 
-`model.onnx` takes uint8 values 0 to 255 and brings them to [-1, 1] itself. For the same pixels its
-scores and those of amatune agree within {tolerance:g}, absolute up to a score of 1 and relative
-above. Pillow resizes slightly differently than amatune does: pictures that are not
-{width} x {height} already may score a little differently.
+The input `pictures` of `model.onnx` is uint8, (batch, height, width, channels): any number of
+pictures of one size, whatever it is, with 1 channel of grey or 3 in the order red, green, blue; 8
+bits, upright, without transparency. The model brings them to {width} x {height} pixels by itself,
+by the rule by which it was trained, to the byte. For the same pixels its scores and those of
+amatune agree within {tolerance:g}, absolute up to a score of 1 and relative above.
+{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}{_checked(checked)}"""
+
+
+_MAP_OUTPUT = """\
+The output `map`, float32 (batch, {height}, {width}), says where a picture looks anomalous; higher
+is more so.
+"""
+
+
+def _checked(checked: Mapping[str, Any] | None) -> str:
+    if checked is None:
+        return ""
+    return f"""\
+
+Checked when it was exported, on {checked["pictures"]} validation pictures of several sizes by
+{checked["by"]}: the largest difference was {checked["largest_difference"]:.1e}. On your pictures,
+`amatune verify FOLDER_OF_THIS_FILE pictures/` does the same.
 """
 
 
 def _onnx_example(config: Mapping[str, Any], detector: Detector) -> str:
-    channels, height, width = detector.image_shape
-    mode, axes = ("L", "[None]") if channels == 1 else ("RGB", ".transpose(2, 0, 1)")
     names = list(detector.score_names)
     calibration = config["calibration"] or {"thresholds": []}
     rows = calibration["thresholds"]
@@ -234,12 +267,10 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-picture = Image.open("picture.png").convert("{mode}")
-picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)
-images = np.asarray(picture, np.uint8){axes}[None]  # (1, {channels}, {height}, {width}), any number
+picture = np.asarray(Image.open("picture.png").convert("RGB"))  # grey ones may stay as they are
 session = onnxruntime.InferenceSession("FOLDER_OF_THIS_FILE/model.onnx")
-scores = dict(zip({names!r}, session.run({names!r}, {{"images": images}})))
-score = scores["{detector.primary_score}"]  # one per image{flag}"""
+scores = dict(zip({names!r}, session.run({names!r}, {{"pictures": picture[None]}})))
+score = scores["{detector.primary_score}"]  # one per picture{flag}"""
 
 
 def _value(figure: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from amatune.data.pictures import Pixels
+from amatune.data.pictures import GEOMETRY, Pixels
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError
+from amatune.export.agreement import Verification, require_agreement
 from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
-from amatune.export.onnx import BATCH, INPUT, TOLERANCE, onnx_bytes
-from amatune.export.scoring import Exported
+from amatune.export.exported import Exported
+from amatune.export.onnx import TOLERANCE, onnx_bytes, output_names
+from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
+from amatune.export.reading import CALIBRATION, CARD, FILES, ONNX, read_export
 from amatune.files import read_bytes
-from amatune.results.operating import Guarantee, OperatingPoint, read_guarantee
-from amatune.stored import CONFIG, EXPORT, WEIGHTS, StoredDetector
-from amatune.version import __version__
+from amatune.results.operating import Guarantee, OperatingPoint
+from amatune.sealed import CONFIG, EXPORT
+from amatune.stored import StoredDetector
 from amatune.wording import visible
-
-CALIBRATION = "calibration.safetensors"
-ONNX = "model.onnx"
-CARD = "README.md"
-FILES = frozenset({WEIGHTS, CALIBRATION, ONNX, CONFIG, CARD})
 
 
 def export_detector(
@@ -43,6 +41,7 @@ def export_detector(
     normal_images: str = "held-out",
     thresholds: Sequence[OperatingPoint] = (),
     guarantee: Guarantee | None = None,
+    check_on: Pixels | None = None,
 ) -> None:
     """Write a calibrated detector to `folder`, replacing an earlier export there.
 
@@ -54,15 +53,23 @@ def export_detector(
     learn from, `normal_images` a word for those images; without them the export states neither
     p-values nor thresholds. `thresholds` are those of the stated rates, with what they flag of test
     images, and `guarantee` what was demanded of one: `amatune score` flags by it. Of a method that
-    does not export to ONNX, there is no model.onnx. The folder appears complete or not at all.
+    does not export to ONNX, there is no model.onnx; where there is one, it has to agree with the
+    detector on the images `check_on` (N, C, H, W), when such are given. The folder appears complete
+    or not at all.
 
     Raises `RequestError` when `folder` holds anything that is not an export, the detector is not
-    calibrated or a score is not finite, `AmatuneError` when the disk refuses or the detector cannot
-    be converted to ONNX.
+    calibrated or a score is not finite, `AmatuneError` when the disk refuses, the detector cannot
+    be converted to ONNX, or the forms disagree.
     """
     target = Path(folder).resolve()
     require_replaceable(target)
     calibration = None if normal_scores is None else Calibration.of(normal_scores)
+    others: dict[str, bytes] = {}
+    agreement = None
+    if detector.exports_to_onnx:
+        others[ONNX] = onnx_bytes(detector)
+        if check_on is not None:
+            agreement = require_agreement(detector, others[ONNX], check_on)
     stored = StoredDetector.of(detector).with_facts(
         {
             "preprocessing": _preprocessing(detector),
@@ -71,22 +78,20 @@ def export_detector(
                 "names": list(detector.score_names),
                 "direction": "higher is more anomalous",
             },
-            "calibration": _describe(calibration, detector.primary_score, normal_images),
+            "calibration": describe_calibration(calibration, detector.primary_score, normal_images),
             "operating_points": [dataclasses.asdict(one) for one in thresholds],
             "guarantee": None if guarantee is None else dataclasses.asdict(guarantee),
             "scored_with": dict(detector.scored_with()),
-            "onnx": _describe_onnx(detector),
+            "onnx": _describe_onnx(detector, agreement),
             "figures": dict(figures),
             "data": dict(data),
         }
     )
-    others = {CARD: model_card(stored.to_dict(), detector).encode()}
+    others[CARD] = model_card(stored.to_dict(), detector).encode()
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
-    if detector.exports_to_onnx:
-        others[ONNX] = onnx_bytes(detector)
     try:
-        _replace_folder(target, stored.to_files(EXPORT, others))
+        replace_folder(target, stored.to_files(EXPORT, others))
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
 
@@ -131,32 +136,27 @@ def _is_export(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("kind") == EXPORT
 
 
-def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Exported:
-    """Read an exported detector.
-
-    Raises `RequestError` when the folder or a file of it is missing, was written by another
-    version, or is not what was exported; files beside those of the export are left alone.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise RequestError(
-            f"there is no exported model at {path}; `amatune best --export` makes one"
-        )
-    stored, files = StoredDetector.with_files(path, EXPORT)
-    _require_whole(path / CONFIG, stored.facts, files.keys())
+def load_detector(folder: str | os.PathLike[str], device: str | torch.device) -> Exported:
+    """Read an export, with its detector on a device. Raises what `read_export` raises, and
+    `RequestError` where settings and weights do not fit."""
+    read = read_export(folder)
+    stored = StoredDetector.of_files(read.folder, read.config, read.files)
     try:
         detector = stored.build(device)
-        data = files.get(CALIBRATION)
-        calibration = None if data is None else Calibration.from_bytes(data)
-        guarantee = read_guarantee(stored.facts.get("guarantee"))  # older exports have none
     except RequestError as error:
-        raise RequestError(
-            f"the export {path} does not fit amatune {__version__} (it was written by "
-            f"{stored.version}), or it was edited: {error}"
-        ) from error
-    figures, about = stored.facts["figures"], stored.facts["data"]
-    warnings = _other_programs(stored.facts.get("scored_with"), detector.scored_with())
-    return Exported(path, stored.method, detector, figures, about, calibration, warnings, guarantee)
+        raise read.unfit(error) from error
+    facts = stored.facts
+    return Exported(
+        read.folder,
+        stored.method,
+        facts["figures"],
+        facts["data"],
+        read.calibration,
+        _other_programs(facts.get("scored_with"), detector.scored_with()),
+        read.guarantee,
+        read.resizing,
+        detector=detector,
+    )
 
 
 def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
@@ -170,46 +170,46 @@ def _other_programs(then: Any, now: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def _require_whole(path: Path, facts: Mapping[str, Any], files: Collection[str]) -> None:
-    """Raise `RequestError` when the config.json at `path` does not tell all that an export's does,
-    or lists other files than an export has."""
-    wrong = [name for name in ("figures", "data") if not isinstance(facts.get(name), dict)]
-    if (
-        CARD not in files
-        or not FILES.issuperset(files)
-        or (ONNX in files) != bool(facts.get("onnx"))
-    ):
-        wrong.append("sha256")
-    if wrong:
-        raise RequestError(f"{path} was edited: missing or unusable {', '.join(wrong)}")
-
-
 def _preprocessing(detector: Detector) -> dict[str, Any]:
     channels, height, width = detector.image_shape
-    itself = f"; {ONNX} does this step by itself" if detector.exports_to_onnx else ""
+    itself = f"; {ONNX} does these steps by itself, all but decoding"
     return {
         "decoding": "8 bits, first frame, upright, transparent parts on white",
         "channels": "grey by ITU-R 601 luma" if channels == 1 else "RGB",
         "size": f"{width} x {height} pixels, bilinear with antialiasing, aspect ratio not kept",
-        "range": f"0..255 becomes -1..1 (value / 127.5 - 1){itself}",
+        "range": f"0..255 becomes -1..1 (value / 127.5 - 1){itself * detector.exports_to_onnx}",
+        "geometry": GEOMETRY,
     }
 
 
-def _describe_onnx(detector: Detector) -> dict[str, Any] | None:
+def _describe_onnx(detector: Detector, found: Verification | None) -> dict[str, Any] | None:
     if not detector.exports_to_onnx:
         return None
+    checked = None
+    if found is not None:
+        _, runtime = found.agreements
+        checked = {
+            "pictures": runtime.pictures,
+            "by": runtime.engine,
+            "largest_difference": runtime.difference,
+        }
     return {
         "input": {
-            "name": INPUT,
+            "name": PICTURES,
             "type": "uint8",
-            "shape": [BATCH, *detector.image_shape],
+            "shape": [BATCH, HEIGHT, WIDTH, CHANNELS],
+            "channels": "1, grey, or 3, RGB",
         },
-        "outputs": list(detector.score_names),
+        "outputs": output_names(detector),
         "tolerance": TOLERANCE,
+        "checked": checked,
     }
 
 
-def _describe(calibration: Calibration | None, primary: str, images: str) -> dict[str, Any] | None:
+def describe_calibration(
+    calibration: Calibration | None, primary: str, images: str
+) -> dict[str, Any] | None:
+    """What config.json says of a calibration by `images`, a word for these, with the thresholds."""
     if calibration is None:
         return None
     return {
@@ -226,7 +226,9 @@ def _describe(calibration: Calibration | None, primary: str, images: str) -> dic
     }
 
 
-def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+def replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a folder of these contents in the place of one that is there, whole or not at all.
+    Raises `OSError`."""
     # A folder cannot be exchanged in one step everywhere: the new one is completed first, then two
     # renames follow. Killed between them, the earlier export lies beside, whole.
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The ONNX form of a detector: a batch of uint8 images in, every score out.
+"""The ONNX form of a detector: pictures of any size in, every score and a map out.
 
 Why there is no `torch.export` file beside it: `torch.export.load` evaluates expressions that it
 finds in the file (`sympy.sympify`), so that reading a file from somewhere else may run code.
@@ -17,30 +17,40 @@ from torch.nn.utils import parametrize
 
 from amatune.detector import Detector, to_unit_range
 from amatune.errors import AmatuneError, RequestError
+from amatune.export.preparation import BATCH, FITTED, MAP, preparation
 from amatune.extras import require_extra
 from amatune.stored import StoredDetector
 
-INPUT = "images"
-BATCH = "batch"  # name of the free axis, of the input and of every output
 _OUTPUT = "output_"  # begins the outputs' names while other values may have theirs
 TOLERANCE = 1e-4  # between the scores of both forms: absolute up to a score of 1, relative above
 
 
 class _FromBytes(nn.Module):
-    """Scores of uint8 images (B, C, H, W): one float32 (B,) per name."""
+    """Scores of uint8 images (B, C, H, W), one float32 (B,) per name, and their map (B, H, W)."""
 
-    def __init__(self, scorer: nn.Module) -> None:
+    def __init__(self, scorer: nn.Module, mapper: nn.Module | None) -> None:
         super().__init__()
-        self.scorer = scorer
+        self.scorer, self.mapper = scorer, mapper
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(scores.float() for scores in self.scorer(to_unit_range(images)))
+        images = to_unit_range(images)
+        maps = () if self.mapper is None else (self.mapper(images),)
+        return tuple(values.float() for values in (*self.scorer(images), *maps))
+
+
+def output_names(detector: Detector) -> list[str]:
+    """What the ONNX form gives: the scores, and where there is one, the map."""
+    return [*detector.score_names, *([] if detector.mapper() is None else [MAP])]
 
 
 def onnx_bytes(detector: Detector) -> bytes:
     """A calibrated detector as an ONNX model.
 
-    Input `images`: uint8 (batch, C, H, W), any batch. Outputs by `score_names`: float32 (batch,).
+    Input `pictures`: uint8 (batch, height, width, channels), any batch and any size, 1 channel of
+    grey or 3 of RGB, 8 bits decoded as in step 1 of the geometry rule; the graph takes the others.
+    Outputs by `score_names`: float32 (batch,); and `map`, float32 (batch, H, W), of a detector that
+    has a `mapper`.
+
     Raises `RequestError` for a method that declares that it has no such form, `AmatuneError` when
     the scorer uses what ONNX cannot express, and `MissingExtraError` where the packages for it are
     not installed.
@@ -48,11 +58,13 @@ def onnx_bytes(detector: Detector) -> bytes:
     if not detector.exports_to_onnx:
         raise RequestError("; ".join(detector.limits()))
     require_extra("onnx")
-    module = _FromBytes(_plain_scorer(detector)).eval()
+    names = output_names(detector)
+    module = _plain_module(detector).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
     axis = {0: torch.export.Dim(BATCH)}
     with _silence(), torch.no_grad():
         import onnx
+        import onnx.compose
 
         try:
             # Traced here, since `torch.onnx.export` would go on with a batch of fixed size.
@@ -62,8 +74,8 @@ def onnx_bytes(detector: Detector) -> bytes:
                 (),
                 dynamo=True,
                 verbose=False,
-                input_names=[INPUT],
-                output_names=[_OUTPUT + name for name in detector.score_names],
+                input_names=[FITTED],
+                output_names=[_OUTPUT + name for name in names],
             )
         except Exception as error:  # whatever comes from the depths of three compilers
             reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[:2])
@@ -73,24 +85,29 @@ def onnx_bytes(detector: Detector) -> bytes:
         if exported is None:
             raise AmatuneError(f"{detector.name} could not be converted to ONNX")
         model = exported.model_proto
-        _name_outputs(model.graph, detector.score_names)
+        _name_outputs(model.graph, names)
         _tidy(model)
+        (opset,) = (one.version for one in model.opset_import if not one.domain)
+        before = preparation(detector.image_shape, opset, model.ir_version)
+        model = onnx.compose.merge_models(before, model, [(FITTED, FITTED)])
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def _plain_scorer(detector: Detector) -> nn.Module:
-    """The scorer of a detector of its own on the CPU, with parametrised weights made plain.
+def _plain_module(detector: Detector) -> nn.Module:
+    """What scores and maps, of a detector of its own on the CPU, with parametrised weights made
+    plain.
 
     Not a deep copy: parametrisations live in the class of a module, which a copy shares, so that
     removing them from the copy would break the original.
     """
-    scorer = StoredDetector.of(detector).build("cpu", type(detector)).scorer()
-    for module in scorer.modules():
+    own = StoredDetector.of(detector).build("cpu", type(detector))
+    whole = _FromBytes(own.scorer(), own.mapper())
+    for module in whole.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name)
-    return scorer
+    return whole
 
 
 def _name_outputs(graph: Any, names: Sequence[str]) -> None:

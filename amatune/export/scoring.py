@@ -1,6 +1,11 @@
-"""An exported detector at work: pictures, folders of them and NumPy archives in, scores out."""
+"""An exported detector at work: pictures, folders of them and NumPy archives in, scores out.
+
+What computes the scores is an engine's own: `exported` has that of torch, `runtime` that of ONNX.
+Nothing here imports either.
+"""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from amatune.config import ImageShape
 from amatune.data.archives import ImageArray, find_arrays
 from amatune.data.pictures import Pixels, find_pictures, read_pictures
-from amatune.detector import Detector
+from amatune.data.resizing import Resizing, resize
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
 from amatune.files import usable_path
@@ -91,22 +96,44 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A detector read back from its folder, ready to score."""
+class AnyExport(ABC):
+    """An export read back from its folder, ready to score by some engine."""
 
     folder: Path
     method: str
-    detector: Detector
     figures: dict[str, Any]  # as passed to `export_detector`
     data: dict[str, Any]
     calibration: Calibration | None = None  # None: exported without one
     warnings: tuple[str, ...] = ()  # why scores may differ from those where it was exported
     guarantee: Guarantee | None = None  # what was demanded of a threshold when it was exported
+    resizing: Resizing = resize  # that of its training
 
     @property
+    @abstractmethod
     def image_shape(self) -> ImageShape:
         """(C, H, W) every picture is brought to."""
-        return self.detector.image_shape
+
+    @property
+    @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all scores."""
+
+    @property
+    @abstractmethod
+    def primary_score(self) -> str:
+        """The name of the one in use."""
+
+    @abstractmethod
+    def scores(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
+        """Every score of images (N, C, H, W), by name, (N,); higher = more anomalous."""
+
+    @abstractmethod
+    def pixel_map(self, images: Pixels) -> NDArray[np.float32] | None:
+        """Where images (N, C, H, W) look anomalous, (N, H, W); None where that cannot be told."""
+
+    @abstractmethod
+    def reconstruct(self, images: Pixels) -> NDArray[np.float32] | None:
+        """Images (N, C, H, W) as they are rebuilt, in [-1, 1]; None where there is no such."""
 
     def score_files(
         self, paths: Iterable[str | Path], batch_size: int = BATCH
@@ -123,14 +150,44 @@ class Exported:
     def score_inputs(self, inputs: Inputs, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
         """`score_files` of what has been found already."""
         yield from inputs.broken
-        for batch in _read_ahead(_batches(inputs.sources, self.image_shape, batch_size)):
+        for batch in _read_ahead(self._batches(inputs.sources, batch_size)):
             yield from self._score_batch(batch)
 
+    def _batches(self, sources: Sequence[Path | ImageArray], size: int) -> Iterator[_Batch]:
+        """Everything in order; pictures in a row share batches, each array has its own."""
+        start = 0
+        while start < len(sources):
+            source = sources[start]
+            if isinstance(source, ImageArray):
+                yield from self._of_array(source, size)
+                start += 1
+                continue
+            files = []
+            for file in sources[start : start + size]:
+                if isinstance(file, ImageArray):
+                    break
+                files.append(file)
+            images, unreadable = read_pictures(files, self.image_shape, self.resizing)
+            yield _Batch(images, files, unreadable)
+            start += len(files)
+
+    def _of_array(self, array: ImageArray, size: int) -> Iterator[_Batch]:
+        first = 0
+        try:
+            for images in array.batches(self.image_shape, size, self.resizing):
+                rows = range(first, first + len(images))
+                yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
+                first += len(images)
+        except DataError as error:
+            place = Path(array.label)
+            nothing = np.empty((0, *self.image_shape), np.uint8)
+            yield _Batch(nothing, [place], {place: str(error)})
+
     def _score_batch(self, batch: _Batch) -> Iterator[ScoredPicture]:
-        scores = self.detector.scores(torch.from_numpy(batch.images))
-        columns = np.stack([values.double().numpy() for values in scores.values()], axis=1)
-        finite = np.isfinite(columns).all(axis=1)
-        primary = columns[:, list(scores).index(self.detector.primary_score)]
+        scores = self.scores(batch.images)
+        columns = np.stack([values.astype(np.float64) for values in scores.values()], axis=1)
+        finite = np.atleast_1d(np.isfinite(columns).all(axis=1))
+        primary = columns[:, list(scores).index(self.primary_score)]
         p_values: Sequence[float | None] = [None] * len(primary)
         if self.calibration is not None:
             p_values = self.calibration.p_values(primary).tolist()
@@ -152,40 +209,6 @@ class Exported:
 def printable(path: Path) -> str:
     """The path as text that can be encoded: bytes of a name that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _batches(
-    sources: Sequence[Path | ImageArray], image_shape: ImageShape, size: int
-) -> Iterator[_Batch]:
-    """Everything in order; pictures in a row share batches, each array has its own."""
-    start = 0
-    while start < len(sources):
-        source = sources[start]
-        if isinstance(source, ImageArray):
-            yield from _of_array(source, image_shape, size)
-            start += 1
-            continue
-        files = []
-        for file in sources[start : start + size]:
-            if isinstance(file, ImageArray):
-                break
-            files.append(file)
-        images, unreadable = read_pictures(files, image_shape)
-        yield _Batch(images, files, unreadable)
-        start += len(files)
-
-
-def _of_array(array: ImageArray, image_shape: ImageShape, size: int) -> Iterator[_Batch]:
-    first = 0
-    try:
-        for images in array.batches(image_shape, size):
-            rows = range(first, first + len(images))
-            yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
-            first += len(images)
-    except DataError as error:
-        place = Path(array.label)
-        nothing = np.empty((0, *image_shape), np.uint8)
-        yield _Batch(nothing, [place], {place: str(error)})
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:

@@ -5,9 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from amatune.data.pictures import Pixels
 from amatune.data.problem import Problem
-from amatune.export.folder import export_detector, fingerprint, load, require_replaceable
-from amatune.export.scoring import Exported
+from amatune.export.exported import Exported
+from amatune.export.folder import export_detector, fingerprint, require_replaceable
+from amatune.export.loading import load
 from amatune.extras import require_extra
 from amatune.registry import find_method
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
@@ -17,6 +21,8 @@ from amatune.runs import RunFolder
 from amatune.stored import StoredDetector
 
 FilePath = str | os.PathLike[str]
+
+_CHECKED = 32  # validation images of each kind on which the ONNX form has to agree
 
 
 def export(
@@ -70,8 +76,16 @@ def export_winner(
         normal_images=which,
         thresholds=board.thresholds,
         guarantee=board.guarantee,
+        check_on=_to_check_on(problem),
     )
     return target
+
+
+def _to_check_on(problem: Problem) -> Pixels:
+    """Some validation images of both kinds, from the first to the last."""
+    both = problem.validation_images()
+    places = [np.linspace(0, len(s) - 1, min(len(s), _CHECKED)).round().astype(int) for s in both]
+    return np.concatenate([images[one] for images, one in zip(both, places, strict=True)])
 
 
 def require_exportable(run: RunFolder, folder: FilePath) -> None:

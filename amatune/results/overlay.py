@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Pixels = NDArray[np.uint8]
 
@@ -30,6 +29,8 @@ def overlaid(images: Pixels, shares: NDArray[np.float32]) -> Pixels:
 def outline(images: Pixels, masks: Sequence[NDArray[np.bool_] | None]) -> None:
     """Draw the borders of masks (H, W) into colour images (N, 3, H, W), just outside of them; along
     the edge of a picture inside."""
+    from scipy import ndimage  # here, since maps alone are drawn without it
+
     width = max(1, round(max(images.shape[2:]) / _THIN))
     for image, mask in zip(images, masks, strict=True):
         if mask is None or not mask.any():

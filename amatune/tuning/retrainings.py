@@ -16,7 +16,7 @@ from amatune.results.localisation import PIXELS, PixelFigures, has_pixels, read_
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.stored import read_facts
+from amatune.sealed import read_facts
 from amatune.tuning.events import Listener, RetrainUpdate, State
 from amatune.tuning.search import trials_place
 from amatune.tuning.seeds import derive_seed

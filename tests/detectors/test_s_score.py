@@ -18,8 +18,8 @@ from amatune.export import export_detector, load
 from amatune.extras import MissingExtraError
 from amatune.nets import compressors
 from amatune.nets.compressors import Compressor, compress, version_of
+from amatune.sealed import own_hash
 from amatune.search_spaces.s_score import space
-from amatune.stored import own_hash
 from amatune.tuning.spaces import HeldFixed
 
 SHAPE = (1, 8, 8)
@@ -145,7 +145,7 @@ def test_a_compressor_that_is_not_there_is_refused_before_a_training(monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match="`flif` on the path"):
         SScoreConfig(compressor="flif").resolve(SHAPE)
-    monkeypatch.setattr("amatune.extras._installed", lambda _package: False)
+    monkeypatch.setattr("amatune.extras.is_installed", lambda _package: False)
     with pytest.raises(MissingExtraError, match=r"amatune\[jpegxl\]"):
         SScoreConfig(compressor="jxl").resolve(SHAPE)
 

@@ -15,10 +15,13 @@ import torch
 from PIL import Image
 
 import amatune
+from amatune.data.pictures import fit
+from amatune.data.resizing import resize_in_floats
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.export import Calibration, export_detector, fingerprint, load, onnx_bytes
-from amatune.stored import StoredDetector, own_hash
+from amatune.sealed import own_hash
+from amatune.stored import StoredDetector
 
 FIGURES = {
     "test AUROC of A": {
@@ -422,16 +425,33 @@ def test_a_model_of_a_run_is_no_export(detector: AMA, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_an_export_of_amatune_0_1_is_read(detector: AMA, folder: Path) -> None:
+def test_an_export_of_amatune_0_1_is_read_and_resizes_as_it_did(
+    detector: AMA, folder: Path, tmp_path: Path
+) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for name in ("seed", "primary", "config_sha256"):
         del config[name]
     config["schema_version"] = 2
+    del config["preprocessing"]["geometry"]
     config["config_sha256"] = own_hash(config)
     path.write_text(json.dumps(config))
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (9, 1, 12, 12), np.uint8))
     assert torch.equal(load(folder).detector.score(images), detector.score(images))
+    large = np.random.default_rng(2).integers(0, 256, (1, 1, 50, 31), np.uint8)
+    Image.fromarray(large[0, 0]).save(tmp_path / "large.png")
+    np.savez(tmp_path / "large.npz", images=large[:, 0])
+    expected = detector.score(torch.from_numpy(resize_in_floats(large, (12, 12))))
+    assert expected != detector.score(torch.from_numpy(fit(large, (1, 12, 12))))
+    for row in load(folder).score_files([tmp_path / "large.png", tmp_path / "large.npz"]):
+        assert row.score == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("rule", [0, 3, "2", True])
+def test_a_rule_of_resizing_from_the_future_is_refused(folder: Path, rule: Any) -> None:
+    edit(folder, preprocessing={"geometry": rule})
+    with pytest.raises(RequestError, match="this amatune knows 1 to 2"):
+        load(folder)
 
 
 # --- a method without an ONNX form ----------------------------------------------------------------

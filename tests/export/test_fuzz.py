@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from amatune.errors import AmatuneError, RequestError
 from amatune.export import Calibration, load
-from amatune.stored import own_hash
+from amatune.sealed import own_hash
 
 quickly = settings(
     max_examples=60,

@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from amatune.config import ImageShape
+from amatune.data.pictures import fit
 from amatune.detector import Detector
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import AmatuneError
 from amatune.export import TOLERANCE, onnx_bytes
+from amatune.export.preparation import preparation
 
 SHAPE: ImageShape = (3, 32, 32)
 
@@ -39,6 +41,8 @@ def test_both_forms_agree(capfd: pytest.CaptureFixture[str]) -> None:
     detector = train()
     images = pixels(9, SHAPE, seed=1)
     expected = detector.scores(torch.from_numpy(images))
+    maps = detector.pixel_map(torch.from_numpy(images))
+    assert maps is not None
     model = onnx_bytes(detector)
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == logging.NOTSET
@@ -49,16 +53,57 @@ def test_both_forms_agree(capfd: pytest.CaptureFixture[str]) -> None:
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    assert (given.name, given.type) == ("images", "tensor(uint8)")
-    assert given.shape == ["batch", *SHAPE]
+    assert (given.name, given.type) == ("pictures", "tensor(uint8)")
+    assert given.shape == ["batch", "height", "width", "channels"]
     names = list(detector.score_names)
-    assert [(o.name, o.shape) for o in session.get_outputs()] == [(n, ["batch"]) for n in names]
+    outputs = [(n, ["batch"]) for n in names] + [("map", ["batch", *SHAPE[1:]])]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == outputs
+    wanted = [*(expected[name].numpy() for name in names), maps.numpy()]
     for count in (1, 2, 9):
-        found = session.run(names, {"images": images[:count]})
-        for name, scores in zip(names, found, strict=True):
+        found = session.run(None, {"pictures": images[:count].transpose(0, 2, 3, 1)})
+        for scores, whole in zip(found, wanted, strict=True):
             assert scores.dtype == np.float32
-            wanted = expected[name][:count].numpy()
-            assert (np.abs(scores - wanted) <= TOLERANCE * np.maximum(1, np.abs(wanted))).all()
+            gap = np.abs(scores - whole[:count])
+            assert (gap <= TOLERANCE * np.maximum(1, np.abs(whole[:count]))).all()
+
+
+def test_what_scores_and_map_share_is_there_once(onnx_model: bytes) -> None:
+    nodes = onnx.load_from_string(onnx_model).graph.node
+    layers = [
+        (n.op_type, *n.input) for n in nodes if n.op_type in ("Conv", "ConvTranspose", "Gemm")
+    ]
+    assert len(layers) == len(set(layers)) > 3
+
+
+# --- pictures of any size -------------------------------------------------------------------------
+
+
+def prepared(shape: ImageShape) -> onnxruntime.InferenceSession:
+    model = preparation(shape, opset=20, ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 17), (3, 40, 32), (1, 256, 256)])
+def test_the_graph_fits_pictures_to_the_byte(shape: ImageShape) -> None:
+    session = prepared(shape)
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (12, 17), (24, 34), (5, 300), (301, 7), (256, 128), (97, 211)):
+        for channels in (1, 3):
+            given = rng.integers(0, 256, (2, *size, channels), np.uint8)
+            (found,) = session.run(None, {"pictures": given})
+            wanted = fit(np.ascontiguousarray(given.transpose(0, 3, 1, 2)), shape)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channels_are_no_picture(shape: ImageShape, channels: int) -> None:
+    with pytest.raises(Exception, match="Non-zero status code"):
+        prepared(shape).run(None, {"pictures": np.zeros((1, 9, 9, channels), np.uint8)})
 
 
 def test_the_model_tells_nothing_of_the_machine(onnx_model: bytes) -> None:

@@ -355,6 +355,37 @@ def test_maps_are_files_in_the_order_of_the_rows(detector: AMA, pictures: Path) 
     assert score(folder, "--maps", "where") == 2
 
 
+def test_maps_as_pictures_keep_their_scale(pictures: Path) -> None:
+    assert score(pictures, "--maps", "npy", "--output", "s.csv") == 0
+    assert score(pictures, "--maps", "png", "--map-format", "png", "--output", "s.csv") == 0
+    assert sorted(os.listdir("png")) == [f"0000{n + 1}-{n}.png.png" for n in range(5)]
+    for name in os.listdir("png"):
+        values = np.load(f"npy/{name.removesuffix('.png')}.npy", allow_pickle=False)
+        with Image.open(f"png/{name}") as picture:
+            low, high = float(picture.info["low"]), float(picture.info["high"])
+            assert picture.info["path"] == str(pictures / name[6:].removesuffix(".png"))
+            grey = np.asarray(picture)
+        assert (grey.dtype, grey.min(), grey.max()) == (np.uint16, 0, 65535)
+        assert (low, high) == (values.min(), values.max())
+        read = low + (high - low) * grey.astype(np.float64) / 65535
+        assert np.abs(read - values).max() <= (high - low) / 65535
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--map-format", "png"], "give both"),
+        (["--maps", "new", "--map-format", "jpg"], "--map-format must be npy or png, got 'jpg'"),
+    ],
+)
+def test_a_wrong_format_of_maps(
+    pictures: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert score(pictures, *arguments) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
 # --- interruptions and disks that refuse ----------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amatune.extras._installed", lambda package: package != "onnx")
+    monkeypatch.setattr("amatune.extras.is_installed", lambda package: package != "onnx")
 
 
 def test_the_export_tells_what_is_known_of_the_winner(

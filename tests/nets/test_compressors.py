@@ -87,7 +87,7 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match=r"no command `flif` on the path; choose .* jxl"):
         version_of("flif")
-    monkeypatch.setattr("amatune.extras._installed", lambda _package: False)
+    monkeypatch.setattr("amatune.extras.is_installed", lambda _package: False)
     with pytest.raises(MissingExtraError, match=r"imagecodecs.*pip install 'amatune\[jpegxl\]'"):
         version_of("jxl")
     monkeypatch.setattr(features, "check", lambda _feature: False)

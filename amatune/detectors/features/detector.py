@@ -343,17 +343,6 @@ class Features(Detector):
         tiling = self._tiling()
         return patches if tiling is None else TiledMap(tiling, patches)
 
-    def pixel_map(self, images: Tensor) -> Tensor | None:
-        """What `mapper` gives, of images (N, C, H, W): (N, H, W) on the CPU."""
-        self._check_images(images)
-        mapper = self.mapper()
-        if mapper is None:
-            return None
-        parts = [torch.empty(0, *self.image_shape[1:])]
-        with self._without_training():
-            parts += [mapper(batch).cpu() for batch in self._batches(images, SCORING_BATCH)]
-        return torch.cat(parts)
-
     def _sight(self, *, remember: bool = True) -> nn.Module:
         view = self.config.view(self.image_shape)
         if self._folded is None:

@@ -16,7 +16,7 @@ from amatune.detectors.features.backbones import MULTIPLE, STRIDES, find_weights
 from amatune.detectors.features.patches import join
 from amatune.detectors.features.scorers import Sight
 from amatune.errors import ConfigError, DataError, RequestError
-from amatune.export.explain import explain, require_explainable
+from amatune.export import Exported, explain, require_explainable
 from amatune.export.scoring import ScoredPicture
 from amatune.extras import MissingExtraError
 from amatune.registry import find_method
@@ -246,8 +246,9 @@ def test_a_map_shows_where_a_picture_differs(settings, tmp_path):
         ScoredPicture(Path(f"{i}.png"), 1.0, {}, image=image)
         for i, image in enumerate(pictures.numpy())
     ]
-    require_explainable(made, tmp_path / "why")
-    explain(made, scored, tmp_path / "why")
+    export = Exported(tmp_path, "features", {}, {}, detector=made)
+    require_explainable(export, tmp_path / "why")
+    explain(export, scored, tmp_path / "why")
     drawn = np.asarray(Image.open(tmp_path / "why" / "01-0.png").convert("RGB"))[26:218]
     place = drawn[row * 6 + 3, 408 + column * 6 + 3].astype(int)  # of the overlay
     assert place[0] - place[1] > 80
@@ -257,7 +258,7 @@ def test_whole_pictures_have_no_map(tmp_path):
     made = trained(model="mean", resolution=32)
     assert made.pixel_map(images(2)) is None
     with pytest.raises(RequestError, match="neither reconstructions nor maps with these settings"):
-        require_explainable(made, tmp_path / "why")
+        require_explainable(Exported(tmp_path, "features", {}, {}, detector=made), tmp_path / "why")
 
 
 # --- learning and state ---------------------------------------------------------------------------

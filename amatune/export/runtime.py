@@ -1,0 +1,130 @@
+"""An export that the ONNX Runtime scores, without torch, by its model.onnx."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amatune.config import ImageShape
+from amatune.data.pictures import Pixels
+from amatune.errors import AmatuneError, RequestError
+from amatune.export.preparation import MAP, PICTURES
+from amatune.export.reading import ONNX, ExportFiles, read_export
+from amatune.export.scoring import AnyExport
+from amatune.extras import require_extra
+
+_MOST_IMAGES, _MOST_PIXELS = 32, 2**20  # at once: bounds the memory that their features take
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxExport(AnyExport):
+    """An ONNX model read back from its folder, ready to score on the CPU."""
+
+    session: Any  # onnxruntime.InferenceSession
+    shape: ImageShape
+    names: tuple[str, ...]
+    primary: str
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(C, H, W) every picture is brought to."""
+        return self.shape
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all scores."""
+        return self.names
+
+    @property
+    def primary_score(self) -> str:
+        """The name of the one in use."""
+        return self.primary
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the model says where a picture looks anomalous."""
+        return MAP in [output.name for output in self.session.get_outputs()]
+
+    def scores(self, images: Pixels) -> dict[str, NDArray[np.float32]]:
+        """See `AnyExport`."""
+        return dict(zip(self.names, self.run(images, self.names), strict=True))
+
+    def pixel_map(self, images: Pixels) -> NDArray[np.float32] | None:
+        """See `AnyExport`."""
+        return self.run(images, (MAP,))[0] if self.has_map else None
+
+    def reconstruct(self, images: Pixels) -> None:
+        """None: the ONNX form has scores and maps."""
+
+    def run(self, images: Pixels, outputs: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        """What the model gives for pictures (N, C, h, w), which may have any size: a part of its
+        outputs, by name. Raises `AmatuneError` where the runtime fails."""
+        if not len(images):
+            images = np.zeros((1, *self.shape), np.uint8)
+            return [values[:0] for values in self.run(images, outputs)]
+        parts = []
+        _, height, width = self.shape
+        step = max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+        for start in range(0, len(images), step):
+            part = np.ascontiguousarray(images[start : start + step].transpose(0, 2, 3, 1))
+            try:
+                parts.append(self.session.run(list(outputs), {PICTURES: part}))
+            except Exception as error:  # the runtime's own classes, of several kinds
+                told = " ".join(str(error).splitlines()[:1])
+                raise AmatuneError(f"the ONNX Runtime cannot score with {ONNX}: {told}") from error
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
+    """Read an export, to be scored by the ONNX Runtime on the CPU.
+
+    Raises what `read_export` raises, `RequestError` for an export without an ONNX model or one
+    whose model does not resize, and `MissingExtraError` where the runtime is not installed.
+    """
+    read = read_export(folder)
+    require_onnx(read)
+    require_extra("onnx", "onnxruntime")
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(read.files[ONNX], providers=["CPUExecutionProvider"])
+        names = tuple(read.config["scores"]["names"])
+        missing = {*names, read.config["primary"]} - {o.name for o in session.get_outputs()}
+        if missing or [given.name for given in session.get_inputs()] != [PICTURES]:
+            raise ValueError(f"it has no {', '.join(sorted(missing)) or PICTURES}")
+    except Exception as error:  # of the runtime, or what config.json says of it is no such thing
+        told = " ".join(str(error).splitlines()[:1])
+        raise read.unfit(RequestError(f"{ONNX} cannot be used: {told}")) from error
+    return OnnxExport(
+        read.folder,
+        read.config["method"],
+        read.config["figures"],
+        read.config["data"],
+        read.calibration,
+        (),
+        read.guarantee,
+        read.resizing,
+        session=session,
+        shape=tuple(read.config["image_shape"]),
+        names=names,
+        primary=read.config["primary"],
+    )
+
+
+def require_onnx(read: ExportFiles) -> None:
+    """Raise `RequestError` unless the export has an ONNX model that takes pictures of any size."""
+    if ONNX not in read.files:
+        raise RequestError(
+            f"the export {read.folder} has no {ONNX}: its method, {read.config['method']}, has no "
+            "such form; score it with --engine torch"
+        )
+    described = read.config["onnx"]
+    given = described.get("input") if isinstance(described, dict) else None
+    if not isinstance(given, dict) or given.get("name") != PICTURES:
+        raise RequestError(
+            f"{ONNX} of the export {read.folder} takes pictures of one size alone: it was written "
+            f"by amatune {read.config['amatune_version']}. Export the run again, or score it with "
+            "--engine torch"
+        )

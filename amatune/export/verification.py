@@ -1,0 +1,56 @@
+"""An export's forms, compared on the pictures of a user."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from amatune.data.pictures import Pixels, find_pictures, read_picture
+from amatune.errors import DataError, RequestError
+from amatune.export.agreement import (
+    ONNX_RUNTIME,
+    Verification,
+    compare,
+    engines_of,
+    torch_engine,
+)
+from amatune.export.folder import load_detector
+from amatune.export.onnx import TOLERANCE
+from amatune.export.reading import ONNX, read_export
+from amatune.export.runtime import require_onnx
+from amatune.extras import require_extra
+
+
+def verify(
+    folder: str | os.PathLike[str],
+    paths: Iterable[str | Path],
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Compare the engines of an export on picture files, and those in folders.
+
+    torch with the ONNX Runtime, and with OpenVINO where that is installed. Raises `RequestError`
+    for an export without an ONNX model that resizes, an impossible tolerance, and when no picture
+    can be read.
+    """
+    if not 0 < tolerance < math.inf:
+        raise RequestError(f"a tolerance must be above 0, got {tolerance:g}")
+    read = read_export(folder)
+    require_onnx(read)
+    require_extra("onnx", ONNX_RUNTIME)
+    files = find_pictures(paths)
+    exported = load_detector(folder, "cpu")
+    engines = engines_of(read.files[ONNX])
+    unreadable: list[str] = []
+
+    def pictures() -> Iterator[tuple[str, Pixels]]:
+        for file in files:
+            try:
+                yield str(file), read_picture(file)
+            except DataError as error:
+                unreadable.append(str(error))
+
+    reference = torch_engine(exported.detector, exported.resizing)
+    agreements = compare(reference, engines, pictures())
+    if not agreements[0].pictures:
+        raise RequestError(f"nothing was compared: {unreadable[0]}")
+    return Verification(agreements, tolerance, tuple(unreadable))
