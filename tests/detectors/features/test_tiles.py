@@ -131,6 +131,8 @@ def test_onnx_takes_whole_pictures():
     made, pictures = trained(), images(3, seed=1)
     session = onnxruntime.InferenceSession(onnx_bytes(made))
     name = session.get_inputs()[0].name
-    found = session.run(["max", "top"], {name: pictures.numpy()})
+    given = {name: pictures.permute(0, 2, 3, 1).numpy()}
+    *found, maps = session.run(["max", "top", "map"], given)
     for values, expected in zip(found, made.scores(pictures).values(), strict=True):
         np.testing.assert_allclose(values, expected.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(maps, made.pixel_map(pictures).numpy(), rtol=1e-3)
