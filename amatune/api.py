@@ -110,6 +110,7 @@ def retrain(
     data_dir: str | os.PathLike[str] | None = None,
     address: str | None = None,
     concurrent: int | None = None,
+    cross_fit: int | None = None,
     min_recall: float | None = None,
     max_fpr: float | None = None,
     cost_miss: float | None = None,
@@ -124,6 +125,8 @@ def retrain(
     `epochs` epochs, by default those of the search. The images are looked for in `data_dir`, by
     default the search's, and at most `concurrent` trainings run at a time, by default as in the
     search. Finished trainings of an earlier call are kept.
+
+    With `cross_fit` folds all anomalies choose and test in turn: `Leaderboard.cross_fit`.
 
     A threshold is looked for that finds at least the share `min_recall` of the anomalies and flags
     at most the share `max_fpr` of normal pictures, or one that costs least where a missed anomaly
@@ -146,6 +149,7 @@ def retrain(
         seeds=seeds,
         epochs=epochs,
         demand=demand,
+        cross_fit=cross_fit,
         data_dir=None if data_dir is None else str(data_folder(data_dir)),
         address=address,
         concurrent=concurrent,

@@ -8,6 +8,7 @@ Sources:
     Hanley and McNeil, Radiology 143:29-36, 1982           (standard error from sizes alone)
     DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988  (variance and paired comparison)
     Sun and Xu, IEEE Signal Processing Letters 21, 2014     (DeLong by midranks, O(N log N))
+    Obuchowski, Biometrics 53:567-578, 1997                (DeLong where images come in groups)
     Newcombe, Statistics in Medicine 25:559-573, 2006       (an interval that works at AUROC 1)
     Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005    (conformal p-values)
 """
@@ -22,6 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Scores = NDArray[np.float64]
+# Of the normal images (n,) and of the anomalies (m,): which belong together, such as those of one
+# part; the same number on both sides is the same group. Groups are independent, images of one not.
+Groups = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _FEW = 5  # misranked images below which DeLong's variance is not trusted alone
 
@@ -84,13 +88,16 @@ def conformal_threshold(calibration: ArrayLike, fpr: float) -> float:
     return float(ordered[len(ordered) - beyond])
 
 
-def auroc_standard_error(normal: ArrayLike, anomaly: ArrayLike) -> float:
-    """DeLong's standard error of `auroc`; 0 when the two sides do not overlap.
+def auroc_standard_error(
+    normal: ArrayLike, anomaly: ArrayLike, groups: Groups | None = None
+) -> float:
+    """DeLong's standard error of `auroc`, of images in groups Obuchowski's; 0 when the two sides do
+    not overlap.
 
-    Needs at least two scores on each side, else `ValueError`.
+    Needs at least two scores on each side, in two groups, else `ValueError`.
     """
     at_anomaly, at_normal = _placements(*_checked_pair(normal, anomaly))
-    return math.sqrt(_variance_of_mean(at_anomaly) + _variance_of_mean(at_normal))
+    return math.sqrt(_variance(at_normal, at_anomaly, groups))
 
 
 def hanley_mcneil(auroc: float, n_anomalies: int, n_normals: int) -> float:
@@ -114,7 +121,7 @@ def hanley_mcneil(auroc: float, n_anomalies: int, n_normals: int) -> float:
 
 
 def delong_interval(
-    normal: ArrayLike, anomaly: ArrayLike, level: float = 0.95
+    normal: ArrayLike, anomaly: ArrayLike, level: float = 0.95, groups: Groups | None = None
 ) -> tuple[float, float]:
     """A confidence interval `(low, high)` for the AUROC, inside [0, 1].
 
@@ -126,19 +133,54 @@ def delong_interval(
     (the values whose Hanley-McNeil standard error does not exclude what was observed), which
     covered at least 93% there. At AUROC 1 with 50 anomalies it is about (.96, 1).
 
-    `level` lies in (0, 1). Needs at least two scores on each side, else `ValueError`.
+    Of images in groups the variance is Obuchowski's, Student's t takes the place of the normal
+    distribution, and where few are misranked, groups count and not images.
+
+    `level` lies in (0, 1). Needs at least two scores on each side, in two groups, else
+    `ValueError`.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     normal, anomaly = _checked_pair(normal, anomaly)
     z = NormalDist().inv_cdf((1 + level) / 2)
     area = auroc(normal, anomaly)
-    error = auroc_standard_error(normal, anomaly)
-    newcombe = _newcombe_interval(area, len(anomaly), len(normal), z)
-    if error == 0:  # no overlap (or nothing but ties): DeLong says nothing
+    error = auroc_standard_error(normal, anomaly, groups)
+    sizes = len(normal), len(anomaly)
+    if groups is not None:
+        sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
+        z = _students(z, min(sizes) - 1)
+    return _interval(area, error, sizes, z)
+
+
+def area_variance(
+    at_normal: ArrayLike, at_anomaly: ArrayLike, groups: Groups | None = None
+) -> float:
+    """DeLong's variance of an area, or of a difference, by its placements: of every normal image
+    (n,) the share of anomalies above it, of every anomaly (m,) that of normal images below it,
+    whatever detector judged them. Of images in groups Obuchowski's.
+
+    Raises `ValueError` for fewer than two of a kind, or groups of it.
+    """
+    sides = np.asarray(at_normal, np.float64), np.asarray(at_anomaly, np.float64)
+    if min(map(len, sides)) < 2:
+        raise ValueError("a variance needs at least 2 images on each side")
+    return _variance(*sides, groups)
+
+
+def area_interval(
+    area: float, error: float, normals: int, anomalies: int, level: float = 0.95
+) -> tuple[float, float]:
+    """As `delong_interval`, of an AUROC and its standard error, by so many independent images."""
+    return _interval(area, error, (normals, anomalies), NormalDist().inv_cdf((1 + level) / 2))
+
+
+def _interval(area: float, error: float, sizes: tuple[int, int], z: float) -> tuple[float, float]:
+    """`sizes` are those of the normal images and of the anomalies, or of their groups."""
+    newcombe = _newcombe_interval(area, sizes[1], sizes[0], z)
+    if error == 0 or area in (0, 1):  # no overlap (or nothing but ties): DeLong says nothing
         return newcombe
     low, high = _logit_interval(area, error, z)
-    if min(len(normal), len(anomaly)) * min(area, 1 - area) < _FEW:
+    if min(sizes) * min(area, 1 - area) < _FEW:
         return min(low, newcombe[0]), max(high, newcombe[1])
     return low, high
 
@@ -152,13 +194,18 @@ class PairedDifference(NamedTuple):
 
 
 def delong_paired(
-    normal_a: ArrayLike, anomaly_a: ArrayLike, normal_b: ArrayLike, anomaly_b: ArrayLike
+    normal_a: ArrayLike,
+    anomaly_a: ArrayLike,
+    normal_b: ArrayLike,
+    anomaly_b: ArrayLike,
+    groups: Groups | None = None,
 ) -> PairedDifference:
     """Compare two detectors that scored the same images, in the same order.
 
     Uses the covariance of the two areas, so it is far sharper than two separate intervals. When
     the difference has no variance at all (equal rankings, or both perfect), p is 1 for equal areas
-    and 0 otherwise. Raises `ValueError` when the sizes differ or a side has fewer than two scores.
+    and 0 otherwise. Of images in groups the covariances are Obuchowski's. Raises `ValueError` when
+    the sizes differ or a side has fewer than two scores, or groups.
     """
     normal_a, anomaly_a = _checked_pair(normal_a, anomaly_a)
     normal_b, anomaly_b = _checked_pair(normal_b, anomaly_b)
@@ -172,14 +219,35 @@ def delong_paired(
     at_anomaly_b, at_normal_b = _placements(normal_b, anomaly_b)
     difference = float(at_anomaly_a.mean() - at_anomaly_b.mean())
     # Var(a) + Var(b) - 2 Cov(a, b) is the variance of the paired differences: nothing cancels.
-    error = math.sqrt(
-        _variance_of_mean(at_anomaly_a - at_anomaly_b)
-        + _variance_of_mean(at_normal_a - at_normal_b)
-    )
+    error = math.sqrt(_variance(at_normal_a - at_normal_b, at_anomaly_a - at_anomaly_b, groups))
     if error == 0:
         return PairedDifference(difference, 0.0, 1.0 if difference == 0 else 0.0)
     p_value = math.erfc(abs(difference) / error / math.sqrt(2))
     return PairedDifference(difference, error, p_value)
+
+
+def paired_variances(
+    normal_a: ArrayLike,
+    anomaly_a: ArrayLike,
+    normal_b: ArrayLike,
+    anomaly_b: ArrayLike,
+    groups: Groups | None = None,
+) -> tuple[float, float]:
+    """What the normal images and what the anomalies add to the variance of `delong_paired`; what
+    they have in common, in groups with both, counts half to each. Raises as that does."""
+    first = _placements(*_checked_pair(normal_a, anomaly_a))
+    second = _placements(*_checked_pair(normal_b, anomaly_b))
+    at_anomaly, at_normal = (a - b for a, b in zip(first, second, strict=True))
+    if groups is None:
+        return _variance_of_mean(at_normal), _variance_of_mean(at_anomaly)
+    whole = _variance(at_normal, at_anomaly, groups)
+    still = np.zeros_like
+    alone = (
+        _variance(at_normal, still(at_anomaly), groups),
+        _variance(still(at_normal), at_anomaly, groups),
+    )
+    common = (whole - sum(alone)) / 2
+    return alone[0] + common, alone[1] + common
 
 
 def _logit_interval(area: float, error: float, z: float) -> tuple[float, float]:
@@ -242,6 +310,44 @@ def _midranks(values: Scores) -> Scores:
     _, group, size = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(size)
     return (last - (size - 1) / 2)[group]
+
+
+def _variance(at_normal: Scores, at_anomaly: Scores, groups: Groups | None) -> float:
+    """Of an area, or of a difference, by its placements (n,) and (m,).
+
+    With groups Obuchowski's (1997) eqs. 4-6: within each the deviations are added up before they
+    are squared, and where it has images of both kinds, the two sums go together.
+    """
+    if groups is None:
+        return _variance_of_mean(at_anomaly) + _variance_of_mean(at_normal)
+    sides, sums, variance = (at_normal, at_anomaly), [], 0.0
+    names, numbers = np.unique(np.concatenate(groups), return_inverse=True)
+    own = numbers[: len(at_normal)], numbers[len(at_normal) :]
+    for values, of in zip(sides, own, strict=True):
+        if len(of) != len(values) or len(count := np.unique(of)) < 2:
+            raise ValueError(
+                f"a standard error needs images of at least two groups on each side, each image in "
+                f"one; got {len(values)} images and {len(of)} groups, {len(np.unique(of))} of them "
+                "different"
+            )
+        added = np.bincount(of, values - values.mean(), len(names)) / len(values)
+        variance += len(count) / (len(count) - 1) * float(added @ added)
+        sums.append(added)
+    variance += 2 * len(names) / (len(names) - 1) * float(sums[0] @ sums[1])
+    return max(variance, 0.0)
+
+
+def _students(z: float, degrees: int) -> float:
+    """The quantile of Student's t at the place of the normal quantile `z`: Cornish and Fisher's
+    expansion (Abramowitz and Stegun 26.7.5), within 1% for three degrees of freedom or more."""
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    for power, term in enumerate(terms, 1):
+        z += term / degrees**power
+    return z
 
 
 def _variance_of_mean(values: Scores) -> float:

@@ -119,6 +119,16 @@ def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_
     assert "| typicality of 2 images | | " in run("likelihood.py", *glow)
 
 
+def test_rivals_are_trained_briefly_beside_what_needs_no_detector(run, noise):
+    (noise / "mnist_full.npz").rename(noise / "mnist.npz")
+    output = run(
+        "rivals.py", "--data", noise, "--brief", 1, "--methods", "ganomaly", "--", "mnist-1"
+    )
+    assert "| PCA | | 0." in output
+    assert "code 0." in output.partition("| ganomaly |")[2]
+    assert "losses: autoencoder " in output
+
+
 @pytest.mark.parametrize("family", ["small", "residual"])
 def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
     options = ["--family", family, "--width", 0.02, "--batch", 4, "--rounds", 1]
@@ -199,3 +209,8 @@ def test_epochs_until_a_target(monkeypatch):
     assert chosen(ended) == ended[3]
     assert chosen(ended, 60) == ended[1]
     assert chosen(ended, 20) is None
+
+
+def test_cross_fitting_is_compared_with_half_and_half(run: Callable[..., str]) -> None:
+    told = run("crossfit.py", "--repeats", 2, "--trials", 6, "--anomalies", 20, "--folds", 2)
+    assert [line.split()[0] for line in told.splitlines()[2:]] == ["apart", "crossfit", "same"]

@@ -141,6 +141,7 @@ NEEDED = {
     "recalibrate": ["export", "picture"],
     "compare": ["one", "other"],
     "report": [],
+    "plan": [],
     "datasets": [],
     "reproduce": ["table1"],
 }

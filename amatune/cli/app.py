@@ -20,6 +20,7 @@ from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
+from amatune.cli.plan import plan
 from amatune.cli.recalibrate import recalibrate
 from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
@@ -89,6 +90,6 @@ def _register(command: Command) -> None:
 
 for _command in (
     *(search, best, score, verify, recalibrate, status, report, compare),
-    *(reproduce, datasets, methods, space),
+    *(plan, reproduce, datasets, methods, space),
 ):
     _register(_command)

@@ -28,6 +28,7 @@ from amatune.runs import RunFolder
 
 _threshold = partial(option, "The threshold")
 
+_FOLDS = "Let all anomalies, the test's too, choose and test in K folds, as a second figure."
 _RECALL = "Find a threshold that flags at least this share of the anomalies, with 95% confidence."
 _FPR = "Find one that flags at most this share of normal pictures, with 95% confidence."
 _MISS = "Find the cheapest threshold; what an anomaly costs that is not flagged."
@@ -38,6 +39,7 @@ _SHARE = "Anomalies among the pictures in use, for the costs; by default as in t
 @command(
     "amatune best --export",
     "amatune best zero-one --top 5 --seeds 5 --export-dir models/zero-one",
+    "amatune best zero-one --cross-fit 5",
     "amatune best zero-one --max-fpr 0.01 --export",
     "amatune best zero-one --cost-miss 50 --cost-alarm 1 --anomaly-share 0.02",
     "amatune best zero-one --concurrent 2 --quiet",
@@ -57,6 +59,7 @@ def best(
         Path | None,
         plain("DIR", "That folder, by default RUN/best/export; implies --export.", parser=path),
     ] = None,
+    cross_fit: Annotated[int | None, plain("K", _FOLDS, parser=whole)] = None,
     min_recall: Annotated[float | None, _threshold("SHARE", _RECALL, parser=number)] = None,
     max_fpr: Annotated[float | None, _threshold("SHARE", _FPR, parser=number)] = None,
     cost_miss: Annotated[float | None, _threshold("COST", _MISS, parser=number)] = None,
@@ -80,6 +83,9 @@ def best(
 
     The winner is chosen on validation images, by its mean over the seeds; only then are the test
     images read. The default settings, with the same values held fixed, take part as a control.
+
+    With --cross-fit every anomaly of the validation and the test is judged by what the others
+    chose, without further training; the choice and the test above stay as they are.
 
     With limits or costs a threshold of the model to export is looked for, and what is said of it
     holds with 95% confidence; where there are too few test images for that, the number is told

@@ -45,6 +45,8 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     counts = [f"{number} {state}" for state, number in numbers.items() if number]
     console = make_console()
     say(console, f"Run {folder.name}: {', '.join(counts) or 'no trials yet'}, of {request.trials}")
+    if request.problem.group_by:
+        say(console, f"Grouped by: {request.problem.group_by}")
     if request.fixed:
         say(console, f"Held fixed: {settings_text(request.fixed)}")
     say(console)

@@ -71,6 +71,10 @@ _TOGETHER = (
     "Leave out of the training what nearly is an image of the validation or the test, and of the "
     "validation what nearly is one of the test; by default both stay. near-copies.csv lists them."
 )
+_GROUPS = (
+    "What belongs together, of one part, day or camera, and stands on one side of the splits: "
+    "folder, folder:N, name:REGEX, column:NAME of csv:FILE, or near-copies."
+)
 _METHOD = "The detector; `amatune methods` lists them."
 _TRIALS = "Settings to try, those of an earlier session included."
 _STEPS = "Training steps of a trial, its full budget; by default the method's usual number."
@@ -126,6 +130,7 @@ def search(
     channels: Annotated[int | None, _data("1|3", _CHANNELS, parser=whole)] = None,
     data_dir: Annotated[Path | None, _data("DIR", DATA_DIR, parser=path)] = None,
     keep_together: Annotated[str | None, _data("near-copies", _TOGETHER)] = None,
+    group_by: Annotated[str | None, _data("HOW", _GROUPS)] = None,
     max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
     method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
     trials: Annotated[int, _tune("N", _TRIALS, parser=whole)] = 50,

@@ -188,6 +188,13 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         say(console, "The default was chosen: the search found nothing clearly better.")
     if board.against_baseline is not None:
         say(console, f"{sentence(f'{chosen.configuration} {board.against_baseline.verdict}')}.")
+    if (fitted := board.cross_fit) is not None:
+        say(console, f"Cross-fitted AUROC: {fitted}")
+        if fitted.final != chosen.configuration:
+            say(
+                console,
+                f"  By all anomalies {fitted.final} would be chosen; the export is not that.",
+            )
     _print_thresholds(console, board)
     failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
     for line in (*failures, *board.dropped, *board.warnings):

@@ -1,8 +1,8 @@
 """Every data set there is, by the name that --dataset and --ood accept.
 
 Named sets are the modules of `amatune.data.sets`; beside them a user's own pictures and arrays have
-the names `folder:PATH` and `npz:PATH`, and published factory pictures in their own layouts
-`mvtec:PATH` and `visa:PATH`.
+the names `folder:PATH`, `csv:FILE` and `npz:PATH`, and published factory pictures in their own
+layouts `mvtec:PATH` and `visa:PATH`.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from amatune.data.dataset import Dataset, DatasetInfo, Presence
 from amatune.data.places import DataDir
 from amatune.data.sources.base import Source
 from amatune.data.sources.folder import FolderSource
+from amatune.data.sources.manifest import ManifestSource
 from amatune.data.sources.mvtec import MvtecSource
 from amatune.data.sources.npz import NpzSource
 from amatune.data.sources.visa import open_visa
@@ -38,6 +39,14 @@ _BY_PATH: Mapping[str, _Kind] = {
             image="theirs, at most 64 x 64",
         ),
         FolderSource,
+    ),
+    "csv": _Kind(
+        DatasetInfo(
+            name="csv:FILE",
+            summary="your pictures, listed in a file: path, and label, split, group if you like",
+            image="theirs, at most 64 x 64",
+        ),
+        ManifestSource,
     ),
     "npz": _Kind(
         DatasetInfo(
@@ -94,9 +103,9 @@ def find_dataset(name: str, data_dir: DataDir = None) -> Presence:
 
 
 def is_path(text: str) -> bool:
-    """Whether a name is `folder:`, `npz:`, `mvtec:` or `visa:` with a path of the user's own."""
+    """Whether a name is a kind, such as `folder:` or `csv:`, with a path of the user's own."""
     kind, colon, path = text.partition(":")
-    return bool(colon) and kind in _BY_PATH and path not in ("", "PATH")
+    return bool(colon) and kind in _BY_PATH and path not in ("", "PATH", "FILE")
 
 
 def open_source(text: str, data_dir: DataDir = None) -> Source:
@@ -122,8 +131,9 @@ def _unknown(text: str) -> DataError:
         here = usable_path(text)
         if here.is_dir():
             return DataError(f"unknown data set {text!r}; for the folder, write folder:{text}")
-        if here.suffix == ".npz" and here.is_file():
-            return DataError(f"unknown data set {text!r}; for the file, write npz:{text}")
+        if here.suffix in (".npz", ".csv") and here.is_file():
+            kind = here.suffix[1:]
+            return DataError(f"unknown data set {text!r}; for the file, write {kind}:{text}")
     known = [info.name for info in list_datasets()]
     return DataError(f"unknown data set {text!r:.200}; {did_you_mean(text, known)}")
 

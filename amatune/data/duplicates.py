@@ -132,6 +132,33 @@ def find_all_copies(originals: Prints, others: Prints) -> list[Copy]:
     return [found[row] for row in sorted(found)]
 
 
+def group_copies(images: Prints) -> list[int]:
+    """A number for each image, the same for those that are the same, or nearly, also by way of
+    others."""
+    group = list(range(len(images.digests)))
+
+    def root(one: int) -> int:
+        while group[one] != one:
+            group[one] = group[group[one]]
+            one = group[one]
+        return one
+
+    known: dict[bytes, int] = {}
+    for row, digest in enumerate(images.digests):
+        group[root(row)] = root(known.setdefault(digest, row))
+    spread = SHARE * images.small.std(dim=1, correction=0)
+    for start in range(0, len(images.small), _CHUNK):
+        chunk = images.small[start : start + _CHUNK]
+        # The fast formula loses digits where images are close: what may be near is looked at again.
+        rough = torch.cdist(chunk, images.small, compute_mode="use_mm_for_euclid_dist") / SIDE
+        rows, others = (rough <= 2 * NEAR).nonzero(as_tuple=True)
+        distances = (chunk[rows] - images.small[others]).norm(dim=1) / SIDE
+        least = torch.maximum(spread[start + rows], spread[others]).clamp(max=NEAR)
+        for row, other in torch.stack([rows, others], 1)[distances <= least].tolist():
+            group[root(start + row)] = root(other)
+    return [root(one) for one in range(len(group))]
+
+
 def _nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For each of `second` (M, 256), the least difference in grey levels to one of `first`, and
     where that is, (M,) each."""

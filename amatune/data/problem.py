@@ -7,21 +7,29 @@ copies together: see `Problem.separate`.
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amatune.data.catalogue import open_source
-from amatune.data.duplicates import Found, Prints, find_all_copies, find_copies, list_copies
+from amatune.data.duplicates import (
+    Found,
+    Prints,
+    find_all_copies,
+    find_copies,
+    list_copies,
+)
 from amatune.data.pictures import ImageShape, Pixels, shape_text, sizes_text
 from amatune.data.places import DataDir
 from amatune.data.request import ProblemRequest
 from amatune.data.sources.base import PARTS, Id, Part, Source
 from amatune.data.splits import Selection, Splits, places, spoken
 from amatune.errors import AmatuneError, DataError
+from amatune.metrics import Groups
 from amatune.wording import visible
 
+GROUPED_SHARE = 0.4  # of groups in the test: one for all sets, whose groups may be the same
 _SIDES = (
     ("test_normals", "test_anomalies"),
     ("validation_normals", "validation_anomalies"),
@@ -133,13 +141,32 @@ class Problem:
         list_copies(self._copies, file)
         return [f"{one}; all are listed in {file}" for one in told]
 
+    def groups(self, which: Literal["validation", "test"]) -> Groups | None:
+        """Which of its images belong together, by number: of the normal ones and of the anomalies.
+        None where nobody has asked for groups."""
+        sides = [getattr(self.splits, f"{which}_{kind}") for kind in ("normals", "anomalies")]
+        keys = [[key for selection in side for key in selection.groups] for side in sides]
+        if not all(keys):
+            return None
+        _, numbers = np.unique([*keys[0], *keys[1]], return_inverse=True)
+        return numbers[: len(keys[0])], numbers[len(keys[0]) :]
+
     def describe(self) -> str:
         """One line: what is normal, what is not, how many, and what they are brought to."""
         shape = shape_text(self.image_shape)
         headers = self._sources[self.splits.train_normals[0].source].headers()
         if {(header.height, header.width) for header in headers} - {self.image_shape[1:]}:
             shape += f" (they have {sizes_text(headers)}; see --image-size)"
-        return f"{self.request.describe(self.splits.counts())}; {shape}"
+        grouped = ""
+        if self.request.group_by is not None:
+            sides = {which: self.groups(which) for which in ("validation", "test")}
+            told = [
+                f"{len(np.unique(np.concatenate(own)))} in the {which}"
+                for which, own in sides.items()
+                if own is not None
+            ]
+            grouped = f"; grouped by {self.request.group_by}, {' and '.join(told)}"
+        return f"{self.request.describe(self.splits.counts())}{grouped}; {shape}"
 
     def to_dict(self) -> dict[str, Any]:
         """All that `from_dict` needs, as JSON values."""
@@ -148,7 +175,7 @@ class Problem:
             "image_shape": list(self.image_shape),
             "counts": self.splits.counts(),
             "splits": {
-                name: [{"source": s.source, "part": s.part, "ids": list(s.ids)} for s in split]
+                name: [selection.to_dict() for selection in split]
                 for name, split in self.splits.by_name().items()
             },
             "sources": {
@@ -172,7 +199,12 @@ class Problem:
             channels, height, width = values["image_shape"]
             splits = Splits(
                 **{
-                    name: tuple(Selection(s["source"], s["part"], tuple(s["ids"])) for s in split)
+                    name: tuple(
+                        Selection(
+                            s["source"], s["part"], tuple(s["ids"]), tuple(s.get("groups", ()))
+                        )
+                        for s in split
+                    )
                     for name, split in values["splits"].items()
                 }
             )
@@ -215,7 +247,7 @@ class Problem:
                 source = self._sources[selection.source]
                 pixels, ids = source.read(selection.part, selection.ids, self.image_shape)
                 parts.append(pixels)
-                sound.append(dataclasses.replace(selection, ids=tuple(ids)))
+                sound.append(selection.keep(set(ids)))
             self.splits = dataclasses.replace(self.splits, **{name: tuple(sound)})
             nothing = np.empty((0, *self.image_shape), np.uint8)
             # One array is not copied: it may be most of the memory.
@@ -340,9 +372,9 @@ class Problem:
         images = self.images(name)
         start, selections = 0, []
         for selection in getattr(self.splits, name):
-            ids = [one for i, one in enumerate(selection.ids, start) if i not in rows]
+            ids = {one for i, one in enumerate(selection.ids, start) if i not in rows}
             start += len(selection.ids)
-            selections.append(dataclasses.replace(selection, ids=tuple(ids)))
+            selections.append(selection.keep(ids))
         self.splits = dataclasses.replace(self.splits, **{name: tuple(selections)})
         self._images[name] = np.delete(images, list(rows), axis=0)
 
@@ -358,4 +390,7 @@ def open_for(request: ProblemRequest, name: str, data_dir: DataDir) -> Source:
     """A source of a request, with what the request allows of damaged pictures."""
     source = open_source(name, data_dir)
     source.max_broken = request.max_broken
+    source.group_by = request.group_by
+    if request.group_by is not None:
+        source.test_share = GROUPED_SHARE
     return source

@@ -33,20 +33,20 @@ test images are decoded by `Problem.test_images`, never before; only where near 
 kept together, they are looked at to leave copies of them out of the other lists.
 """
 
-import dataclasses
-import hashlib
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from amatune.data.groups import NEAR_COPIES
 from amatune.data.pictures import ImageShape, shape_text
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem, open_for
 from amatune.data.request import ASKED_ANOMALIES, ProblemRequest
 from amatune.data.sources.base import PARTS, Id, Part, Source
 from amatune.data.splits import Selection, Split, Splits, spoken
+from amatune.data.strata import Sides, Stratum, draw, require_groups
 from amatune.errors import DataError
 from amatune.metrics import hanley_mcneil
 from amatune.wording import memory_size
@@ -55,21 +55,6 @@ MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .5
 MIN_TEST_NORMALS = 10
 MIN_NORMALS = 50  # in the training part; a fifth of them validate
 TEST_SHARE = 0.2  # test anomalies per test normal
-
-
-@dataclasses.dataclass(frozen=True)
-class _Group:
-    """A stratum of anomalies: a source, or some of its classes."""
-
-    source: Source
-    classes: frozenset[str] | None = None  # None: all images, with or without classes
-
-    def ids(self, part: Part) -> list[Id]:
-        ids = self.source.ids(part)
-        if self.classes is None:
-            return list(ids)
-        labels = self.source.labels(part)
-        return [one for one, label in zip(ids, labels, strict=True) if label in self.classes]
 
 
 def make_problem(
@@ -86,17 +71,25 @@ def make_problem(
     """
     normal, anomalies, test_groups, sources = _open(request, data_dir)
     normal.source.largest_side = largest_side
+    sides = Sides.of(request, normal, anomalies, test_groups)
+    if sides is not None:
+        normal, anomalies = sides.normal, sides.anomalies
     train = normal.ids("train")
     test = normal.ids("test")
     _require_normals(request, len(train), len(test))
     validating = held_out(len(train), of_classes=normal.classes is not None)
-    validation = set(_draw(train, validating, request.seed, "validation normals"))
+    if sides is None:
+        validation = set(draw(train, validating, request.seed, "validation normals"))
+        validate, learn = anomalies, anomalies
+    else:
+        validation, validate, learn = sides.validation(request, validating)
+        validating = len(validation)
     test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
     if all(group.source.tells_defects for group in test_groups):
         test_anomalies = sum(len(group.ids("test")) for group in test_groups)
-    to_choose_by = _spread(anomalies, "train", request.val_anomalies, request.seed)
+    to_choose_by = _spread(validate, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
-        request, len(train) - validating, anomalies, taken=to_choose_by
+        request, len(train) - validating, learn, taken=to_choose_by
     )
     splits = Splits(
         train_normals=_one(normal, "train", [i for i in train if i not in validation]),
@@ -109,10 +102,17 @@ def make_problem(
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted, sources)
+    if sides is not None:
+        splits = sides.named(splits)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
     _require_memory(problem)
-    if request.keep_together is not None:
+    if sides is not None and sides.left_out:
+        problem.warnings.append(
+            f"{sides.left_out} images of the training part left out, their groups are in the test"
+        )
+    if request.keep_together is not None or request.group_by == NEAR_COPIES:
         problem.separate()
+    problem.warnings += require_groups(problem)
     duplicates = problem.duplicates(
         [
             ("train_normals", "validation_normals"),
@@ -164,7 +164,7 @@ def share_out(total: int, available: Sequence[int]) -> list[int]:
 
 def _open(
     request: ProblemRequest, data_dir: DataDir
-) -> tuple[_Group, list[_Group], list[_Group], dict[str, Source]]:
+) -> tuple[Stratum, list[Stratum], list[Stratum], dict[str, Source]]:
     """What is normal, the strata of what is not, those of the test, and every source by its name.
 
     All opened anew: a source's parts depend on what it is for.
@@ -180,14 +180,14 @@ def _open(
             f"--normal-class CLASS to make the other classes anomalous{classes}"
         )
     others = _other_classes(request.dataset, source, normal) if normal else ()
-    group = _Group(source, frozenset(normal) if normal else None)
+    group = Stratum(source, frozenset(normal) if normal else None)
     if not request.ood:
         if not others:
             raise DataError(
                 f"every class of {request.dataset} is normal, none is left to be anomalous: name "
                 "fewer with --normal-class, or add --ood NAME"
             )
-        anomalies = [_Group(source, frozenset({c})) for c in others]
+        anomalies = [Stratum(source, frozenset({c})) for c in others]
     else:
         anomalies = _anomaly_sets(request, data_dir, "ood", group, others, ())
     for_test = anomalies
@@ -201,16 +201,17 @@ def _anomaly_sets(
     request: ProblemRequest,
     data_dir: DataDir,
     option: str,
-    normal: _Group,
+    normal: Stratum,
     others: Collection[str],
-    known: Sequence[_Group],
-) -> list[_Group]:
+    known: Sequence[Stratum],
+) -> list[Stratum]:
     """The strata that `option` of the request names; a source in `known` is not opened again."""
     source = normal.source
-    anomalies: list[_Group] = []
+    anomalies: list[Stratum] = []
     for name in getattr(request, option):
         ood = open_for(request, name, data_dir)
-        ood.test_share = 0.5 if option == "ood" else 1.0
+        usual = 0.5 if request.group_by is None else ood.test_share
+        ood.test_share = usual if option == "ood" else 1.0
         flag = f"--{option.replace('_', '-')}"
         if ood.name in {other.source.name for other in anomalies}:
             raise DataError(f"{flag} {name} is given twice")
@@ -221,7 +222,7 @@ def _anomaly_sets(
                 "classes with --normal-class to make its other classes anomalous"
             )
         again = [g.source for g in known if g.source.name == ood.name]
-        new = _Group(source, frozenset(others)) if own else _Group(again[0] if again else ood)
+        new = Stratum(source, frozenset(others)) if own else Stratum(again[0] if again else ood)
         for other in (normal, *anomalies, *known):
             if other.source is not new.source or other is normal:
                 _refuse_common_files(other, new)
@@ -241,7 +242,7 @@ def _other_classes(name: str, source: Source, normal: Collection[str]) -> tuple[
     return tuple(c for c in source.class_names if c not in normal)
 
 
-def _refuse_common_files(first: _Group, second: _Group) -> None:
+def _refuse_common_files(first: Stratum, second: Stratum) -> None:
     """Folders may lie within each other, pictures may not be in two sets."""
     files = [
         {group.source.location / str(one) for part in PARTS for one in group.ids(part)}
@@ -268,21 +269,12 @@ def _image_shape(request: ProblemRequest, source: Source) -> ImageShape:
     return request.channels or channels, height, width
 
 
-def _draw(ids: Iterable[Id], count: int, seed: int, purpose: str) -> list[Id]:
-    """The `count` ids that come first in the order of their SHA-256 with seed and purpose."""
-
-    def key(one: Id) -> bytes:
-        return hashlib.sha256(os.fsencode(f"{seed}/{purpose}/{one}")).digest()
-
-    return sorted(ids, key=key)[:count]
-
-
-def _one(group: _Group, part: Part, ids: Sequence[Id]) -> Split:
+def _one(group: Stratum, part: Part, ids: Sequence[Id]) -> Split:
     return (Selection(group.source.name, part, tuple(ids)),)
 
 
 def _training_anomalies(
-    request: ProblemRequest, normals: int, groups: Sequence[_Group], taken: Split
+    request: ProblemRequest, normals: int, groups: Sequence[Stratum], taken: Split
 ) -> tuple[Split, Split]:
     """The anomalies to learn from, labelled and hidden; raises `DataError` when there are too few.
 
@@ -305,7 +297,7 @@ def _training_anomalies(
 
 
 def _spread(
-    groups: Sequence[_Group],
+    groups: Sequence[Stratum],
     part: Part,
     total: int,
     seed: int,
@@ -325,7 +317,7 @@ def _spread(
     for group, ids, share in zip(
         groups, available, share_out(total, [len(ids) for ids in available]), strict=True
     ):
-        drawn.setdefault(group.source.name, []).extend(_draw(ids, share, seed, f"{part} {purpose}"))
+        drawn.setdefault(group.source.name, []).extend(draw(ids, share, seed, f"{part} {purpose}"))
     order = {g.source.name: {one: i for i, one in enumerate(g.source.ids(part))} for g in groups}
     return tuple(
         Selection(name, part, tuple(sorted(ids, key=order[name].__getitem__)))

@@ -15,6 +15,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from amatune.data.groups import RULE as GROUP_RULE
+from amatune.data.groups import is_grouping
 from amatune.data.pictures import MAX_SIDE, MIN_SIDE
 from amatune.errors import DataError, did_you_mean
 
@@ -43,6 +45,7 @@ class ProblemRequest:
     image_size: int | tuple[int, int] | None = None
     channels: int | None = None  # 1 or 3; None: the normal set's
     keep_together: str | None = None  # KEEP_TOGETHER: what must not lie on both sides of a split
+    group_by: str | None = None  # what belongs together, see `data.groups`
     # Damaged pictures to pass over in each folder: a number, or below 1 a share of all; None: 5 or
     # 1%, whichever is more.
     max_broken: float | None = None
@@ -155,6 +158,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         " or ".join(map(repr, KEEP_TOGETHER)),
         lambda v: v is None or (isinstance(v, str) and v in KEEP_TOGETHER),
     ),
+    ("group_by", GROUP_RULE, lambda v: v is None or is_grouping(v)),
     (
         "max_broken",
         "a whole number of pictures, or a share below 1",

@@ -1,6 +1,8 @@
 """The lists of ids that a problem consists of."""
 
 import dataclasses
+from collections.abc import Collection
+from typing import Any
 
 from amatune.data.sources.base import Id, Part
 from amatune.errors import DataError
@@ -13,6 +15,27 @@ class Selection:
     source: str  # canonical name
     part: Part
     ids: tuple[Id, ...]
+    groups: tuple[str, ...] = ()  # of each image, what it belongs to; empty where nobody asked
+
+    def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.ids):
+            raise DataError(
+                f"{len(self.ids)} images of {self.source} have {len(self.groups)} groups"
+            )
+
+    def keep(self, ids: Collection[Id]) -> "Selection":
+        """Those of its images that are among `ids`."""
+        kept = [place for place, one in enumerate(self.ids) if one in ids]
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[place] for place in kept),
+            groups=tuple(self.groups[place] for place in kept) if self.groups else (),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        values = {"source": self.source, "part": self.part, "ids": list(self.ids)}
+        return {**values, "groups": list(self.groups)} if self.groups else values
 
     def identities(self) -> list[tuple[str, Part, Id]]:
         """Each image's identity among all sources."""

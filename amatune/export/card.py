@@ -147,7 +147,7 @@ def _scored_with(config: Mapping[str, Any]) -> str:
 def _how_sure(config: Mapping[str, Any]) -> str:
     again = config.get("recalibrated")
     if again is None:
-        return _HOW_SURE if config["calibration"]["images"] == "test" else _APPROXIMATE
+        return _HOW_SURE if config["calibration"]["images"].startswith("test") else _APPROXIMATE
     before = again["normal_images_before"]
     dropped = "".join(f"; its threshold {_code(name)} is left out" for name in again["dropped"])
     images = "" if before is None else f", {before} images"
@@ -163,7 +163,7 @@ def _thresholds(config: Mapping[str, Any]) -> str:
     points = [*points, *([held["point"]] if held and held["point"] else [])]
     if points:
         table = _table(
-            ("threshold for", "score above", "normal test images flagged", "anomalies flagged"),
+            ("threshold for", "score above", "normal images flagged", "anomalies flagged"),
             [(one["name"], f"`{one['threshold']!r}`", *map(_rate, _rates(one))) for one in points],
         )
     else:
@@ -176,13 +176,14 @@ def _thresholds(config: Mapping[str, Any]) -> str:
     return f"""\
 A picture is flagged when its {score} is above the threshold.
 
-{table}{_promise(held)}Thresholds come from the scores of {normals} normal {_plain(images)} images \
+{table}{_promise(held)}Thresholds come from the scores of {normals} normal {_plain(images)} \
 that the model did not learn
 from, as does the p-value that `amatune score` writes: (1 + how many of them score as high or
 higher) / {normals + 1}. No rate below 1/{normals + 1} ({1 / (normals + 1):.2%}) can be stated.
 
-{_how_sure(config)}They hold for pictures like these images; from
-another camera, crop or lighting, more may be flagged.
+{_how_sure(config)}\
+They hold for pictures like these images; from another camera, crop or lighting, more may be
+flagged.
 """
 
 

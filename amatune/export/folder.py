@@ -38,7 +38,7 @@ def export_detector(
     figures: Mapping[str, Any],
     data: Mapping[str, Any],
     normal_scores: ArrayLike | None = None,
-    normal_images: str = "held-out",
+    normal_images: str = "held-out images",
     thresholds: Sequence[OperatingPoint] = (),
     guarantee: Guarantee | None = None,
     check_on: Pixels | None = None,
@@ -50,7 +50,7 @@ def export_detector(
     detector was trained and tested on: "summary" is one line, "warnings" a list of more,
     "training_images" their `fingerprint`; other keys are kept as they are. Both hold JSON values.
     `normal_scores` (n,) are primary scores that this very detector gives normal images it did not
-    learn from, `normal_images` a word for those images; without them the export states neither
+    learn from, `normal_images` words for those images; without them the export states neither
     p-values nor thresholds. `thresholds` are those of the stated rates, with what they flag of test
     images, and `guarantee` what was demanded of one: `amatune score` flags by it. Of a method that
     does not export to ONNX, there is no model.onnx; where there is one, it has to agree with the

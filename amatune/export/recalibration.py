@@ -21,7 +21,7 @@ from amatune.export.scoring import find_inputs
 from amatune.sealed import CONFIG, EXPORT, WEIGHTS
 from amatune.stored import StoredDetector
 
-IMAGES = "newer"  # what a card calls the pictures
+IMAGES = "newer images"  # what a card calls the pictures
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from amatune.export.folder import export_detector, fingerprint, require_replacea
 from amatune.export.loading import load
 from amatune.extras import require_extra
 from amatune.registry import find_method
+from amatune.results.certify import held_out
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
 from amatune.results.operating import held_out_normals
-from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.runs import RunFolder
 from amatune.stored import StoredDetector
 
@@ -63,17 +63,15 @@ def export_winner(
     target = Path(folder) if folder is not None else run.best / "export"
     require_replaceable(target)
     problem = run.record().open_problem(data_dir)
-    validation, test = (
-        load_scores(model / file)[board.primary_score]["normal"] for file in (VALIDATION, TEST)
-    )
-    normal, which = held_out_normals(validation, test)
+    validation, test, clause = held_out(board)
+    normal, which = held_out_normals(validation["normal"], test["normal"])
     export_detector(
         _with_score(StoredDetector.load(model), board.primary_score).build(),
         target,
         figures=_figures(board),
         data=_data(board, problem),
         normal_scores=normal,
-        normal_images=which,
+        normal_images=which + clause,
         thresholds=board.thresholds,
         guarantee=board.guarantee,
         check_on=_to_check_on(problem),
@@ -135,6 +133,14 @@ def _figures(board: Leaderboard) -> dict[str, Any]:
         "spread": row.validation_spread,
         "note": f"{over}; the settings were chosen by it, so it is optimistic",
     }
+    if (fitted := board.cross_fit) is not None:
+        figures["cross-fitted AUROC"] = {
+            "value": fitted.auroc,
+            "spread": fitted.spread,
+            "low": fitted.low,
+            "high": fitted.high,
+            "note": f"{over}; each of {fitted.anomalies} anomalies judged by what the others chose",
+        }
     return figures
 
 

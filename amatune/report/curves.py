@@ -7,9 +7,11 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from amatune.metrics import Groups
 from amatune.report.evidence import Judged, Sides
 from amatune.report.figures import BLUE, GREY, ORANGE, RED
 from amatune.results.leaderboard import Leaderboard
+from amatune.results.selection import draw_groups
 
 BOOTSTRAP = 300  # draws of images for the band of a ROC curve
 GRID = np.linspace(0, 1, 201)  # false positive rates at which ROC curves are drawn
@@ -73,7 +75,7 @@ def roc_figure(judged: Judged) -> go.Figure:
     ):
         if not by_seed:
             continue
-        mean, low, high = roc_band(by_seed)
+        mean, low, high = roc_band(by_seed, judged.belonging)
         figure.add_scatter(
             x=[*GRID, *GRID[::-1]],
             y=[*high, *low[::-1]],
@@ -103,18 +105,26 @@ def roc_figure(judged: Judged) -> go.Figure:
     return figure
 
 
-def roc_band(by_seed: Sequence[Sides]) -> tuple[Floats, Floats, Floats]:
+def roc_band(
+    by_seed: Sequence[Sides], groups: Groups | None = None
+) -> tuple[Floats, Floats, Floats]:
     """True positive rates at GRID: the mean over seeds, and a pointwise 95% band.
 
     The band is for the choice of images: normal images and anomalies are drawn with replacement,
-    the same ones for every seed.
+    the same ones for every seed; of images in groups, whole groups.
     """
     mean = np.mean([_roc(**scores) for scores in by_seed], axis=0)
     generator = np.random.default_rng(0)
     normals, anomalies = len(by_seed[0]["normal"]), len(by_seed[0]["anomaly"])
     draws = []
     for _ in range(BOOTSTRAP):
-        normal, anomaly = (generator.integers(0, size, size) for size in (normals, anomalies))
+        if groups is None:
+            normal, anomaly = (generator.integers(0, size, size) for size in (normals, anomalies))
+        else:
+            drawn = draw_groups(generator, groups, 1)
+            normal, anomaly = (np.repeat(np.arange(len(n)), n[:, 0].astype(int)) for n in drawn)
+            if not (len(normal) and len(anomaly)):
+                continue
         draws.append(
             np.mean([_roc(s["normal"][normal], s["anomaly"][anomaly]) for s in by_seed], axis=0)
         )

@@ -68,6 +68,7 @@ class Judged:
     default_by_seed: tuple[Sides, ...]  # likewise of the default configuration; may be empty
     model: Path | None  # folder of that detector; None: it was not kept
     groups: tuple[GroupFigures, ...] = ()  # of test images, where the method judges such
+    belonging: metrics.Groups | None = None  # which test images are of one part, day or camera
 
     @property
     def title(self) -> str:
@@ -202,6 +203,7 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
         ),
         model=model,
         groups=_groups(run, validation, scores),
+        belonging=board.groups.pair if board.groups else None,
     )
 
 

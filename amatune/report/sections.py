@@ -31,6 +31,7 @@ from amatune.report.evidence import Evidence, Images, Judged, Shown
 from amatune.report.figures import SearchFigure
 from amatune.report.groups import groups
 from amatune.report.paths import shortened
+from amatune.report.planning import planning
 from amatune.report.thresholds import thresholds
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
 from amatune.runs.record import RunRecord
@@ -115,6 +116,7 @@ def _asked(record: RunRecord) -> list[Block]:
     continued = len(record.continued)
     facts = {
         "problem": problem.request.describe(counts),
+        "grouped by": problem.request.group_by or "",
         "method": request.method,
         "trials": f"{request.trials:,} of up to {counted(request.epochs, 'epoch')}",
         "sampler, scheduler": f"{request.sampler}, {request.scheduler}",
@@ -182,6 +184,7 @@ _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
         "the search's best validation AUROC, optimistic",
         lambda board: str(board.selection) if board.selection else "",
     ),
+    ("cross-fitted AUROC", lambda b: f"{b.cross_fit or ''}"),
     ("retrained", lambda b: f"{_seeds(b)} of {counted(b.epochs, 'epoch')} each"),
     ("test images", lambda b: f"{b.test_normals:,} normal, {b.test_anomalies:,} anomalous"),
     ("failed", lambda b: "; ".join([f for r in b.rows for f in r.failures] + list(b.dropped))),
@@ -225,7 +228,7 @@ def _result(evidence: Evidence) -> list[Block]:
             for name, own in board.chosen.test_by_set.items()
         }
         blocks.append(Facts(sets))
-    return [*blocks, *thresholds(board), _chosen_settings(board)]
+    return [*blocks, *thresholds(board), *planning(evidence.run), _chosen_settings(board)]
 
 
 def _leaderboard(board: Leaderboard) -> Table:

@@ -11,8 +11,8 @@ def thresholds(board: Leaderboard) -> list[Block]:
     points = [*board.thresholds, *([held.point] if held and held.point else [])]
     told = "" if held is None else f" What was demanded: {held.statement}."
     text = (
-        "Made of held-out normal images; what they flag of the test images, with exact intervals "
-        f"for the true shares.{told}"
+        "Made of held-out normal images; what they flag of these and of the test's anomalies, with "
+        f"exact intervals for the true shares.{told}"
     )
     rates = ("normal flagged", "95% interval", "anomalies flagged", "95% interval")
     table = Table(

@@ -29,7 +29,7 @@ SMALL_SIZES: Mapping[str, Mapping[str, Any]] = {
     "fence-gan": {"width": 0.25, "batch_size": 64},
     "ganomaly": {"width": 0.25},
     "skip-ganomaly": {"width": 0.25},
-    "waic": {"width": 0.25},
+    "waic": {"width": 0.125, "members": 3, "critic_steps": 1, "batch_size": 32},
 }
 # AMA's residual networks for colour would get some hundred steps done.
 SMALL_COLOUR_SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -42,6 +42,11 @@ SMALL_STEPS: Mapping[str, Mapping[Kind, int]] = {
     "likelihood-ratio": {"grey": 190, "colour": 120},
     "s-score": {"grey": 210, "colour": 130},
     "typicality": {"grey": 210, "colour": 110},
+    "anogan": {"grey": 900, "colour": 300},
+    "fence-gan": {"grey": 950, "colour": 640},
+    "ganomaly": {"grey": 820, "colour": 440},
+    "skip-ganomaly": {"grey": 620, "colour": 380},
+    "waic": {"grey": 180, "colour": 140},
 }
 
 

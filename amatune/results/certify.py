@@ -78,26 +78,53 @@ def stated_points(
 def with_thresholds(board: Leaderboard, demand: Demand | None) -> Leaderboard:
     """The leaderboard with the thresholds of the model that is exported, and what is said of a
     demand. Raises `RequestError` when that model's scores cannot be read."""
-    validation, test = (
-        load_scores(board.chosen_model / file)[board.primary_score] for file in (VALIDATION, TEST)
-    )
+    validation, test, clause = held_out(board)
     normal, _ = held_out_normals(validation["normal"], test["normal"])
     return dataclasses.replace(
         board,
         thresholds=stated_points(normal, test["anomaly"]),
-        guarantee=guarantee(demand, validation, test) if demand else None,
+        guarantee=guarantee(demand, validation, test, clause) if demand else None,
     )
 
 
-def guarantee(demand: Demand, validation: SeedScores, test: SeedScores) -> Guarantee:
+def held_out(board: Leaderboard) -> tuple[SeedScores, SeedScores, str]:
+    """Scores of the model that is exported, on validation and on test images, and a clause about
+    the latter.
+
+    Exact statements are about images that are independent: of each group one is taken, by chance.
+    """
+    validation, test = (
+        load_scores(board.chosen_model / file)[board.primary_score] for file in (VALIDATION, TEST)
+    )
+    if board.groups is None:
+        return validation, test, ""
+    sides = zip(("normal", "anomaly"), board.groups.pair, strict=True)
+    return validation, {side: test[side][_one_each(own)] for side, own in sides}, ", one a group"
+
+
+def _one_each(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of one image of each group."""
+    order = np.random.default_rng(0).permutation(len(groups))
+    _, first = np.unique(groups[order], return_index=True)
+    return np.sort(order[first])
+
+
+def guarantee(
+    demand: Demand, validation: SeedScores, test: SeedScores, clause: str = ""
+) -> Guarantee:
     """The threshold that meets a demand, and the statement about it.
 
     Scores are of one detector, "normal" (n,) and "anomaly" (m,), on images that chose it and on
-    images that did not.
+    images that did not. The `clause` says more of the latter.
     """
     if demand.has_limits:
-        return _by_limits(demand, *(np.sort(np.float64(test[s])) for s in ("normal", "anomaly")))
-    return _by_costs(demand, validation, test)
+        normal, anomaly = (np.sort(np.float64(test[side])) for side in ("normal", "anomaly"))
+        found = _by_limits(demand, normal, anomaly)
+    else:
+        found = _by_costs(demand, validation, test)
+    if not clause:
+        return found
+    return dataclasses.replace(found, statement=f"{found.statement} (test images{clause})")
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -184,7 +184,12 @@ def compare_runs(
     warnings += _unequal_searches(compared, problems)
     scores = {one.name: _scores(one) for one in compared}
     pairs = [(a, b) for a, b in itertools.combinations(compared, 2) if a.group == b.group]
-    tested = [paired_difference(scores[a.name], scores[b.name]) for a, b in pairs]
+    tested = [
+        paired_difference(
+            scores[a.name], scores[b.name], a.board.groups.pair if a.board.groups else None
+        )
+        for a, b in pairs
+    ]
     corrected = holm([test.p for test in tested])
     single = [one.name for one in compared if len(one.row.seeds) == 1]
     if single:
@@ -232,7 +237,7 @@ def _same_test_images(mine: _Tested, theirs: _Tested) -> bool:
         for name in (selection.source for selection in one.splits.get(split, ())):
             # A record of files is of the pictures in use, which validation changes; the others
             # vouch for the whole set.
-            in_files = name.startswith(("folder:", "mvtec:", "visa:"))
+            in_files = name.startswith(("folder:", "csv:", "mvtec:", "visa:"))
             if in_files and _uses(one, name) != _uses(other, name):
                 continue
             if _content(one, name) != _content(other, name):

@@ -4,7 +4,8 @@ The difference of the mean AUROCs has two sources of uncertainty: the choice of 
 paired test, the mean standard error over all pairs of seeds, an upper bound for that of their mean)
 and the training (the variance of each mean over its seeds; the seeds of two configurations are no
 pairs). With few seeds the latter is itself uncertain: p comes from Student's t with Welch and
-Satterthwaite's degrees of freedom, in which the images count as infinitely many.
+Satterthwaite's degrees of freedom, in which the images count as infinitely many; where they come in
+groups, these count, and as many as they are.
 """
 
 import math
@@ -12,6 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from amatune import metrics
@@ -30,20 +32,24 @@ class PairedTest:
     p: float  # two-sided, against a difference of 0
 
 
-def paired_difference(a: Sequence[SeedScores], b: Sequence[SeedScores]) -> PairedTest:
+def paired_difference(
+    a: Sequence[SeedScores], b: Sequence[SeedScores], groups: metrics.Groups | None = None
+) -> PairedTest:
     """Compare two configurations, each with the scores of one or more seeds.
 
-    All scores are of the same images in the same order. See the module's docstring. Raises
-    `ValueError` where `metrics.delong_paired` does.
+    All scores are of the same images in the same order, which may be in groups. See the module's
+    docstring. Raises `ValueError` where `metrics.delong_paired` does.
     """
     pairs = [
-        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"])
+        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"], groups)
         for x in a
         for y in b
     ]
     difference = statistics.fmean(pair.difference for pair in pairs)
     variance = statistics.fmean(pair.standard_error for pair in pairs) ** 2
     uncertain = 0.0  # Welch and Satterthwaite's denominator
+    if groups is not None:
+        uncertain = variance**2 / (min(len(np.unique(side)) for side in groups) - 1)
     for side in (a, b):
         if len(side) > 1:
             own = statistics.variance(metrics.auroc(**scores) for scores in side) / len(side)

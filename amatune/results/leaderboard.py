@@ -25,6 +25,7 @@ from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
+from amatune.results.crossfit import CrossFit
 from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
@@ -97,6 +98,29 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestGroups:
+    """The group of every test image, by number."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    normal: tuple[int, ...]
+    anomaly: tuple[int, ...]
+
+    @classmethod
+    def of(cls, groups: metrics.Groups | None) -> "TestGroups | None":
+        """Those that `metrics` has."""
+        if groups is None:
+            return None
+        normal, anomaly = (tuple(side.tolist()) for side in groups)
+        return cls(normal=normal, anomaly=anomaly)
+
+    @property
+    def pair(self) -> metrics.Groups:
+        """As `metrics` has them."""
+        return np.array(self.normal, np.int64), np.array(self.anomaly, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """The shortlist, best validation AUROC first, and what was found on the test images."""
 
@@ -111,13 +135,16 @@ class Leaderboard:
     dropped: tuple[str, ...]  # configurations that failed with every seed, and why
     test_normals: int
     test_anomalies: int
-    warnings: tuple[str, ...]  # about the test images: copies of others
+    warnings: tuple[str, ...]  # about the test images: copies of others, few groups
     choice: str = ""  # why the chosen one was chosen, in a sentence
     selection: Selection | None = None  # the search's best validation AUROC, corrected
     effort: Effort | None = None  # what the search took
+    # Which test images belong together, such as those of one part; None where nobody said.
+    groups: TestGroups | None = None
     # Of `chosen_model`, the one that is exported, on the test images.
     thresholds: tuple[OperatingPoint, ...] = ()
     guarantee: Guarantee | None = None  # None: nothing was demanded
+    cross_fit: CrossFit | None = None  # None: not asked for
 
     @property
     def chosen(self) -> LeaderboardRow:
@@ -201,6 +228,10 @@ def _contradictions(board: Leaderboard) -> str | None:
             return f"{row.configuration} must have figures of one or more seeds, of each the same"
         if row.test.keys() != board.rows[0].test.keys():
             return f"{row.configuration} has figures of other scores than the rest"
+    if (own := board.groups) is not None:
+        sizes = len(own.normal), len(own.anomaly)
+        if sizes != (board.test_normals, board.test_anomalies):
+            return "its groups must be of every test image"
     return None
 
 
@@ -209,13 +240,13 @@ def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
     return run.best / "models" / configuration / f"seed{seed}"
 
 
-def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
-    """Figures of one score, from its test scores with each seed."""
+def figures(by_seed: Sequence[SeedScores], groups: metrics.Groups | None = None) -> TestFigures:
+    """Figures of one score, from its test scores with each seed; images may be in groups."""
     pairs = [(s["normal"], s["anomaly"]) for s in by_seed]
     aurocs = [metrics.auroc(*pair) for pair in pairs]
     auprs = [metrics.average_precision(*pair) for pair in pairs]
     fprs = [metrics.fpr_at_tpr(*pair) for pair in pairs]
-    intervals = [metrics.delong_interval(*pair) for pair in pairs]
+    intervals = [metrics.delong_interval(*pair, groups=groups) for pair in pairs]
     return TestFigures(
         auroc=statistics.fmean(aurocs),
         auroc_spread=spread(aurocs),
@@ -230,19 +261,26 @@ def figures(by_seed: Sequence[SeedScores]) -> TestFigures:
 
 def anomaly_groups(problem: Problem) -> dict[str, Places]:
     """Where the test anomalies that have figures of their own lie among all of them: those of each
-    set, where there are several, and of each kind of defect with two pictures or more. Opens the
-    test part."""
+    set, where there are several, and of each kind of defect with two pictures or more, which are
+    not of one group. Opens the test part."""
     sets = problem.test_sets()
-    groups: dict[str, Places] = dict(sets) if len(sets) > 1 else {}
+    found: dict[str, Places] = dict(sets) if len(sets) > 1 else {}
     for kind, places in problem.test_kinds().items():
         if len(places) > 1:
-            groups[f"{kind}, {len(places)} pictures"] = places
-    return groups
+            found[f"{kind}, {len(places)} pictures"] = places
+    if (groups := problem.groups("test")) is None:
+        return found
+    return {name: own for name, own in found.items() if len(np.unique(groups[1][own])) > 1}
 
 
-def against_baseline(chosen: Sequence[SeedScores], baseline: SeedScores, name: str) -> Comparison:
+def against_baseline(
+    chosen: Sequence[SeedScores],
+    baseline: SeedScores,
+    name: str,
+    groups: metrics.Groups | None = None,
+) -> Comparison:
     """The chosen configuration, by its seeds, against a measure that needs no detector."""
-    found = paired_difference(chosen, [baseline])
+    found = paired_difference(chosen, [baseline], groups)
     by = f"{found.difference:+.3f} AUROC, standard error {found.standard_error:.3f}"
     beaten = found.difference > found.standard_error
     verdict = f"beats the best baseline, {name} ({by})"
@@ -259,9 +297,13 @@ def against_baseline(chosen: Sequence[SeedScores], baseline: SeedScores, name: s
     )
 
 
-def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comparison:
+def compare(
+    chosen: Sequence[SeedScores],
+    default: Sequence[SeedScores],
+    groups: metrics.Groups | None = None,
+) -> Comparison:
     """Chosen against default, by the scores of their seeds on the same test images."""
-    found = paired_difference(chosen, default)
+    found = paired_difference(chosen, default, groups)
     difference, p = found.difference, found.p
     by = f"by {abs(difference):.3f} AUROC (p = {p:.2g})"
     if p >= SIGNIFICANT:
@@ -279,7 +321,9 @@ def compare(chosen: Sequence[SeedScores], default: Sequence[SeedScores]) -> Comp
 
 
 def choose(
-    validation: Mapping[str, Sequence[SeedScores]], means: Mapping[str, float]
+    validation: Mapping[str, Sequence[SeedScores]],
+    means: Mapping[str, float],
+    groups: metrics.Groups | None = None,
 ) -> tuple[str, str]:
     """The configuration to take, and why, in a sentence.
 
@@ -290,7 +334,8 @@ def choose(
     best = max(means, key=lambda name: (means[name], name == "default"))
     if best == "default" or "default" not in means:
         return best, f"{best} has the best mean validation AUROC over the seeds"
-    error = paired_difference(validation[best], validation["default"]).standard_error
+    tested = paired_difference(validation[best], validation["default"], groups)
+    error = tested.standard_error
     gap = means[best] - means["default"]
     by = f"{gap:.3f} with a standard error of {error:.3f}"
     if gap <= error:

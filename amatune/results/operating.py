@@ -124,12 +124,12 @@ def read_guarantee(values: Any) -> Guarantee | None:
 
 
 def held_out_normals(validation: ArrayLike, test: ArrayLike) -> tuple[NDArray[Any], str]:
-    """The normal scores that thresholds are made of, (n,), and a word for those images.
+    """The normal scores that thresholds are made of, (n,), and words for those images.
 
     Those of the test, which have chosen nothing, so that what is said of the thresholds is exact;
     where they are fewer than the validation's, both together.
     """
     validation, test = np.asarray(validation), np.asarray(test)
     if len(test) >= len(validation):
-        return test, "test"
-    return np.concatenate([validation, test]), "validation and test"
+        return test, "test images"
+    return np.concatenate([validation, test]), "validation and test images"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from amatune.metrics import Groups
 from amatune.results.objective import Objective
 
 DRAWS = 500
@@ -49,15 +50,16 @@ def correct_for_selection(
     *,
     draws: int = DRAWS,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> Selection:
     """What the best of `trials` is worth, by bootstrapping the choice.
 
     Each trial has one or several scores, of which the best counts: all are candidates of the
     choice. A score is of the same validation images in the same order, "normal" (N,) and
     "anomaly" (M,); `bounds` and `kind` are those of `validation_auroc`. Normal images and each set
-    of anomalies are drawn apart, so that their numbers stay. One trial alone was not chosen: its
-    corrected figure differs from the apparent one by chance only. The luck of the seeds that the
-    trials were trained with is not corrected for.
+    of anomalies are drawn apart, so that their numbers stay; of images in groups, whole groups are
+    drawn. One trial alone was not chosen: its corrected figure differs from the apparent one by
+    chance only. The luck of the seeds that the trials were trained with is not corrected for.
 
     Raises `ValueError` without trials.
     """
@@ -65,10 +67,13 @@ def correct_for_selection(
         raise ValueError("there is no trial to choose from")
     generator = np.random.default_rng(seed)
     normals, anomalies = (len(trials[0][0][side]) for side in ("normal", "anomaly"))
-    drawn_normals = _draw(generator, normals, draws)
     sets = list(itertools.pairwise(bounds)) if kind != "pooled" else []
     sets = sets or [(0, anomalies)]
-    drawn_anomalies = np.vstack([_draw(generator, end - start, draws) for start, end in sets])
+    if groups is None:
+        drawn_normals = _draw(generator, normals, draws)
+        drawn_anomalies = np.vstack([_draw(generator, end - start, draws) for start, end in sets])
+    else:
+        drawn_normals, drawn_anomalies = draw_groups(generator, groups, draws)
 
     chosen_by, held_out, apparent = [], [], []
     for scores in itertools.chain(*trials):
@@ -78,7 +83,8 @@ def correct_for_selection(
         chosen_by.append(_aurocs(above, drawn_normals, drawn_anomalies, sets, kind))
         left = (drawn_normals == 0).astype(float), (drawn_anomalies == 0).astype(float)
         held_out.append(_aurocs(above, *left, sets, kind))
-    best = np.argmax(np.array(chosen_by), axis=0)
+    # Of groups, a draw may have none with anomalies, which leaves nothing to choose by either.
+    best = np.argmax(np.nan_to_num(np.array(chosen_by), nan=-1.0), axis=0)
     measured = np.array(held_out)[best, np.arange(draws)]
     # A small set may be drawn as a whole, which leaves nothing to measure on.
     known = measured[np.isfinite(measured)]
@@ -92,10 +98,32 @@ def correct_for_selection(
     )
 
 
+def auroc_of_draws(scores: SeedScores, normals: Floats, anomalies: Floats) -> Floats:
+    """The AUROC of each of B draws, (B,): how often each normal image (N, B) and each anomaly
+    (M, B) is in it. Not a number where a draw has none of a kind."""
+    return _aurocs(_above(scores), normals, anomalies, [(0, len(anomalies))], "pooled")
+
+
 def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:
     """How often each of `size` images is in each draw, (size, draws)."""
     share = np.full(size, 1 / size)
     return generator.multinomial(size, share, size=draws).T.astype(float)
+
+
+def draw_groups(
+    generator: np.random.Generator, groups: Groups, draws: int
+) -> tuple[Floats, Floats]:
+    """Likewise by groups: of normal images (N, draws) and anomalies (M, draws). Both kinds are
+    drawn apart, unless some group has both: then it comes as a whole."""
+    if not np.intersect1d(*groups).size:
+        drawn = []
+        for own in groups:
+            names, place = np.unique(own, return_inverse=True)
+            drawn.append(_draw(generator, len(names), draws)[place])
+        return drawn[0], drawn[1]
+    names, place = np.unique(np.concatenate(groups), return_inverse=True)
+    drawn_all = _draw(generator, len(names), draws)[place]
+    return drawn_all[: len(groups[0])], drawn_all[len(groups[0]) :]
 
 
 def _above(scores: SeedScores) -> NDArray[np.float32]:

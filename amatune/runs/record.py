@@ -31,7 +31,7 @@ from amatune.data.places import DataDir
 from amatune.data.problem import Problem
 from amatune.data.request import ProblemRequest
 from amatune.data.splits import Selection, Splits
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.files import read_json
 from amatune.reading import build
 from amatune.registry import Method
@@ -94,7 +94,7 @@ class ProblemRecord:
             "image_shape": list(self.image_shape),
             "counts": dict(self.counts),
             "splits": {
-                name: [{"source": s.source, "part": s.part, "ids": list(s.ids)} for s in split]
+                name: [selection.to_dict() for selection in split]
                 for name, split in self.splits.items()
             },
             "sources": {name: dict(source) for name, source in self.sources.items()},
@@ -261,7 +261,10 @@ def _selection(split: str, values: Any) -> Selection:
     if not isinstance(values, Mapping):
         raise RequestError(f"{split} must be a list of objects, got {values!r:.80}")
     ids = tuple(_list(values, "ids"))
-    return build(Selection, {**values, "ids": ids})
+    try:
+        return build(Selection, {**values, "ids": ids})
+    except DataError as error:
+        raise RequestError(f"in {split}: {error}") from None
 
 
 def _share(values: Mapping[str, Any]) -> GpuShare:

@@ -44,7 +44,7 @@ def tested_baselines(
             name=one.name,
             side=one.side,
             validation_auroc=one.validation_auroc,
-            test=figures([scores[one.name]]),
+            test=figures([scores[one.name]], problem.groups("test")),
         )
         for one in described
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from amatune.results.crossfit import CrossFit
 from amatune.results.operating import Guarantee, OperatingPoint
 
 State = Literal["waiting", "running", "done", "pruned", "failed"]
@@ -129,6 +130,7 @@ class RetrainEnded:
     seconds: float
     thresholds: tuple[OperatingPoint, ...] = ()  # of the model that is exported
     guarantee: Guarantee | None = None  # what was demanded of a threshold
+    cross_fit: CrossFit | None = None  # of all anomalies, where it was asked for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class SearchOptions(TypedDict, total=False):
     image_size: int | tuple[int, int] | None  # pixels a side, or height and width
     channels: int | None  # 1 or 3
     keep_together: str | None  # "near-copies"
+    group_by: str | None  # what belongs together, see `data.groups`
     max_broken: float | None  # a whole number of pictures, or a share below 1
     data_dir: FilePath | None
     # The search

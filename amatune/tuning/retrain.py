@@ -34,6 +34,7 @@ from amatune.results.leaderboard import (
     LeaderboardRow,
     Places,
     TestFigures,
+    TestGroups,
     against_baseline,
     anomaly_groups,
     choose,
@@ -53,6 +54,7 @@ from amatune.runs.request import LOCAL, MOST, Objective
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
 from amatune.tuning.cost import Budget, Estimating, Plan
+from amatune.tuning.crossfit import CrossFitting
 from amatune.tuning.events import (
     Event,
     Listener,
@@ -64,6 +66,7 @@ from amatune.tuning.events import (
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
 from amatune.tuning.search import selection, when_to_go_on
+from amatune.tuning.shortlists import shortlist
 
 __all__ = [
     "Comparison",
@@ -84,6 +87,7 @@ def run_best(
     seeds: int = 3,
     epochs: int | None = None,
     demand: Demand | None = None,
+    cross_fit: int | None = None,
     data_dir: str | None = None,
     address: str | None = None,
     concurrent: int | None = None,
@@ -93,11 +97,12 @@ def run_best(
     """Retrain the best `top` trials and the default over `seeds` seeds, choose one, test all.
 
     Every training runs `epochs` epochs, by default the search's. A `demand` is met, or not, by a
-    threshold of the detector that would be exported. Detectors, their validation and
-    test scores go to `best/models`, the leaderboard to `best/leaderboard.json`. Called again it
-    trains only what is not there yet. Uses the resources and, unless `address`, `data_dir` and
-    `concurrent` say otherwise, the cluster, the data folder and at most as many trainings at a time
-    as the search's request.
+    threshold of the detector that would be exported. With `cross_fit` folds, all anomalies choose
+    and test in turn, beside the choice and the test that are always made. Detectors, their
+    validation and test scores go to `best/models`, the leaderboard to `best/leaderboard.json`.
+    Called again it trains only what is not there yet. Uses the resources and, unless `address`,
+    `data_dir` and `concurrent` say otherwise, the cluster, the data folder and at most as many
+    trainings at a time as the search's request.
 
     Raises `RequestError` when no trial has reached the full budget, `DataError` when the images
     have changed since, `AmatuneError` when every training fails, and `KeyboardInterrupt` after one
@@ -121,7 +126,21 @@ def run_best(
         request = record.request
         method = registry.find_method(request.method)
         problem = record.open_problem(data_dir)
-        candidates = shortlist(run, record, method, top, epochs or request.epochs)
+        candidates: Sequence[Candidate]
+        fitting = None
+        if cross_fit is None:
+            candidates = shortlist(run, record, method, top, epochs or request.epochs)
+        else:
+            fitting = CrossFitting.of(
+                run,
+                record,
+                method,
+                problem,
+                folds=cross_fit,
+                top=top,
+                epochs=epochs or request.epochs,
+            )
+            candidates = fitting.candidates
         trainings = [
             Retraining.of(run, candidate, request.seed, number)
             for candidate in candidates
@@ -163,7 +182,7 @@ def run_best(
             for name, trainings in finished.items()
             if trainings
         }
-        chosen, choice = _choose(validated, seeds)
+        chosen, choice = _choose(validated, seeds, problem.groups("validation"))
         masks = Masks.of(problem.test_masks())
         untested = [
             t for t in itertools.chain(*finished.values()) if not t.is_tested(with_maps=bool(masks))
@@ -172,6 +191,7 @@ def run_best(
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, run, record, method, problem, masks)
         sets = anomaly_groups(problem)
+        groups = problem.groups("test")
         rows = [
             _row(
                 candidate,
@@ -180,6 +200,7 @@ def run_best(
                 chosen,
                 work.failures,
                 sets,
+                groups,
             )
             for candidate in candidates
             if finished[candidate.name]
@@ -193,12 +214,13 @@ def run_best(
             epochs=candidates[0].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
             rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
-            comparison=_compare(finished, validated, chosen),
+            comparison=_compare(finished, validated, chosen, groups),
             baselines=baselines,
             against_baseline=against_baseline(
                 [one.scores(TEST)[validated[chosen].score] for one in finished[chosen]],
                 strongest,
                 baselines[0].name,
+                groups,
             ),
             dropped=tuple(
                 f"{name}: {'; '.join(work.failures[name])}"
@@ -211,8 +233,14 @@ def run_best(
             choice=choice,
             selection=selection(run, request, problem, study),
             effort=studies.effort(study),
+            groups=TestGroups.of(groups),
         )
         board = with_thresholds(board, demand)
+        if fitting is not None:
+            scores = {name: one.score for name, one in validated.items()}
+            trained = {name: finished[name] for name in scores}
+            found = fitting.result(trained, scores, problem, request.objective)
+            board = dataclasses.replace(board, cross_fit=found)
         board.write()
         best = board.chosen
         test = best.test[board.primary_score]
@@ -228,6 +256,7 @@ def run_best(
                 pro=None if best.pixels is None else best.pixels.pro,
                 thresholds=board.thresholds,
                 guarantee=board.guarantee,
+                cross_fit=board.cross_fit,
                 seconds=time.monotonic() - began,
             )
         )
@@ -244,37 +273,6 @@ def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
             yield
     except ClusterLostError as lost:
         raise ClusterLostError(f"the Ray cluster was lost: {lost}; {go_on}") from None
-
-
-def shortlist(
-    run: RunFolder, record: RunRecord, method: Method, top: int, epochs: int
-) -> list[Candidate]:
-    """The best `top` full-budget trials, then the default, all with a budget of `epochs`.
-
-    The default is in there once and takes no place from another, also when it is among the best;
-    a configuration that was tried twice is in there once. Raises `RequestError` when no trial has
-    reached the full budget.
-    """
-    full = studies.full_trials(studies.open_study(run))
-    if not full:
-        raise RequestError(
-            f"no trial of the run {run.name!r} has reached the full budget of "
-            f"{record.request.epochs} "
-            "epochs yet; continue the search with --resume"
-        )
-    fixed = record.request.fixed
-    default = record.configuration(method, fixed, epochs)
-    found: list[Candidate] = []
-    default_auroc = None
-    for trial in full:
-        config = record.configuration(method, trial.user_attrs[studies.CONFIG], epochs)
-        if config == default:
-            default_auroc = trial.value if default_auroc is None else default_auroc
-        elif len(found) < top and all(config != other.config for other in found):
-            settings = trial.user_attrs[studies.SETTINGS]
-            found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
-    settings = {**{name: getattr(default, name) for name in record.searched}, **fixed}
-    return [*found, Candidate("default", True, settings, default, default_auroc)]
 
 
 def _train(
@@ -339,7 +337,9 @@ def _validated(
     return _Validated(score, [s[score] for s in by_seed], aurocs[score])
 
 
-def _choose(validated: Mapping[str, _Validated], seeds: int) -> tuple[str, str]:
+def _choose(
+    validated: Mapping[str, _Validated], seeds: int, groups: metrics.Groups | None
+) -> tuple[str, str]:
     """The candidate to take, by the mean validation AUROC over the seeds, and why.
 
     One that failed with some seed is not chosen while another failed with none.
@@ -348,6 +348,7 @@ def _choose(validated: Mapping[str, _Validated], seeds: int) -> tuple[str, str]:
     return choose(
         {name: validated[name].scores for name in names},
         {name: statistics.fmean(validated[name].aurocs) for name in names},
+        groups,
     )
 
 
@@ -384,6 +385,7 @@ def _row(
     chosen: str,
     failures: Mapping[str, Sequence[str]],
     sets: Mapping[str, Places],
+    groups: metrics.Groups | None,
 ) -> LeaderboardRow:
     by_seed = [training.scores(TEST) for training in trainings]
     primary = [scores[validated.score] for scores in by_seed]
@@ -399,11 +401,14 @@ def _row(
         validation_auroc=statistics.fmean(validated.aurocs),
         validation_spread=spread(validated.aurocs),
         validation_by_seed=tuple(validated.aurocs),
-        test={name: figures([scores[name] for scores in by_seed]) for name in by_seed[0]},
+        test={name: figures([s[name] for s in by_seed], groups) for name in by_seed[0]},
         test_auroc_by_seed=tuple(metrics.auroc(**scores) for scores in primary),
         failures=tuple(failures.get(candidate.name, ())),
         test_by_set={
-            name: figures([{**scores, "anomaly": scores["anomaly"][own]} for scores in primary])
+            name: figures(
+                [{**scores, "anomaly": scores["anomaly"][own]} for scores in primary],
+                groups and (groups[0], groups[1][own]),
+            )
             for name, own in sets.items()
         },
         pixels=over_seeds([training.pixels() for training in trainings]),
@@ -411,17 +416,19 @@ def _row(
 
 
 def _compare(
-    finished: Mapping[str, Sequence[Retraining]], validated: Mapping[str, _Validated], chosen: str
+    finished: Mapping[str, Sequence[Retraining]],
+    validated: Mapping[str, _Validated],
+    chosen: str,
+    groups: metrics.Groups | None,
 ) -> Comparison | None:
     """The chosen one against the default; None for the default itself, or when it failed."""
     if chosen == "default" or "default" not in validated:
         return None
-    return compare(
-        *(
-            [one.scores(TEST)[validated[name].score] for one in finished[name]]
-            for name in (chosen, "default")
-        )
+    ours, theirs = (
+        [one.scores(TEST)[validated[name].score] for one in finished[name]]
+        for name in (chosen, "default")
     )
+    return compare(ours, theirs, groups)
 
 
 def _nobody(_event: Event) -> None:

@@ -397,7 +397,13 @@ def selection(
     if not scores:
         return None
     bounds = set_bounds(problem.validation_sets())
-    return correct_for_selection(scores, bounds, request.objective, seed=request.seed)
+    return correct_for_selection(
+        scores,
+        bounds,
+        request.objective,
+        seed=request.seed,
+        groups=problem.groups("validation"),
+    )
 
 
 def _outcome(

@@ -52,8 +52,8 @@ def test_what_is_at_hand_comes_first():
     names = [info.name for info in list_datasets()]
     assert names[:4] == ["digits", "gaussian-noise", "photos", "uniform-noise"]
     assert names[4] == "celeba"
-    assert names[-7:-4] == ["imagenet-resize", "isun", "lsun-resize"]
-    assert names[-4:] == ["folder:PATH", "npz:PATH", "mvtec:PATH", "visa:PATH"]
+    assert names[-8:-5] == ["imagenet-resize", "isun", "lsun-resize"]
+    assert names[-5:] == ["folder:PATH", "csv:FILE", "npz:PATH", "mvtec:PATH", "visa:PATH"]
 
 
 def test_listing_imports_nothing_slow():

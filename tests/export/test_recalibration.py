@@ -49,7 +49,7 @@ def test_p_values_and_thresholds_are_those_of_the_new_pictures(
     for name in ("model.safetensors", "model.onnx"):
         assert Path("model", name).read_bytes() == Path("model-recalibrated", name).read_bytes()
     config = json.loads(Path("model-recalibrated/config.json").read_text())
-    assert config["calibration"]["images"] == "newer"
+    assert config["calibration"]["images"] == "newer images"
     assert config["calibration"]["normal_images"] == 40
     assert config["recalibrated"]["normal_images_before"] == 30
     card = Path("model-recalibrated/README.md").read_text(encoding="utf-8")

@@ -58,6 +58,15 @@ class FakeProblem:
     def test_sets(self) -> dict[str, slice]:
         return {"bright": slice(0, 25), "brighter": slice(25, 40)}
 
+    def test_masks(self) -> list[None]:
+        return [None] * 40
+
+    def test_kinds(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def groups(self, which: str) -> None:  # noqa: ARG002
+        return None
+
     def test_duplicates(self, file: Path | None = None) -> list[str]:  # noqa: ARG002
         return []
 

@@ -174,9 +174,9 @@ def test_a_threshold_lies_between_scores_where_rounding_changes_nothing():
 
 def test_thresholds_are_made_of_images_that_chose_nothing_unless_there_are_too_few():
     scores, which = held_out_normals(np.arange(50.0), np.arange(60.0))
-    assert (len(scores), which) == (60, "test")
+    assert (len(scores), which) == (60, "test images")
     scores, which = held_out_normals(np.arange(50.0), np.arange(10.0))
-    assert (len(scores), which) == (60, "validation and test")
+    assert (len(scores), which) == (60, "validation and test images")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from amatune.errors import RequestError
 from amatune.runs import RunFolder, all_runs
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
-from amatune.tuning.retrain import run_best, shortlist
+from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
 from amatune.tuning.session import Session
+from amatune.tuning.shortlists import shortlist
 from amatune.tuning.spaces import read_space
 
 

@@ -33,6 +33,8 @@ class Source(ABC):
     largest_side: int | None = None  # pixels; what a method makes use of, see `native_shape`
     # Share of the test part of pictures that lie in no train/ and test/; set before they are used.
     test_share: float = 0.3
+    group_by: str | None = None  # what belongs together there, see `data.groups`; set before
+    columns: Mapping[str, Mapping[Id, str]] = {}  # what else is known of every image, by name
     # Whether its classes are `good` and kinds of defect: those of the test part are then all
     # tested, and figures are told for each kind.
     tells_defects: bool = False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amatune.data.cache import PictureCache
+from amatune.data.groups import NEAR_COPIES, keys_of
 from amatune.data.pictures import Header, ImageShape, Inspected, Pixels
 from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
 from amatune.errors import DataError
@@ -83,6 +84,36 @@ class PictureFiles(Source):
         # Only files count: pictures added since a run change neither its ids nor its parts.
         return [one for one in ids if one not in self._files]
 
+    def _sound(self) -> list[str]:
+        """The pictures with a sound header; raises `DataError` when there are too few."""
+        self._inspect(self._files)
+        self._refuse_if_many_unreadable()
+        return [one for one in self._files if one in self._inspected]
+
+    def _shared_out(self, sound: Sequence[str]) -> dict[Part, list[str]]:
+        """Pictures that nobody has divided, by their content: the share `test_share` is the test
+        part. With `group_by` whole groups are shared out, by the names of these."""
+        if len(sound) > 1 and len({self._inspected[one].digest for one in sound}) == 1:
+            raise DataError(
+                f"all {len(sound)} pictures of {self.name} are copies of one, so that no part of "
+                "them can test what was learned from the others; add different ones"
+            )
+        digests = {one: self._inspected[one].digest for one in sound}
+        if self.group_by is not None:
+            by_key: dict[str, list[str]] = {}
+            for (_, one), key in keys_of(self, {"train": sound}, self.group_by).items():
+                by_key.setdefault(key, []).append(str(one))
+            for key, own in by_key.items():
+                # Copies by content, as without groups.
+                called = min(map(digests.__getitem__, own)) if self.group_by == NEAR_COPIES else key
+                digest = hashlib.sha256(os.fsencode(f"group {called}")).hexdigest()
+                digests.update(dict.fromkeys(own, digest))
+        in_test = {one for one in sound if _unit(digests[one]) < self.test_share}
+        return {
+            "train": [one for one in sound if one not in in_test],
+            "test": [one for one in sound if one in in_test],
+        }
+
     def _inspect(self, ids: Iterable[str]) -> None:
         """Fill `_inspected`; those without a sound header are noted as unreadable."""
         new = [one for one in ids if one not in self._inspected and one not in self._unreadable]
@@ -111,6 +142,11 @@ class PictureFiles(Source):
                 "over); repair or remove them, or pass over more with --max-broken; the first is: "
                 f"{_first(self._unreadable)}"
             )
+
+
+def _unit(digest: str) -> float:
+    """A number in [0, 1) from a hexadecimal digest."""
+    return int(digest[:13], 16) / 16**13  # 52 bits: exact in a float
 
 
 def _first(unreadable: Mapping[Id, str]) -> str:

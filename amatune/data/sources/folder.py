@@ -17,7 +17,8 @@ class FolderSource(PictureFiles):
 
     Parts: the folders `train/` and `test/` directly below, when both are there (anything beside
     them is left alone); else a share of the pictures, `test_share`, is the test part, chosen by the
-    SHA-256 of their bytes, so that adding a picture moves no other and copies stay in one part.
+    SHA-256 of their bytes, so that adding a picture moves no other and copies stay in one part; or
+    of their groups.
 
     Classes: the names of the folders directly below the part, when every picture lies in one.
     """
@@ -73,23 +74,7 @@ class FolderSource(PictureFiles):
     @cached_property
     def _parts(self) -> dict[Part, list[str]]:
         """The pictures with a sound header."""
-        self._inspect(self._files)
-        self._refuse_if_many_unreadable()
-        sound = [one for one in self._files if one in self._inspected]
+        sound = self._sound()
         if self._is_divided:
             return {p: [one for one in sound if one.startswith(f"{p}/")] for p in PARTS}
-        if len(sound) > 1 and len({self._inspected[one].digest for one in sound}) == 1:
-            raise DataError(
-                f"all {len(sound)} pictures of {self.name} are copies of one, so that no part of "
-                "them can test what was learned from the others; add different ones"
-            )
-        in_test = {o for o in sound if _unit(self._inspected[o].digest) < self.test_share}
-        return {
-            "train": [one for one in sound if one not in in_test],
-            "test": [one for one in sound if one in in_test],
-        }
-
-
-def _unit(digest: str) -> float:
-    """A number in [0, 1) from a hexadecimal digest."""
-    return int(digest[:13], 16) / 16**13  # 52 bits: exact in a float
+        return self._shared_out(sound)

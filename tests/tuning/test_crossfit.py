@@ -1,0 +1,131 @@
+"""`--cross-fit`: the folds of a run, its shortlists, and what comes of what was retrained."""
+
+import dataclasses
+from pathlib import Path
+
+import fake_method
+import numpy as np
+import pytest
+from fake_method import METHOD
+from fake_run import add_trial, finished_run, scores_of, small_problem, trained
+
+from amatune.data.problem import Problem
+from amatune.data.splits import Selection
+from amatune.errors import RequestError
+from amatune.results.leaderboard import model_folder, read_leaderboard
+from amatune.results.scores import save_scores, validation_file
+from amatune.runs import RunFolder
+from amatune.tuning.crossfit import CrossFitting, deal, require_possible
+from amatune.tuning.retrainings import Retraining
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_method.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return small_problem()
+
+
+@pytest.fixture
+def run(tmp_path: Path, problem: Problem) -> RunFolder:
+    found = finished_run(tmp_path / "runs" / "one", problem)
+    detector = trained(0.5, 1, problem.train_images())
+    save_scores(validation_file(found, 0), scores_of(detector, *problem.validation_images()))
+    return found
+
+
+def fitting(run: RunFolder, problem: Problem, folds: int = 4, top: int = 2) -> CrossFitting:
+    return CrossFitting.of(run, run.record(), METHOD, problem, folds=folds, top=top, epochs=9)
+
+
+def test_folds_are_even_and_depend_on_the_images_alone(problem: Problem) -> None:
+    dealt = deal(problem, 4)
+    validation = {i for s in problem.splits.validation_anomalies for i in s.identities()}
+    for own in (validation, dealt.keys() - validation):
+        counts = np.bincount([dealt[image] for image in own])
+        assert counts.max() - counts.min() <= 1
+    assert dealt == deal(problem, 4)
+    (whole,) = problem.splits.validation_anomalies
+    groups = tuple(f"part{i // 5}" for i in range(len(whole.ids)))
+    grouped = Problem(
+        problem.request,
+        problem.image_shape,
+        dataclasses.replace(
+            problem.splits,
+            validation_anomalies=(Selection(whole.source, whole.part, whole.ids, groups),),
+        ),
+        {},
+    )
+    dealt = deal(grouped, 4)
+    by_group: dict[str, set[int]] = {}
+    for image, group in zip(whole.identities(), groups, strict=True):
+        by_group.setdefault(group, set()).add(dealt[image])
+    assert all(len(folds) == 1 for folds in by_group.values())
+
+
+def test_each_fold_lists_the_best_without_its_own_anomalies(
+    run: RunFolder, problem: Problem
+) -> None:
+    """All mistakes of trial 1 lie in fold 0; another makes fewer, but everywhere."""
+    params = {"quality": 0.7, "kind": "plain"}
+    other = add_trial(run, params, [0.6] * 9)
+    dealt = deal(problem, 4)
+    of = np.array([dealt[i] for s in problem.splits.validation_anomalies for i in s.identities()])
+    normal = np.zeros(len(problem.validation_images()[0]), np.float32)
+    everywhere = [int(np.flatnonzero(of == k)[0]) for k in range(4)]
+    for number, wrong in ((1, of == 0), (other, np.isin(np.arange(len(of)), everywhere))):
+        scores = {"normal": normal, "anomaly": np.where(wrong, -1, 1).astype(np.float32)}
+        save_scores(validation_file(run, number), {"bright": scores, "dark": scores})
+    found = fitting(run, problem, top=1)
+    named = f"trial-{other}"
+    assert found.eligible == [{"trial-1", "default"}, *[{named, "default"}] * 3]
+    assert {one.name for one in found.candidates} == {"trial-1", named, "default"}
+    assert found.candidates[-1].default
+    assert found.remark.startswith("the search's proposals and its early stopping saw all 50 ")
+    assert "scores were kept" not in found.remark
+    validation_file(run, other).unlink()
+    assert "of 2 of 3 trials, whose scores were kept" in fitting(run, problem).remark
+
+
+def test_what_was_retrained_is_chosen_and_tested_over_folds(
+    run: RunFolder, problem: Problem
+) -> None:
+    found = fitting(run, problem)
+    finished = {
+        one.name: [
+            dataclasses.replace(
+                Retraining.of(run, one, 0, number), folder=model_folder(run, one.name, number)
+            )
+            for number in (1, 2)
+        ]
+        for one in found.candidates
+    }
+    names = dict.fromkeys(finished, "bright")
+    problem.test_images()
+    result = found.result(finished, names, problem, "pooled")
+    assert (result.folds, result.anomalies) == (4, 50 + 54)
+    assert result.low < result.auroc < result.high
+    assert set(result.chosen) <= {"trial-1", "default"}
+    assert result.remark == found.remark
+    board = dataclasses.replace(read_leaderboard(run), cross_fit=result)
+    board.write()
+    assert read_leaderboard(run) == board
+
+
+@pytest.mark.parametrize(
+    ("changes", "folds", "told"),
+    [
+        ({}, 1, "cross_fit must be 2 to 20 folds with the run's 104 anomalies, at least 5 in each"),
+        ({"anomaly_fraction": 0.1}, 4, "learn from 0 labelled anomalies; leave --cross-fit out"),
+        ({"test_ood": ("photos",)}, 4, "of another kind than any that chose"),
+    ],
+)
+def test_what_cannot_be_cross_fitted(run: RunFolder, changes, folds: int, told: str) -> None:
+    record = run.record()
+    asked = dataclasses.replace(record.request.problem, **changes)
+    record = dataclasses.replace(record, request=dataclasses.replace(record.request, problem=asked))
+    with pytest.raises(RequestError, match=told):
+        require_possible(record, folds)
