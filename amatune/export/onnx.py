@@ -102,12 +102,31 @@ def _plain_module(detector: Detector) -> nn.Module:
     removing them from the copy would break the original.
     """
     own = StoredDetector.of(detector).build("cpu", type(detector))
+    for network in (*own.networks.values(), *own.averages.values()):
+        _compute_once(network)
     whole = _FromBytes(own.scorer(), own.mapper())
     for module in whole.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name)
     return whole
+
+
+def _compute_once(network: nn.Module) -> None:
+    """Let a network that is asked twice for the same tensors, by the scores and by the map, answer
+    from memory: it is traced, and part of the graph, once."""
+    compute = network.forward
+    asked: tuple[Any, ...] = ()
+    answer: Any = None
+
+    def forward(*inputs: Any) -> Any:
+        nonlocal asked, answer
+        same = len(asked) == len(inputs) > 0
+        if not same or any(old is not new for old, new in zip(asked, inputs, strict=True)):
+            asked, answer = inputs, compute(*inputs)
+        return answer
+
+    network.forward = forward
 
 
 def _name_outputs(graph: Any, names: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ def worked(monkeypatch):
     decoded, inspected = [], []
     decode, inspect = pictures._decode, pictures._inspect
     monkeypatch.setattr(
-        pictures, "_decode", lambda path, shape: decoded.append(path) or decode(path, shape)
+        pictures, "_decode", lambda path, *how: decoded.append(path) or decode(path, *how)
     )
     monkeypatch.setattr(pictures, "_inspect", lambda path: inspected.append(path) or inspect(path))
     return decoded, inspected
