@@ -1,7 +1,9 @@
 """Magnetic tiles: a small set of factory pictures, searched with several methods and tested once.
 
     python benchmarks/tiles.py --data DATA/magnetic_tile --methods features deep-svdd
+    python benchmarks/tiles.py --data DATA/magnetic_tile --beforehand
     python benchmarks/tiles.py --speed
+    python benchmarks/tiles.py --memory 2000 --tile 256 --backbone random
 
 300 pictures without a defect and 120 with one. What frozen features try and their defaults were
 looked at on two thirds of the former and half of the latter; the test pictures of every split are
@@ -11,17 +13,23 @@ its best settings and with its defaults, and scores the test pictures once; besi
 detector, its side and components chosen by the same 50 defects. Results are kept in `--output`:
 called again, it goes on where it stopped.
 
-`--speed` takes the time to score a colour picture of 256 x 256 with a coreset of 10,000 patches on
-one core, in seconds of that core, so that other processes matter little.
+`--speed` takes the time to score a colour picture of 256 x 256, with a coreset of 10,000 patches
+or Gaussians, on one core, in seconds of that core, so that other processes matter little.
+`--beforehand` compares settings on the pictures that no test draws: 150 normal ones to learn from,
+50 and 60 defects to compare by, three draws. `--memory` learns from so many generated grey pictures
+of 1,024 x 1,024, scores twenty, and says the most memory that the process held up to then.
 """
 
 import argparse
 import json
 import platform
 import random
+import resource
 import shutil
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,8 +42,9 @@ from amatune.cluster import connection
 from amatune.cluster.job import Images
 from amatune.data.feature_cache import FeatureCache
 from amatune.data.pictures import Pixels, read_pictures
-from amatune.detector import Detector
+from amatune.detector import Detector, to_unit_range
 from amatune.detectors.features import Features, FeaturesConfig
+from amatune.export.onnx import onnx_bytes
 from amatune.registry import Method, find_method
 from amatune.results.baselines import fit_baselines, score_baselines
 from amatune.results.objective import best_score
@@ -50,7 +59,7 @@ BASELINES = ("mean brightness", "PCA")
 OPTIONS: dict[str, SearchOptions] = {
     "features": {"fix": {"scale": 1.0}},
     "deep-svdd": {"epochs": 60, "fix": {"batch_size": 64, "pretrain": 0.3}},
-    "ama": {"steps": 1000, "width": 0.25},
+    "ama": {"steps": 400, "width": 0.25},
     "alad": {"epochs": 40, "width": 0.125},
 }
 Part = dict[str, list[Path]]  # "normal", "defect" -> pictures
@@ -191,26 +200,107 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def speed() -> list[str]:
-    """What the network and the whole score of one picture take, by layers and dimensions."""
-    pictures = torch.rand(1, 3, 256, 256) * 2 - 1
-    lines = ["| layers | dims | network, ms | all, ms |", "|---|---|---|---|"]
-    for layers, dims in (("2+3", None), ("2+3", 64), ("3+4", None), ("3", None)):
-        config = FeaturesConfig(resolution=256, layers=layers, dims=dims)  # type: ignore[arg-type]
+    """What the network, the whole score of one picture, and both and a map by ONNX Runtime take."""
+    import onnxruntime
+
+    one_thread = onnxruntime.SessionOptions()
+    one_thread.intra_op_num_threads = 1
+    learnt = torch.randint(0, 256, (8, 3, 256, 256), dtype=torch.uint8)
+    asked = np.ascontiguousarray(learnt[:1].permute(0, 2, 3, 1).numpy())
+    picture = to_unit_range(learnt[:1])
+    lines = ["| model | layers | dims | network, ms | all, ms | ONNX Runtime, ms |"]
+    lines.append("|---|---|---|---|---|---|")
+    for settings in (
+        {"model": "gaussians"},
+        {"model": "coreset"},
+        {"model": "coreset", "dims": 64},
+        {"model": "coreset", "layers": "3"},
+    ):
+        config = FeaturesConfig.from_dict({"resolution": 256, **settings})
         detector = Features(config, (3, 256, 256))
-        detector.memory = torch.randn(10_000, detector.projection.shape[1])
-        scorer = detector.raw_scorer()
-        network, whole = (milliseconds(part, pictures) for part in (scorer.sight, scorer))
-        lines.append(f"| {layers} | {dims or 'all'} | {network:.0f} | {whole:.0f} |")
+        detector.train_epoch(learnt)
+        config = detector.config
+        if config.model == "coreset":
+            detector.memory = torch.randn(10_000, detector.projection.shape[1])
+        detector.calibrate(learnt)
+        scorer: Any = detector.raw_scorer()
+        session = onnxruntime.InferenceSession(onnx_bytes(detector), one_thread)
+        network = milliseconds(partial(scorer.sight, picture))
+        whole = milliseconds(partial(scorer, picture))
+        other = milliseconds(partial(session.run, None, {session.get_inputs()[0].name: asked}))
+        named = f"{config.model} | {config.layers} | {config.dims or 'all'}"
+        lines.append(f"| {named} | {network:.0f} | {whole:.0f} | {other:.0f} |")
     return lines
 
 
-def milliseconds(part: torch.nn.Module, pictures: torch.Tensor) -> float:
+TRIED: dict[str, dict[str, Any]] = {
+    "coreset": {"model": "coreset"},
+    "coreset, 100 dims": {"model": "coreset", "dims": 100},
+    "coreset, 64 dims": {"model": "coreset", "dims": 64},
+    "coreset, layers 3": {"model": "coreset", "layers": "3"},
+    "gaussians": {"model": "gaussians"},
+    "gaussians, 64 dims": {"model": "gaussians", "dims": 64},
+    "gaussians, neighbourhood 3": {"model": "gaussians", "neighbourhood": 3},
+    "gaussians, all dims": {"model": "gaussians", "dims": 152},
+    "mean": {"model": "mean"},
+}
+
+
+def beforehand(data: Path) -> list[str]:
+    """AUROC of `max` by settings, on pictures that no test draws: the mean of three draws."""
+    shape = (1, 128, 128)
+    normal = sorted((data / "normal").glob("*.png"))
+    defects = sorted((data / "defect").glob("*.png"))[::2]
+    untested = [file for place, file in enumerate(normal) if place % 3]
+    good, bad = (torch.tensor(read_pictures(files, shape)[0]) for files in (untested, defects))
+    lines = ["| settings | AUROC of three draws | mean |", "|---|---|---|"]
+    for name, settings in TRIED.items():
+        found = []
+        for seed in range(3):
+            order = random.Random(seed).sample(range(len(good)), len(good))
+            learnt, held = good[order[:150]], good[order[150:]]
+            detector = Features(FeaturesConfig.from_dict(settings), shape, seed=seed)
+            detector.store = FeatureCache.default()
+            detector.train_epoch(learnt)
+            detector.calibrate(learnt)
+            sides = (detector.scores(side)["max"].numpy() for side in (held, bad))
+            found.append(metrics.auroc(*sides))
+        each = ", ".join(f"{one:.3f}" for one in found)
+        lines.append(f"| {name} | {each} | {statistics.fmean(found):.3f} |")
+    return lines
+
+
+def memory(count: int, tile: int | None, backbone: str) -> list[str]:
+    """The most memory held so far, after each step, on Linux."""
+
+    def held() -> str:
+        return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+    lines = [f"started: {held()}"]
+    pictures = torch.empty(count, 1, 1024, 1024, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    for picture in pictures:
+        small = torch.randint(0, 256, (1, 1, 64, 64), generator=generator).float()
+        picture[:] = torch.nn.functional.interpolate(small, 1024, mode="bilinear")[0].byte()
+    lines.append(f"{count} pictures, {pictures.nbytes / 2**30:.2f} GiB: {held()}")
+    settings = {"backbone": backbone, "tile": tile}
+    detector = Features(FeaturesConfig.from_dict(settings), (1, 1024, 1024))
+    detector.train_epoch(pictures)
+    lines.append(f"learnt: {held()}")
+    some = pictures[:20]
+    detector.calibrate(some)
+    detector.scores(some)
+    detector.pixel_map(some)
+    return [*lines, f"scored and mapped: {held()}"]
+
+
+def milliseconds(call: Callable[[], Any]) -> float:
     """The median CPU time of a call, of nine after the first."""
     times = []
     with torch.inference_mode():
         for _ in range(10):
             began = time.process_time()
-            part(pictures)
+            call()
             times.append(time.process_time() - began)
     return 1000 * statistics.median(times[1:])
 
@@ -220,6 +310,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder with normal and defect")
     parser.add_argument("--speed", action="store_true", help="time the scoring of a picture")
+    parser.add_argument("--beforehand", action="store_true", help="compare settings")
+    parser.add_argument("--memory", type=int, metavar="N", help="learn from N large pictures")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="of --memory")
+    parser.add_argument("--backbone", default="efficientnet-lite0", help="of --memory")
     parser.add_argument("--methods", nargs="+", default=["features"])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--trials", type=int, default=20)
@@ -229,8 +323,14 @@ def main() -> None:
     if arguments.speed:
         print(*speed(), sep="\n")
         return
+    if arguments.memory:
+        print(*memory(arguments.memory, arguments.tile, arguments.backbone), sep="\n")
+        return
     if arguments.data is None:
         parser.error("--data must name the folder with normal and defect")
+    if arguments.beforehand:
+        print(*beforehand(arguments.data), sep="\n")
+        return
     arguments.data, arguments.output = arguments.data.resolve(), arguments.output.resolve()
     arguments.output.mkdir(parents=True, exist_ok=True)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray", "optuna"))

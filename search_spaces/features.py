@@ -22,7 +22,7 @@ def space(trial: Any) -> dict[str, Any]:
         return settings
     settings["neighbourhood"] = trial.suggest_categorical("neighbourhood", [1, 3, 5])
     if settings["model"] == "gaussians":
-        settings["dims"] = trial.suggest_int("dims", 24, 96, log=True)
+        settings["dims"] = trial.suggest_int("dims", 24, 128, log=True)
         return settings
     settings["metric"] = trial.suggest_categorical("metric", ["mahalanobis", "euclidean"])
     settings["coreset"] = trial.suggest_float("coreset", 0.002, 0.1, log=True)

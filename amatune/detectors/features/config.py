@@ -14,6 +14,7 @@ Model = Literal["coreset", "gaussians", "mean"]
 RESOLUTIONS = (128, 192, 256, 384, 512, 768, 1024)
 MAX_RESOLUTION = RESOLUTIONS[-1]
 SCALES = (0.25, 2.0)  # the least and the largest
+PADIM_DIMS = 100
 MOST_GAUSSIANS = 2**28  # values that the covariances of all places may have, 1 GiB
 
 
@@ -32,11 +33,13 @@ class FeaturesConfig(DetectorConfig):
     tile_overlap: int = 32  # pixels that neighbouring tiles share, at least
     contrast_normalization: bool = False  # of each image: its mean brightness and contrast
     layers: Layers = "2+3"  # at 1/4, 1/8, 1/16 and 1/32 of the side; PaDiM: 1+2+3
-    neighbourhood: int = 3  # side of the square of places a patch is the mean of; PaDiM: 1
-    dims: int | None = None  # values of a patch, by random projection; None: all; PaDiM: 100
+    # Side of the square of places a patch is the mean of; None: 1 for gaussians, else 3, published.
+    neighbourhood: int | None = None
+    # Values of a patch, by random projection; None: 100 for gaussians, else all, as published.
+    dims: int | None = None
 
     # What is normal
-    model: Model = "coreset"  # PatchCore; gaussians: a place each, PaDiM; mean: one of whole images
+    model: Model = "gaussians"  # a place each, PaDiM; coreset: PatchCore; mean: one of whole images
     metric: Literal["mahalanobis", "euclidean"] = "mahalanobis"  # of coreset; PatchCore: euclidean
     coreset: float = 0.01  # share of the training patches kept, at most 10,000; published: .01, .1
     neighbours: int = 1  # kept patches whose mean distance counts
@@ -66,8 +69,9 @@ class FeaturesConfig(DetectorConfig):
             found.append(
                 f"tile_overlap must be at least 0 and less than tile, got {self.tile_overlap}"
             )
-        if not (1 <= self.neighbourhood <= 9 and self.neighbourhood % 2):
-            found.append(f"neighbourhood must be 1, 3, 5, 7 or 9, got {self.neighbourhood}")
+        around = self.neighbourhood
+        if around is not None and not (1 <= around <= 9 and around % 2):
+            found.append(f"neighbourhood must be 1, 3, 5, 7 or 9, got {around}")
         if self.dims is not None and self.dims < 1:
             found.append(f"dims must be at least 1, got {self.dims}")
         if not 0 < self.coreset <= 1:
@@ -81,7 +85,8 @@ class FeaturesConfig(DetectorConfig):
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
-        """Fill in what the images (C, H, W) decide: the size at which the network sees them.
+        """Fill in what the images (C, H, W) decide, the size at which the network sees them, and
+        what the model does.
 
         Raises `ConfigError` where Gaussians at every place would not fit into memory, and for tiles
         as large as the images.
@@ -98,6 +103,11 @@ class FeaturesConfig(DetectorConfig):
             fitting = [side for side in RESOLUTIONS if side >= longer]
             side = round(self.scale * (fitting or RESOLUTIONS[-1:])[0] / MULTIPLE) * MULTIPLE
             resolved = self.replace(resolution=min(max(side, MULTIPLE), MAX_RESOLUTION))
+        places_alone = resolved.model == "gaussians"
+        if resolved.neighbourhood is None:
+            resolved = resolved.replace(neighbourhood=1 if places_alone else 3)
+        if resolved.dims is None and places_alone:
+            resolved = resolved.replace(dims=PADIM_DIMS)
         if resolved.model == "gaussians" and resolved.dims is not None:
             height, width = resolved.places(image_shape)
             values = height * width * resolved.dims**2
@@ -108,6 +118,11 @@ class FeaturesConfig(DetectorConfig):
                     "deeper layers need less"
                 )
         return resolved
+
+    @property
+    def around(self) -> int:
+        """The neighbourhood of a resolved configuration."""
+        return self.neighbourhood or 1
 
     @property
     def levels(self) -> tuple[int, ...]:

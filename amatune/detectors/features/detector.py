@@ -37,9 +37,11 @@ from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import SCORING_BATCH, Detector, Optimisation
 from amatune.detectors.features.backbones import (
     STRIDES,
+    Trunk,
     credit,
     digest,
     find_weights,
+    folded,
     load_weights,
     make_trunk,
 )
@@ -70,6 +72,7 @@ from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 MOST_PATCHES = 100_000  # of the training images that a coreset is chosen from ...
 MOST_VALUES = 2**26  # ... with as many values in all
 MOST_KEPT = 10_000  # patches of a coreset
+PLACES_AT_ONCE = 512  # whose covariances are inverted together
 VALUE = 4  # bytes of a value of a map
 PIXELS_AT_ONCE = 2**20  # that the network sees at a time: bounds the memory of its maps
 
@@ -126,6 +129,7 @@ class Features(Detector):
             trunk = make_trunk(config.backbone, config.levels[-1])
         self.trunk = trunk.requires_grad_(False)
         self.hold({"trunk": self.trunk})
+        self._folded: Trunk | None = None  # of the weights as they are; made when first needed
         # Read when it first learns: a detector that is loaded has its own.
         self.has_weights = config.backbone == "random"
         self.store: FeatureStore | None = None  # where maps are kept between detectors
@@ -174,7 +178,7 @@ class Features(Detector):
             return
         if not self.has_weights:
             load_weights(self.trunk, self.config.backbone, self.config.weights)
-            self.has_weights = True
+            self.has_weights, self._folded = True, None
         with torch.no_grad():
             self._draw_projection()
             {
@@ -209,7 +213,7 @@ class Features(Detector):
         sight = self._sight(remember=self._can_be_kept(len(images)))
         for batch in self._batches(images, SCORING_BATCH):
             for views in (batch,) if tiling is None else tiling.few(tiling(batch)):
-                yield see_patches(sight, views, self.config.neighbourhood) @ self.projection
+                yield see_patches(sight, views, self.config.around) @ self.projection
 
     def _views(self, images: int) -> int:
         """Of so many images, all their tiles, or themselves."""
@@ -267,7 +271,14 @@ class Features(Detector):
         mean, covariance = moments.read()
         self.spread = covariance.diagonal(dim1=1, dim2=2).sum(dim=1).mean().sqrt().float()
         self.centre = mean.float()
-        self.whitening = whitening(regularised(covariance)).float()
+        # In parts: for many places these are most of the memory.
+        variance = covariance.diagonal(dim1=1, dim2=2).mean()
+        self.whitening = torch.cat(
+            [
+                whitening(regularised(part, variance)).float()
+                for part in torch.split(covariance, PLACES_AT_ONCE)
+            ]
+        )
 
     def _learn_mean(self, images: Tensor) -> None:
         pooled = [pool(batch, self.config.pooling) for batch in self._patches(images)]
@@ -317,7 +328,7 @@ class Features(Detector):
             model = Gaussians(self.projection, self.centre, self.whitening)
         else:
             model = Mean(self.projection, self.centre, self.whitening, config.pooling)
-        return Scorer(self._sight(), config.neighbourhood, model)
+        return Scorer(self._sight(), config.around, model)
 
     def mapper(self) -> nn.Module | None:
         """How far patches are from normal ones, interpolated to pixels, in the unit of the scores.
@@ -334,10 +345,13 @@ class Features(Detector):
 
     def _sight(self, *, remember: bool = True) -> nn.Module:
         view = self.config.view(self.image_shape)
-        sight = Sight(self.trunk, self.config, view).to(self.device)
+        if self._folded is None:
+            self._folded = folded(self.trunk)
+        sight = Sight(self._folded, self.config, view).to(self.device)
         if self.store is None or not remember:
             return sight
         about = (
+            "folded",
             digest(self.trunk.state_dict()),
             *self.config.seen(self.image_shape),
             self.config.contrast_normalization,
@@ -362,4 +376,10 @@ class Features(Detector):
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore `inference_state`; weights and what is normal are there from then on."""
         super().load_inference_state(state)
+        self._folded = None
         self.has_weights = self.has_learnt = True
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        super().load_state_dict(state)
+        self._folded = None

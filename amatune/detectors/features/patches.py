@@ -117,13 +117,14 @@ def whitening(covariance: Tensor) -> Tensor:
     return inverse.mT
 
 
-def regularised(covariance: Tensor) -> Tensor:
+def regularised(covariance: Tensor, variance: Tensor | None = None) -> Tensor:
     """Covariances (..., D, D) with `REGULARISATION` times the mean of all variances on the
-    diagonal.
+    diagonal, or times `variance` where these are a part of all.
 
     PaDiM adds .01 as it is; the features of other networks have another scale.
     """
-    variance = covariance.diagonal(dim1=-2, dim2=-1).mean()
+    if variance is None:
+        variance = covariance.diagonal(dim1=-2, dim2=-1).mean()
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     return covariance + (REGULARISATION * variance).clamp_min(1e-12) * eye
 
@@ -161,14 +162,16 @@ class Moments:
             self._products = self._about.new_zeros(*self._about.shape, patches.shape[2])
         centred = (patches - self._about).transpose(0, 1)  # (P, B, D)
         self._sum += centred.sum(dim=1)
-        self._products += centred.mT @ centred
+        self._products.baddbmm_(centred.mT, centred)  # in place: they are most of the memory
         self.count += len(patches)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance, of N - 1 degrees of freedom as in PaDiM's Eq. 1."""
         mean = self._sum / self.count
-        products = self._products - self.count * mean[:, :, None] * mean[:, None, :]
-        return mean + self._about, products / max(self.count - 1, 1)
+        products = torch.baddbmm(
+            self._products, mean[:, :, None], mean[:, None, :], alpha=-self.count
+        )
+        return mean + self._about, products.div_(max(self.count - 1, 1))
 
 
 # --- how far others are ---------------------------------------------------------------------------

@@ -27,7 +27,9 @@ WEIGHTS = backbones._PUBLISHED["efficientnet-lite0"]
 
 
 def config(**settings):
-    return FeaturesConfig(**{"backbone": "random", "resolution": 64, **settings})
+    return FeaturesConfig(
+        **{"backbone": "random", "resolution": 64, "model": "coreset", **settings}
+    )
 
 
 def images(count=20, seed=0, shape=SHAPE):
@@ -100,6 +102,17 @@ def test_the_aspect_ratio_is_kept_as_far_as_the_network_allows():
 def test_impossible_settings_are_refused(settings, told):
     with pytest.raises(ConfigError, match=told):
         config(**settings)
+
+
+def test_what_is_not_said_is_as_published_for_the_model():
+    by_model = {
+        model: FeaturesConfig(backbone="random", model=model).resolve(SHAPE)
+        for model in ("gaussians", "coreset", "mean")
+    }
+    around = {model: (one.neighbourhood, one.dims) for model, one in by_model.items()}
+    assert around == {"gaussians": (1, 100), "coreset": (3, None), "mean": (3, None)}
+    assert FeaturesConfig(model="gaussians", dims=8, neighbourhood=5).resolve(SHAPE).dims == 8
+    assert Features(FeaturesConfig(backbone="random"), SHAPE).config.model == "gaussians"
 
 
 def test_gaussians_that_fit_no_memory_are_refused():
@@ -447,3 +460,22 @@ def test_weights_of_ones_own_are_read_without_running_code(tmp_path):
     torch.save(nn.Module.state_dict(make_trunk("resnet18", 3)), file)
     made.train_epoch(images(4))
     assert "user's" in made.credits()[0]
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "resnet18", "wide-resnet50-2"])
+def test_batch_norm_is_folded_into_the_convolutions(backbone):
+    torch.manual_seed(0)
+    trunk = make_trunk(backbone, 2).eval()
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as if trained
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+    plain = backbones.folded(trunk)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        for found, expected in zip(plain(pictures), trunk(pictures), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in trunk.modules())
