@@ -19,8 +19,8 @@ ROWS, COLUMNS = (0, 16), (0, 24, 48)  # by hand: 2 tiles cover 48 pixels, 3 cove
 
 
 def config(**settings):
-    given = {"backbone": "random", "resolution": 64, "coreset": 0.05, "tile": TILE}
-    return FeaturesConfig(**{**given, "tile_overlap": OVERLAP, **settings})
+    given = {"backbone": "random", "resolution": 64, "model": "coreset", "coreset": 0.05}
+    return FeaturesConfig(**{**given, "tile": TILE, "tile_overlap": OVERLAP, **settings})
 
 
 def images(count=6, seed=0, shape=SHAPE):
