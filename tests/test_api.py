@@ -220,7 +220,8 @@ def test_retraining_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.Mon
         amatune.retrain(given)
         assert calls[0] == run.path
     defaults = {"top": 3, "seeds": 3, "epochs": None, "data_dir": None, "address": None}
-    assert calls[1] == {**defaults, "concurrent": None, "listener": None}
+    others = ("concurrent", "cross_fit", "demand", "listener")
+    assert calls[1] == {**defaults, **dict.fromkeys(others)}
     amatune.retrain("mine", top=1, data_dir="~/data", runs_dir=Path("runs"))
     assert calls[1]["data_dir"] == os.path.expanduser("~/data")
     with pytest.raises(RequestError, match="'gone'"):

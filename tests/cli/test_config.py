@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "image-size": (24, "24"),
     "channels": (1, "1"),
     "keep-together": ("near-copies", "near-copies"),
+    "group-by": ("folder", "folder"),
     "max-broken": (0.25, "0.25"),
     "data-dir": ("/data", "/data"),
     "method": ("alad", "alad"),

