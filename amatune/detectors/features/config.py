@@ -33,10 +33,9 @@ class FeaturesConfig(DetectorConfig):
     tile_overlap: int = 32  # pixels that neighbouring tiles share, at least
     contrast_normalization: bool = False  # of each image: its mean brightness and contrast
     layers: Layers = "2+3"  # at 1/4, 1/8, 1/16 and 1/32 of the side; PaDiM: 1+2+3
-    # Side of the square of places a patch is the mean of; None: 1 for gaussians, else 3, published.
-    neighbourhood: int | None = None
-    # Values of a patch, by random projection; None: 100 for gaussians, else all, as published.
-    dims: int | None = None
+    # None: for gaussians 1 and 100, else 3 and all, as published.
+    neighbourhood: int | None = None  # side of the square of places a patch is the mean of
+    dims: int | None = None  # values of a patch, by random projection
 
     # What is normal
     model: Model = "gaussians"  # a place each, PaDiM; coreset: PatchCore; mean: one of whole images
