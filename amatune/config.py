@@ -2,13 +2,24 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from amatune.errors import ConfigError, did_you_mean
 from amatune.fields import describe, wrong_types
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
+
+# What a number may have to be, in words, for `DetectorConfig.outside`.
+_RANGES: Mapping[str, Callable[[float], bool]] = {
+    "positive": lambda value: value > 0,
+    "0 or more": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in (0, 1)": lambda value: 0 < value < 1,
+    "in (0, 1]": lambda value: 0 < value <= 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +51,17 @@ class DetectorConfig:
         if self.batch_size < 2:
             found.append(f"batch_size must be at least 2, got {self.batch_size}")
         return found
+
+    def outside(self, rule: str, *names: str) -> list[str]:
+        """A sentence for each of the named settings that is not what the rule, one of `_RANGES`,
+        says it must be: for `problems`."""
+        values = {name: getattr(self, name) for name in names}
+        holds = _RANGES[rule]
+        return [
+            f"{name} must be {rule}, got {value}"
+            for name, value in values.items()
+            if not holds(value)
+        ]
 
     def resolve(self, image_shape: ImageShape) -> Self:  # noqa: ARG002 - subclasses need it
         """The configuration with every "decided by the images" value filled in.

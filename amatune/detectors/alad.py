@@ -96,14 +96,9 @@ class ALADConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("dropout", "beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.latent_dim < 1:
-            found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("in [0, 1)", "dropout", "beta1", "beta2", "ema")
+        found += self.outside("at least 1", "latent_dim")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:

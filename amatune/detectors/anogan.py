@@ -47,6 +47,7 @@ from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam, evenly_spaced, to_unit_range
 from amatune.errors import DivergedError
 from amatune.nets.adversarial import (
+    adam_each,
     average_into,
     cross_entropy,
     descend_alone,
@@ -94,17 +95,10 @@ class AnoGANConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr", "inversion_lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("latent_dim", "inversion_steps"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.feature_weight <= 1:
-            found.append(f"feature_weight must be in [0, 1], got {self.feature_weight}")
+        found += self.outside("positive", "width", "lr", "inversion_lr")
+        found += self.outside("in [0, 1)", "beta1", "beta2", "ema")
+        found += self.outside("at least 1", "latent_dim", "inversion_steps")
+        found += self.outside("in [0, 1]", "feature_weight")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -267,12 +261,7 @@ class AnoGAN(Detector):
     def make_optimisation(self) -> Optimisation:
         """Adam of each network."""
         betas = (self.config.beta1, self.config.beta2)
-        return Optimisation(
-            {
-                name: adam(self.device, network.parameters(), self.config.lr, betas=betas)
-                for name, network in self.networks.items()
-            }
-        )
+        return adam_each(self.device, self.networks, self.config.lr, betas=betas)
 
     def begin_epoch(self, images: Tensor) -> None:
         """In the middle and before the last epoch, measure whether inversions converge."""

@@ -85,17 +85,10 @@ class DeepSVDDConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "pretrain_lr", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("pretrain_weight_decay", "weight_decay"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("pretrain", "radius_warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.nu < 1:
-            found.append(f"nu must be in (0, 1), got {self.nu}")
+        found += self.outside("positive", "width", "pretrain_lr", "lr")
+        found += self.outside("0 or more", "pretrain_weight_decay", "weight_decay")
+        found += self.outside("in [0, 1)", "pretrain", "radius_warmup")
+        found += self.outside("in (0, 1)", "nu")
         if self.latent_dim is not None and self.latent_dim < 1:
             found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
         if any(not 0 < m < 1 for m in self.milestones):

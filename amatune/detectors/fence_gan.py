@@ -44,7 +44,7 @@ from torch.nn.functional import softplus
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import Dropout, cross_entropy, descend_alone, safe_norm
-from amatune.nets.dcgan import SLOPE, Discriminator, initialise, norm
+from amatune.nets.dcgan import SLOPE, Discriminator, glorot, initialise, norm
 from amatune.nets.dense_gan import DenseBody, DenseGenerator, halves_often
 from amatune.nets.sizes import require_min_side, scaled
 
@@ -78,19 +78,11 @@ class FenceGANConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "d_lr", "g_lr", "gamma"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("beta", "d_lr_decay"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("dropout", "warmup_share", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.alpha < 1:
-            found.append(f"alpha must be in (0, 1), got {self.alpha}")
-        if self.latent_dim < 1:
-            found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
+        found += self.outside("positive", "width", "d_lr", "g_lr", "gamma")
+        found += self.outside("0 or more", "beta", "d_lr_decay")
+        found += self.outside("in [0, 1)", "dropout", "warmup_share", "beta1", "beta2")
+        found += self.outside("in (0, 1)", "alpha")
+        found += self.outside("at least 1", "latent_dim")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -149,15 +141,6 @@ class ConvBody(nn.Sequential):
             channels = out
         super().__init__(*layers, nn.Flatten())
         self.features = channels * (size[0] // 16) * (size[1] // 16)
-
-
-def glorot(module: nn.Module) -> None:
-    """Glorot's normal weights and no biases, in place; batch norm stays 1 and 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.xavier_normal_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 # --- objective ------------------------------------------------------------------------------------
@@ -239,7 +222,9 @@ class FenceGAN(Detector):
                 body = DenseBody(channels, size, width, normed=False)
             dropped = nn.Sequential(body, Dropout(config.dropout, self.generator))
             self.discriminator = Discriminator(dropped, body.features)
-            begin = glorot if halves_often(size) else partial(initialise, std=0.02)
+            begin = partial(initialise, std=0.02)
+            if halves_often(size):
+                begin = partial(glorot, weights=nn.init.xavier_normal_)
             for network in (self.fence, self.discriminator):
                 begin(network)
         self.hold({"fence": self.fence, "discriminator": self.discriminator})

@@ -36,8 +36,8 @@ import torch
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import Detector, Optimisation, adam
-from amatune.nets.adversarial import RESET_BELOW, descend_alone, two_sided
+from amatune.detector import Detector, Optimisation
+from amatune.nets.adversarial import RESET_BELOW, adam_each, descend_alone, two_sided
 from amatune.nets.dcgan import Discriminator, Encoder, ImageGenerator, halving, initialise
 from amatune.nets.scores import per_complexity
 from amatune.nets.sizes import channel_plan, halve, require_min_side
@@ -74,17 +74,10 @@ class GANomalyConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("w_adv", "w_con", "w_enc"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.latent_dim < 1:
-            found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("0 or more", "w_adv", "w_con", "w_enc")
+        found += self.outside("in [0, 1)", "beta1", "beta2")
+        found += self.outside("at least 1", "latent_dim")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -178,12 +171,7 @@ class GANomaly(Detector):
         """Adam of the autoencoder with the second encoder, and of the discriminator."""
         players = {"autoencoder": self.autoencoder, "discriminator": self.discriminator}
         betas = (self.config.beta1, self.config.beta2)
-        return Optimisation(
-            {
-                name: adam(self.device, network.parameters(), self.config.lr, betas=betas)
-                for name, network in players.items()
-            }
-        )
+        return adam_each(self.device, players, self.config.lr, betas=betas)
 
     def train_step(
         self,

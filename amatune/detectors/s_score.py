@@ -31,12 +31,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import Detector, Optimisation, adam, evenly_spaced, to_unit_range
+from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.bits import to_bits
 from amatune.nets.compressors import CompressorName, compressed_bits, version_of
 from amatune.nets.glow import (
     Coupling,
     Glow,
+    begin,
     build_glow,
     cut_adamax,
     require_even_sides,
@@ -64,11 +65,8 @@ class SScoreConfig(PixelCNNConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("glow_steps", "glow_hidden", "glow_levels"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.glow_weight_decay < 0:
-            found.append(f"glow_weight_decay must be 0 or more, got {self.glow_weight_decay}")
+        found += self.outside("at least 1", "glow_steps", "glow_hidden", "glow_levels")
+        found += self.outside("0 or more", "glow_weight_decay")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -153,8 +151,7 @@ class SScore(Detector):
     def begin_epoch(self, images: Tensor) -> None:
         """Before the first, Glow's actnorms begin by a batch from all over the images."""
         if isinstance(self.density, Glow):
-            batch = evenly_spaced(images, self.config.batch_size).to(self.device)
-            self.density.initialise(to_unit_range(batch))
+            begin(self.density, images, self.config.batch_size)
 
     def make_optimisation(self) -> Optimisation:
         """Adam of PixelCNN++, Adamax of Glow."""

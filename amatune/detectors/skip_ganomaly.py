@@ -41,8 +41,8 @@ import torch
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import Detector, Optimisation, adam
-from amatune.nets.adversarial import RESET_BELOW, cross_entropy, descend_alone, two_sided
+from amatune.detector import Detector, Optimisation
+from amatune.nets.adversarial import RESET_BELOW, adam_each, cross_entropy, descend_alone, two_sided
 from amatune.nets.dcgan import SLOPE, Discriminator, Encoder, Sizes, initialise
 from amatune.nets.scores import per_complexity
 from amatune.nets.sizes import channel_plan, halve, require_min_side
@@ -83,19 +83,11 @@ class SkipGANomalyConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("w_adv", "w_con", "w_lat", "input_noise"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.score_weight <= 1:
-            found.append(f"score_weight must be in [0, 1], got {self.score_weight}")
-        if self.latent_dim < 1:
-            found.append(f"latent_dim must be at least 1, got {self.latent_dim}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("0 or more", "w_adv", "w_con", "w_lat", "input_noise")
+        found += self.outside("in [0, 1)", "beta1", "beta2")
+        found += self.outside("in [0, 1]", "score_weight")
+        found += self.outside("at least 1", "latent_dim")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -232,12 +224,7 @@ class SkipGANomaly(Detector):
     def make_optimisation(self) -> Optimisation:
         """Adam of each network."""
         betas = (self.config.beta1, self.config.beta2)
-        return Optimisation(
-            {
-                name: adam(self.device, network.parameters(), self.config.lr, betas=betas)
-                for name, network in self.networks.items()
-            }
-        )
+        return adam_each(self.device, self.networks, self.config.lr, betas=betas)
 
     def begin_epoch(self, images: Tensor) -> None:  # noqa: ARG002 - the images do not matter
         """Measure how well noise is rebuilt, which nothing has taught."""

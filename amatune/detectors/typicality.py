@@ -32,12 +32,13 @@ import torch
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import Detector, Optimisation, evenly_spaced, to_unit_range
+from amatune.detector import Detector, Optimisation
 from amatune.nets.bits import to_bits
 from amatune.nets.glow import (
     LR_WARMUP,
     Coupling,
     Glow,
+    begin,
     build_glow,
     cut_adamax,
     require_even_sides,
@@ -67,18 +68,11 @@ class TypicalityConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("steps", "hidden", "levels"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.lr_warmup < 1:
-            found.append(f"lr_warmup must be in [0, 1), got {self.lr_warmup}")
-        if not 0 < self.lr_decay <= 1:
-            found.append(f"lr_decay must be in (0, 1], got {self.lr_decay}")
-        if self.weight_decay < 0:
-            found.append(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("at least 1", "steps", "hidden", "levels")
+        found += self.outside("in [0, 1)", "lr_warmup")
+        found += self.outside("in (0, 1]", "lr_decay")
+        found += self.outside("0 or more", "weight_decay")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -168,8 +162,7 @@ class Typicality(Detector):
 
     def begin_epoch(self, images: Tensor) -> None:
         """Before the first, actnorms begin by a batch from all over the images."""
-        batch = evenly_spaced(images, self.config.batch_size).to(self.device)
-        self.density.initialise(to_unit_range(batch))
+        begin(self.density, images, self.config.batch_size)
 
     def make_optimisation(self) -> Optimisation:
         """Adamax, its gradients cut to `MAX_NORM`; the rate rises, then falls exponentially."""

@@ -40,7 +40,7 @@ from torch.optim import Optimizer, RMSprop
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import safe_norm, two_sided
-from amatune.nets.dcgan import SLOPE
+from amatune.nets.dcgan import SLOPE, glorot
 from amatune.nets.dense_gan import Crop
 from amatune.nets.sizes import require_min_side, scaled
 
@@ -77,18 +77,12 @@ class WAICConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("latent_dim", "critic_steps"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("at least 1", "latent_dim", "critic_steps")
         if self.members < 2:
             found.append(f"members must be at least 2, got {self.members}")
-        if self.gp_weight < 0:
-            found.append(f"gp_weight must be 0 or more, got {self.gp_weight}")
-        if not 0 <= self.classifier_share < 1:
-            found.append(f"classifier_share must be in [0, 1), got {self.classifier_share}")
+        found += self.outside("0 or more", "gp_weight")
+        found += self.outside("in [0, 1)", "classifier_share")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:
@@ -162,15 +156,6 @@ class MemberGenerator(nn.Sequential):
             layers += [conv, nn.LeakyReLU(SLOPE)]
             inner = out
         super().__init__(*layers, nn.Conv2d(inner, channels, 5, padding=2), Crop(size))
-
-
-def _glorot(module: nn.Module) -> None:
-    """TensorFlow's weights: Glorot's uniform ones, no biases."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 # --- objective and scores -------------------------------------------------------------------------
@@ -270,8 +255,8 @@ class WAIC(Detector):
             self.generators = nn.ModuleList(
                 MemberGenerator(channels, size, config.latent_dim, width) for _ in range(count)
             )
-            _glorot(self.critics)
-            _glorot(self.generators)
+            for networks in (self.critics, self.generators):
+                glorot(networks, nn.init.xavier_uniform_)
         self.hold({"critics": self.critics, "generators": self.generators})
         self.steps = 0  # of the critics in the game
         self.classifying = False  # the second phase

@@ -1,11 +1,14 @@
-"""What adversarial methods share: seeded dropout, averaged weights, a discriminator's losses."""
+"""What adversarial methods share: seeded dropout, averaged weights, losses, who steps."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
+
+from amatune.detector import Optimisation, adam
 
 # Of a discriminator that has won: GANomaly and Skip-GANomaly begin with a new one below it.
 RESET_BELOW = 1e-5
@@ -52,6 +55,15 @@ def cross_entropy(logits: Tensor, label: Literal[0, 1]) -> Tensor:
 def two_sided(real: Tensor, fake: Tensor) -> Tensor:
     """What a discriminator minimises: logits (N,) of true pairs should say 1, of others 0."""
     return cross_entropy(real, 1) + cross_entropy(fake, 0)
+
+
+def adam_each(
+    device: torch.device, networks: Mapping[str, nn.Module], lr: float, **options: Any
+) -> Optimisation:
+    """An Adam for each of the networks, by its name."""
+    return Optimisation(
+        {n: adam(device, network.parameters(), lr, **options) for n, network in networks.items()}
+    )
 
 
 def descend_alone(loss: Tensor, optimizer: Optimizer, keep_graph: bool = False) -> None:

@@ -135,3 +135,15 @@ def initialise(
             if name == "weight":
                 fresh.normal_(mean, std, generator=generator)
             tensor.copy_(fresh if when is None else torch.where(when, fresh, tensor))
+
+
+def glorot(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
+    """Glorot's weights, normal or uniform ones, and no biases, in place; batch norm stays 1 and 0.
+
+    `weights` is of `torch.nn.init`, and draws from the process's own stream.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            weights(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -30,7 +30,7 @@ from torch.optim import Adamax
 from torch.optim.lr_scheduler import LambdaLR
 
 from amatune.config import ImageShape
-from amatune.detector import Optimisation
+from amatune.detector import Optimisation, evenly_spaced, to_unit_range
 from amatune.errors import ConfigError
 from amatune.nets.sizes import require_min_side, scaled
 
@@ -321,6 +321,13 @@ def build_glow(
         torch.manual_seed(seed)
         wide = max(MIN_HIDDEN, scaled(hidden, width))
         return Glow(image_shape, steps, wide, levels, coupling, generator)
+
+
+def begin(density: Glow, images: Tensor, count: int) -> None:
+    """Before the first step, fit actnorms to `count` of the images (N, C, H, W), from all over
+    them; later calls do nothing."""
+    sample = evenly_spaced(images, count).to(density.initialised.device)
+    density.initialise(to_unit_range(sample))
 
 
 def rising_epochs(epochs: int, share: float = LR_WARMUP) -> int:

@@ -76,16 +76,10 @@ class PixelCNNConfig(DetectorConfig):
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""
         found = super().problems()
-        for name in ("width", "lr"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("filters", "blocks", "resolutions", "mixtures"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout must be in [0, 1), got {self.dropout}")
-        if not 0 < self.lr_decay <= 1:
-            found.append(f"lr_decay must be in (0, 1], got {self.lr_decay}")
+        found += self.outside("positive", "width", "lr")
+        found += self.outside("at least 1", "filters", "blocks", "resolutions", "mixtures")
+        found += self.outside("in [0, 1)", "dropout")
+        found += self.outside("in (0, 1]", "lr_decay")
         return found
 
     def resolve(self, image_shape: ImageShape) -> Self:

@@ -6,33 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
 from amatune.detectors.anogan import AnoGAN, AnoGANConfig, Inversion, diversity, draw
 from amatune.errors import ConfigError, DivergedError
 from amatune.nets.dcgan import Discriminator
 
-SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.05, "latent_dim": 4, "inversion_steps": 4}
 
 
 def make(seed=0, shape=SHAPE, **settings):
     return AnoGAN(AnoGANConfig(**{**TINY, **settings}), shape, seed=seed)
-
-
-def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-
-
-def batch(count=8, seed=0, shape=SHAPE):
-    return images(count, seed, shape).float() / 127.5 - 1
-
-
-def training(detector):
-    for network in detector.networks.values():
-        network.train()
-    return detector
 
 
 def flat_body():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
 from amatune.detectors.fence_gan import FenceGAN, FenceGANConfig, dispersion, fence_entropy
@@ -13,27 +14,11 @@ from amatune.errors import ConfigError, DivergedError
 from amatune.nets.adversarial import Dropout
 from amatune.nets.dense_gan import DenseBody, DenseGenerator
 
-SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "latent_dim": 8, "dropout": 0.0}
 
 
 def make(seed=0, shape=SHAPE, **settings):
     return FenceGAN(FenceGANConfig(**{**TINY, **settings}), shape, seed=seed)
-
-
-def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-
-
-def batch(count=8, seed=0, shape=SHAPE):
-    return images(count, seed, shape).float() / 127.5 - 1
-
-
-def training(detector):
-    for network in detector.networks.values():
-        network.train()
-    return detector
 
 
 def state(network):

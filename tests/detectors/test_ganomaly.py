@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
 from amatune.detectors import ganomaly
@@ -14,28 +15,12 @@ from amatune.errors import ConfigError, DivergedError
 from amatune.nets.adversarial import descend_alone
 from amatune.nets.dcgan import initialise
 
-SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "latent_dim": 8}
 NETWORKS = ("encoder", "decoder", "second_encoder", "discriminator")
 
 
 def make(seed=0, shape=SHAPE, **settings):
     return GANomaly(GANomalyConfig(**{**TINY, **settings}), shape, seed=seed)
-
-
-def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-
-
-def batch(count=8, seed=0, shape=SHAPE):
-    return images(count, seed, shape).float() / 127.5 - 1
-
-
-def training(detector):
-    for network in detector.networks.values():
-        network.train()
-    return detector
 
 
 def weights(detector):

@@ -8,6 +8,7 @@ import torch
 
 from amatune.detectors.likelihood_ratio import LikelihoodRatio, LikelihoodRatioConfig, mutate
 from amatune.errors import ConfigError, RequestError
+from amatune.testing import noise
 
 SHAPE = (1, 8, 8)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.25, "resolutions": 1, "mixtures": 2}
@@ -18,8 +19,7 @@ def make(seed=0, shape=SHAPE, **settings):
 
 
 def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return noise((count, *shape), seed)
 
 
 def train(detector, pictures, epochs=None):

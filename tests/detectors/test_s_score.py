@@ -20,6 +20,7 @@ from amatune.nets import compressors
 from amatune.nets.compressors import Compressor, compress, version_of
 from amatune.sealed import own_hash
 from amatune.search_spaces.s_score import space
+from amatune.testing import noise
 from amatune.tuning.spaces import HeldFixed
 
 SHAPE = (1, 8, 8)
@@ -28,8 +29,7 @@ TINY = {"epochs": 2, "batch_size": 8, "width": 0.25, "resolutions": 1, "mixtures
 
 
 def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return noise((count, *shape), seed)
 
 
 def trained(shape=SHAPE, **settings):

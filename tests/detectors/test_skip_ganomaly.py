@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
 from amatune.detectors import skip_ganomaly
@@ -13,27 +14,11 @@ from amatune.detectors.skip_ganomaly import SkipGANomaly, SkipGANomalyConfig, UN
 from amatune.errors import ConfigError, DivergedError
 from amatune.nets.sizes import halve
 
-SHAPE = (1, 16, 16)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "latent_dim": 8}
 
 
 def make(seed=0, shape=SHAPE, **settings):
     return SkipGANomaly(SkipGANomalyConfig(**{**TINY, **settings}), shape, seed=seed)
-
-
-def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-
-
-def batch(count=8, seed=0, shape=SHAPE):
-    return images(count, seed, shape).float() / 127.5 - 1
-
-
-def training(detector):
-    for network in detector.networks.values():
-        network.train()
-    return detector
 
 
 def vector(network):

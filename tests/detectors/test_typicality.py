@@ -9,14 +9,14 @@ import torch
 from amatune.detectors.typicality import Typicality, TypicalityConfig
 from amatune.errors import ConfigError, DivergedError
 from amatune.nets.glow import MAX_NORM
+from amatune.testing import noise
 
 SHAPE = (1, 8, 8)
 TINY = {"epochs": 2, "batch_size": 8, "hidden": 4, "steps": 2}
 
 
 def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return noise((count, *shape), seed)
 
 
 def trained(shape=SHAPE, **settings):

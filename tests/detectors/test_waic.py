@@ -10,6 +10,7 @@ from torch import nn
 
 from amatune.detectors.waic import WAIC, WAICConfig, dominance, gradient_penalty, waic_scores
 from amatune.errors import ConfigError, DivergedError
+from amatune.testing import noise
 
 SHAPE = (1, 8, 8)
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "members": 3, "latent_dim": 4}
@@ -20,8 +21,7 @@ def make(seed=0, shape=SHAPE, **settings):
 
 
 def images(count=16, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    return noise((count, *shape), seed)
 
 
 def batch(count=8, seed=0, shape=SHAPE):
