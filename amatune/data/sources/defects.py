@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from amatune.data.pictures import ImageShape, native_shape, read_mask
+from amatune.data.pictures import ImageShape, read_mask
 from amatune.data.sources.base import PARTS, Id, Part
-from amatune.data.sources.files import PictureFiles
+from amatune.data.sources.files import OwnPictures
 from amatune.errors import DataError
 from amatune.wording import counted
 
 GOOD = "good"
 
 
-class DefectPictures(PictureFiles):
+class DefectPictures(OwnPictures):
     """Good pictures for both parts, and defects that were published for the test alone.
 
     A search needs defects to choose settings by, and what chooses must not be tested. So of each
@@ -46,9 +46,7 @@ class DefectPictures(PictureFiles):
 
     @property
     def image_shape(self) -> ImageShape | None:
-        trained = [one for one in self.ids("train") if one not in self._kinds]
-        headers = (self._inspected[str(one)].header for one in trained)
-        return native_shape(headers, self.largest_side)
+        return self._native(one for one in self._parts["train"] if one not in self._kinds)
 
     @property
     def why_no_classes(self) -> str:
@@ -60,9 +58,6 @@ class DefectPictures(PictureFiles):
             "half of each kind of defect chooses settings and the others are tested; add pictures "
             "of defects, or name another set of them with --ood"
         )
-
-    def ids(self, part: Part) -> Sequence[Id]:
-        return self._parts[part]
 
     def labels(self, part: Part) -> Sequence[str]:
         return [self._kinds.get(str(one), GOOD) for one in self.ids(part)]
@@ -93,14 +88,10 @@ class DefectPictures(PictureFiles):
     @cached_property
     def _parts(self) -> dict[Part, list[str]]:
         """The pictures with a sound header, sorted."""
-        self._inspect(self._files)
-        self._refuse_if_many_unreadable()
-        parts = {
-            part: [one for one in self._good[part] if one in self._inspected] for part in PARTS
-        }
+        sound = set(self._sound())
+        parts = {part: [one for one in self._good[part] if one in sound] for part in PARTS}
         for ids in self._defects.values():
-            sound = [one for one in ids if one in self._inspected]
-            drawn = sorted(sound, key=lambda one: (self._inspected[one].digest, one))
+            drawn = sorted(sound & set(ids), key=lambda one: (self._inspected[one].digest, one))
             half = len(drawn) // 2
             parts["train"] += drawn[:half]
             parts["test"] += drawn[half:]

@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from amatune.data.cache import PictureCache
 from amatune.data.groups import NEAR_COPIES, keys_of
-from amatune.data.pictures import Header, ImageShape, Inspected, Pixels
+from amatune.data.pictures import Header, ImageShape, Inspected, Pixels, native_shape
 from amatune.data.sources.base import PARTS, Id, Part, Source, sorted_classes
 from amatune.errors import DataError
 
@@ -84,6 +85,55 @@ class PictureFiles(Source):
         # Only files count: pictures added since a run change neither its ids nor its parts.
         return [one for one in ids if one not in self._files]
 
+    def _inspect(self, ids: Iterable[str]) -> None:
+        """Fill `_inspected`; those without a sound header are noted as unreadable."""
+        new = [one for one in ids if one not in self._inspected and one not in self._unreadable]
+        found, unreadable = self._cache.inspect([self._files[one] for one in new])
+        for one in new:
+            file = self._files[one]
+            if file in unreadable:
+                self._unreadable[one] = unreadable[file]
+            else:
+                self._inspected[one] = found[file]
+
+    def _refuse_if_many_unreadable(self) -> None:
+        count, total = len(self._unreadable), len(self._files)
+        if count == total:
+            raise DataError(f"{self.name} has no readable picture: {_first(self._unreadable)}")
+        if self.max_broken is None:
+            allowed = max(self.TOLERATED, self.TOLERATED_SHARE * total)
+            rule = f"up to {self.TOLERATED} or {self.TOLERATED_SHARE:.0%}"
+        else:
+            is_share = 0 < self.max_broken < 1
+            allowed = self.max_broken * (total if is_share else 1)
+            rule = f"up to {self.max_broken:g}{' of all' if is_share else ''}"
+        if count > allowed:
+            raise DataError(
+                f"{self.name} has too many damaged pictures, {count} of {total} ({rule} are passed "
+                "over); repair or remove them, or pass over more with --max-broken; the first is: "
+                f"{_first(self._unreadable)}"
+            )
+
+
+class OwnPictures(PictureFiles):
+    """Pictures of a user, which belong to a part once their headers have been read."""
+
+    @property
+    @abstractmethod
+    def _parts(self) -> Mapping[Part, Sequence[str]]:
+        """The pictures with a sound header, by part."""
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        return self._native(self._parts["train"])
+
+    def ids(self, part: Part) -> Sequence[Id]:
+        return self._parts[part]
+
+    def _native(self, ids: Iterable[str]) -> ImageShape:
+        """What such pictures are brought to."""
+        return native_shape((self._inspected[one].header for one in ids), self.largest_side)
+
     def _sound(self) -> list[str]:
         """The pictures with a sound header; raises `DataError` when there are too few."""
         self._inspect(self._files)
@@ -113,35 +163,6 @@ class PictureFiles(Source):
             "train": [one for one in sound if one not in in_test],
             "test": [one for one in sound if one in in_test],
         }
-
-    def _inspect(self, ids: Iterable[str]) -> None:
-        """Fill `_inspected`; those without a sound header are noted as unreadable."""
-        new = [one for one in ids if one not in self._inspected and one not in self._unreadable]
-        found, unreadable = self._cache.inspect([self._files[one] for one in new])
-        for one in new:
-            file = self._files[one]
-            if file in unreadable:
-                self._unreadable[one] = unreadable[file]
-            else:
-                self._inspected[one] = found[file]
-
-    def _refuse_if_many_unreadable(self) -> None:
-        count, total = len(self._unreadable), len(self._files)
-        if count == total:
-            raise DataError(f"{self.name} has no readable picture: {_first(self._unreadable)}")
-        if self.max_broken is None:
-            allowed = max(self.TOLERATED, self.TOLERATED_SHARE * total)
-            rule = f"up to {self.TOLERATED} or {self.TOLERATED_SHARE:.0%}"
-        else:
-            is_share = 0 < self.max_broken < 1
-            allowed = self.max_broken * (total if is_share else 1)
-            rule = f"up to {self.max_broken:g}{' of all' if is_share else ''}"
-        if count > allowed:
-            raise DataError(
-                f"{self.name} has too many damaged pictures, {count} of {total} ({rule} are passed "
-                "over); repair or remove them, or pass over more with --max-broken; the first is: "
-                f"{_first(self._unreadable)}"
-            )
 
 
 def _unit(digest: str) -> float:

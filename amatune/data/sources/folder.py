@@ -5,14 +5,14 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-from amatune.data.pictures import ImageShape, find_pictures, native_shape
-from amatune.data.sources.base import PARTS, Id, Part
-from amatune.data.sources.files import PictureFiles
+from amatune.data.pictures import find_pictures
+from amatune.data.sources.base import PARTS, Part
+from amatune.data.sources.files import OwnPictures
 from amatune.errors import DataError
 from amatune.files import usable_path
 
 
-class FolderSource(PictureFiles):
+class FolderSource(OwnPictures):
     """A folder of pictures of any sizes and modes.
 
     Parts: the folders `train/` and `test/` directly below, when both are there (anything beside
@@ -31,14 +31,6 @@ class FolderSource(PictureFiles):
         pictures = find_pictures([root])
         ids = [file.relative_to(root).as_posix() for file in pictures]
         super().__init__(f"folder:{root}", root, ids)
-
-    @property
-    def image_shape(self) -> ImageShape | None:
-        headers = (self._inspected[str(one)].header for one in self.ids("train"))
-        return native_shape(headers, self.largest_side)
-
-    def ids(self, part: Part) -> Sequence[Id]:
-        return self._parts[part]
 
     @property
     def why_no_classes(self) -> str:

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from amatune.data.pictures import ImageShape, native_shape
 from amatune.data.sources.base import PARTS, Id, Part
-from amatune.data.sources.files import PictureFiles
+from amatune.data.sources.files import OwnPictures
 from amatune.errors import DataError, RequestError
 from amatune.files import read_text, usable_path
 
 _MOST_BYTES = 2**28  # of a manifest
 
 
-class ManifestSource(PictureFiles):
+class ManifestSource(OwnPictures):
     """The pictures of a CSV file with a heading, one a line.
 
     path   of the picture, from the folder of the CSV file on
@@ -56,14 +55,6 @@ class ManifestSource(PictureFiles):
                     f"{self.name}: the split of {one} must be train or test, got {part!r:.80}; "
                     "name one for every picture, or leave the column out"
                 )
-
-    @property
-    def image_shape(self) -> ImageShape | None:
-        headers = (self._inspected[str(one)].header for one in self.ids("train"))
-        return native_shape(headers, self.largest_side)
-
-    def ids(self, part: Part) -> Sequence[Id]:
-        return self._parts[part]
 
     @property
     def why_no_classes(self) -> str:
