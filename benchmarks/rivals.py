@@ -87,7 +87,7 @@ def measure(name: str, method: str, arguments: argparse.Namespace) -> RunFolder:
     )
     run = RunFolder(arguments.runs_dir / f"{name}-{method}")
     began = time.monotonic()
-    if not (run.best / "leaderboard.json").exists():
+    if not run.leaderboard.exists():
         if run_search(request, resume=run.run_json.exists()).ending == "interrupted":
             raise SystemExit(130)  # called again, it goes on
         run_best(run, top=1, seeds=arguments.seeds)

@@ -55,7 +55,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     for one in read_baselines(folder.baselines)[:1]:
         best = figure(one.validation_auroc)
         say(console, f"Without any detector: {one.name}, validation AUROC {best} ({one.side}).")
-    if (folder.best / "leaderboard.json").exists():
+    if folder.leaderboard.exists():
         print_leaderboard(console, read_leaderboard(folder))
         say(console)
     if (folder.best / "export").exists():
@@ -122,7 +122,7 @@ def compare(
     if form not in WRITERS:
         raise RequestError(f"unknown format {form!r}; known: {', '.join(WRITERS)}")
     folders = [RunFolder.open(run, runs_dir) for run in runs]
-    untested = [f for f in folders if not (f.best / "leaderboard.json").exists()]
+    untested = [f for f in folders if not f.leaderboard.exists()]
     if untested:
         first = "; ".join(about(folder, "best", folder.name) for folder in untested)
         names = ", ".join(folder.name for folder in untested)

@@ -144,8 +144,14 @@ class Problem:
     def groups(self, which: Literal["validation", "test"]) -> Groups | None:
         """Which of its images belong together, by number: of the normal ones and of the anomalies.
         None where nobody has asked for groups."""
-        sides = [getattr(self.splits, f"{which}_{kind}") for kind in ("normals", "anomalies")]
-        keys = [[key for selection in side for key in selection.groups] for side in sides]
+        return self.groups_of([f"{which}_normals"], [f"{which}_anomalies"])
+
+    def groups_of(self, normals: Sequence[str], anomalies: Sequence[str]) -> Groups | None:
+        """The same of the images in several lists, by the names of these."""
+        keys = [
+            [key for name in names for one in getattr(self.splits, name) for key in one.groups]
+            for names in (normals, anomalies)
+        ]
         if not all(keys):
             return None
         _, numbers = np.unique([*keys[0], *keys[1]], return_inverse=True)

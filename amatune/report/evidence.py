@@ -153,7 +153,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     """
     record = run.record()
     study = studies.open_study(run)
-    board = read_leaderboard(run) if (run.best / "leaderboard.json").exists() else None
+    board = read_leaderboard(run) if run.leaderboard.exists() else None
     judged, why_not = None, ""
     try:
         judged = _by_best(run, board) if board else _by_search(run, study)

@@ -13,8 +13,7 @@ from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
 from amatune.reproduce.tables import Column, Row
 from amatune.results.difference import holm, paired_difference
-from amatune.results.leaderboard import Leaderboard, TestFigures, model_folder, read_leaderboard
-from amatune.results.scores import TEST, load_scores
+from amatune.results.leaderboard import Leaderboard, TestFigures, kept_test_scores, read_leaderboard
 from amatune.results.selection import SeedScores
 
 CLAIMED = "ama"  # the row that the paper has first
@@ -105,7 +104,7 @@ def read_outcome(plan: Plan) -> Outcome:
                 continue
             score = row.score or board.primary_score
             own[row.name] = _cell(row, column, published, board, score, jobs[name])
-            seen[row.name] = _scores(board, score)
+            seen[row.name] = kept_test_scores(board, board.chosen, score)
             _add_controls(controls, column, board)
         cells |= {(name, column.name): cell for name, cell in _compared(own, seen).items()}
     tests = tuple(test for group in plan.table.groups for test in _group_tests(plan, cells, group))
@@ -141,13 +140,6 @@ def _cell(
         seeds=len(board.chosen.seeds),
         hours=0.0 if board.effort is None else board.effort.hours,
     )
-
-
-def _scores(board: Leaderboard, score: str) -> list[SeedScores]:
-    """Of the chosen configuration, by seed."""
-    chosen = board.chosen
-    files = (model_folder(board.run, chosen.configuration, seed) / TEST for seed in chosen.seeds)
-    return [load_scores(file)[score] for file in files]
 
 
 def _add_controls(

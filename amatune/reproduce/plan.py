@@ -41,7 +41,7 @@ class Job:
     @property
     def tested(self) -> bool:
         """Whether there is nothing left to do."""
-        return (self.run.best / "leaderboard.json").exists()
+        return self.run.leaderboard.exists()
 
 
 @dataclass(frozen=True, kw_only=True)

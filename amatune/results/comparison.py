@@ -18,11 +18,9 @@ from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
     TestFigures,
-    model_folder,
+    kept_test_scores,
     read_leaderboard,
 )
-from amatune.results.scores import TEST, load_scores
-from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import ProblemRecord
 
@@ -182,7 +180,9 @@ def compare_runs(
             f"{told}: figures differ for that reason too; no test was made between them"
         )
     warnings += _unequal_searches(compared, problems)
-    scores = {one.name: _scores(one) for one in compared}
+    scores = {
+        one.name: kept_test_scores(one.board, one.row, one.board.primary_score) for one in compared
+    }
     pairs = [(a, b) for a, b in itertools.combinations(compared, 2) if a.group == b.group]
     tested = [
         paired_difference(
@@ -280,27 +280,4 @@ def _unequal_searches(
             if any(images != used[0] for images in used):
                 names = ", ".join(one.name for one, _ in members)
                 found.append(f"not all of {names} {what} the same images")
-    return found
-
-
-def _scores(one: ComparedRun) -> list[SeedScores]:
-    """The primary test scores of the chosen configuration, by seed."""
-    found: list[SeedScores] = []
-    for seed in one.row.seeds:
-        file = model_folder(one.run, one.row.configuration, seed) / TEST
-        try:
-            scores = load_scores(file)[one.board.primary_score]
-        except (RequestError, KeyError) as error:
-            raise RequestError(
-                f"the scores in {file} cannot be read ({error}); `amatune best {one.run.name}` "
-                "makes them again"
-            ) from error
-        sides = (one.board.test_normals, one.board.test_anomalies)
-        if (len(scores["normal"]), len(scores["anomaly"])) != sides:
-            raise RequestError(
-                f"{file} has the scores of {len(scores['normal'])} normal and "
-                f"{len(scores['anomaly'])} anomalous images, the leaderboard is of {sides[0]} and "
-                f"{sides[1]}; `amatune best {one.run.name}` makes both again"
-            )
-        found.append(scores)
     return found

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from amatune import metrics
-from amatune.results.difference import SIGNIFICANT, paired_difference
-from amatune.results.selection import Floats, SeedScores
+from amatune.results.difference import SIGNIFICANT, paired_difference, welch_test
+from amatune.results.selection import Floats, SeedScores, draw_groups, draw_images
 
 DRAWS = 300
 DEFAULT = "default"
@@ -172,21 +171,10 @@ def _against(
     gaps = [(x[0] - y[0], x[1] - y[1]) for x in ours for y in defaults]
     images = statistics.fmean(math.sqrt(metrics.area_variance(*gap, groups)) for gap in gaps) ** 2
     mean = _mean(gaps)
-    variance = images + _choice(repeated, metrics.area_variance(*mean, groups))
-    uncertain = 0.0
-    if groups is not None:
-        uncertain = variance**2 / (min(len(np.unique(side)) for side in groups) - 1)
-    for side in (ours, defaults):
-        if len(side) > 1:
-            own = statistics.variance(float(p[1].mean()) for p in side) / len(side)
-            variance += own
-            uncertain += own**2 / (len(side) - 1)
-    difference = float(mean[1].mean())
-    error = math.sqrt(variance)
-    if error == 0:
-        return difference, 1.0 if difference == 0 else 0.0
-    degrees = variance**2 / uncertain if uncertain > 0 else math.inf
-    return difference, 2 * float(stats.t.sf(abs(difference) / error, degrees))
+    images += _choice(repeated, metrics.area_variance(*mean, groups))
+    aurocs = [[float(p[1].mean()) for p in side] for side in (ours, defaults)]
+    found = welch_test(float(mean[1].mean()), images, aurocs, groups)
+    return found.difference, found.p
 
 
 def _choose(
@@ -215,20 +203,10 @@ def _draw(
 ) -> list[Floats]:
     """How often each image is in each draw: of the three lists, (size, draws) each."""
 
-    def multinomial(count: int) -> Floats:
-        return generator.multinomial(count, np.full(count, 1 / count), size=draws).T.astype(float)
-
     if groups is None:
-        return [multinomial(size) for size in sizes]
-    names, place = np.unique(np.concatenate(groups), return_inverse=True)
-    if np.intersect1d(*groups).size:
-        both = multinomial(len(names))[place]
-        return [multinomial(sizes[0]), both[: sizes[1]], both[sizes[1] :]]
-    parts = []
-    for own in groups:
-        inside, where = np.unique(own, return_inverse=True)
-        parts.append(multinomial(len(inside))[where])
-    return [multinomial(sizes[0]), *parts]
+        return [draw_images(generator, size, draws) for size in sizes]
+    grouped = draw_groups(generator, groups, draws)
+    return [draw_images(generator, sizes[0], draws), *grouped]
 
 
 class _Table:

@@ -46,13 +46,26 @@ def paired_difference(
         for y in b
     ]
     difference = statistics.fmean(pair.difference for pair in pairs)
-    variance = statistics.fmean(pair.standard_error for pair in pairs) ** 2
+    images = statistics.fmean(pair.standard_error for pair in pairs) ** 2
+    aurocs = [[metrics.auroc(**scores) for scores in side] for side in (a, b)]
+    return welch_test(difference, images, aurocs, groups)
+
+
+def welch_test(
+    difference: float,
+    images: float,
+    aurocs: Sequence[Sequence[float]],
+    groups: metrics.Groups | None = None,
+) -> PairedTest:
+    """A difference of mean AUROCs whose variance from the choice of images, which may be in groups,
+    is `images`; `aurocs` are those of the seeds of either side."""
+    variance = images
     uncertain = 0.0  # Welch and Satterthwaite's denominator
     if groups is not None:
         uncertain = variance**2 / (min(len(np.unique(side)) for side in groups) - 1)
-    for side in (a, b):
+    for side in aurocs:
         if len(side) > 1:
-            own = statistics.variance(metrics.auroc(**scores) for scores in side) / len(side)
+            own = statistics.variance(side) / len(side)
             variance += own
             uncertain += own**2 / (len(side) - 1)
     error = math.sqrt(variance)

@@ -30,6 +30,7 @@ from amatune.results.difference import SIGNIFICANT, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
 from amatune.results.operating import Guarantee, OperatingPoint
+from amatune.results.scores import TEST, load_scores
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 
@@ -182,7 +183,7 @@ class Leaderboard:
             "thresholds": "of the model that is exported: made of held-out normal images; what "
             "they flag of the test images, with exact 95% intervals",
         }
-        write_json(self.run.best / "leaderboard.json", {"schema": SCHEMA, "notes": notes, **values})
+        write_json(self.run.leaderboard, {"schema": SCHEMA, "notes": notes, **values})
 
 
 def read_leaderboard(run: RunFolder) -> Leaderboard:
@@ -190,7 +191,7 @@ def read_leaderboard(run: RunFolder) -> Leaderboard:
 
     Raises `RequestError` when there is none, and for one that is not as it should be.
     """
-    path = run.best / "leaderboard.json"
+    path = run.leaderboard
     if not path.exists():
         raise RequestError(
             f"the run {run.name!r} has no leaderboard yet; `amatune best {run.name}` makes it"
@@ -238,6 +239,32 @@ def _contradictions(board: Leaderboard) -> str | None:
 def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
     """Where the detector of a configuration and seed is kept."""
     return run.best / "models" / configuration / f"seed{seed}"
+
+
+def kept_test_scores(board: Leaderboard, row: LeaderboardRow, score: str) -> list[SeedScores]:
+    """What a configuration gives the test images by one of its scores, with each of its seeds.
+
+    Raises `RequestError` where that was not kept, or not of all images.
+    """
+    found: list[SeedScores] = []
+    for seed in row.seeds:
+        file = model_folder(board.run, row.configuration, seed) / TEST
+        try:
+            scores = load_scores(file)[score]
+        except (RequestError, KeyError) as error:
+            raise RequestError(
+                f"the scores in {file} cannot be read ({error}); `amatune best {board.run.name}` "
+                "makes them again"
+            ) from error
+        sides = (board.test_normals, board.test_anomalies)
+        if (len(scores["normal"]), len(scores["anomaly"])) != sides:
+            raise RequestError(
+                f"{file} has the scores of {len(scores['normal'])} normal and "
+                f"{len(scores['anomaly'])} anomalous images, the leaderboard is of {sides[0]} and "
+                f"{sides[1]}; `amatune best {board.run.name}` makes both again"
+            )
+        found.append(scores)
+    return found
 
 
 def figures(by_seed: Sequence[SeedScores], groups: metrics.Groups | None = None) -> TestFigures:

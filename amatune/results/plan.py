@@ -22,7 +22,7 @@ from scipy import stats
 
 from amatune import metrics
 from amatune.results.operating import CONFIDENCE
-from amatune.results.selection import SeedScores, auroc_of_draws
+from amatune.results.selection import SeedScores, auroc_of_draws, draw_images
 
 DRAWS = 400  # of the bootstrap
 POWER = 0.8  # with which a detectable difference is found
@@ -173,8 +173,7 @@ def bootstrap_error(
     for place, side in enumerate(own):
         names, of = np.unique(side, return_inverse=True)
         count = max(1, round((times if place else 1.0) * len(names)))
-        share = np.full(len(names), 1 / len(names))
-        drawn.append(generator.multinomial(count, share, size=DRAWS).T.astype(float)[of])
+        drawn.append(draw_images(generator, len(names), DRAWS, count)[of])
     errors = []
     for scores in by_seed:
         found = auroc_of_draws(scores, drawn[0], drawn[1])

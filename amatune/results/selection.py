@@ -70,8 +70,10 @@ def correct_for_selection(
     sets = list(itertools.pairwise(bounds)) if kind != "pooled" else []
     sets = sets or [(0, anomalies)]
     if groups is None:
-        drawn_normals = _draw(generator, normals, draws)
-        drawn_anomalies = np.vstack([_draw(generator, end - start, draws) for start, end in sets])
+        drawn_normals = draw_images(generator, normals, draws)
+        drawn_anomalies = np.vstack(
+            [draw_images(generator, end - start, draws) for start, end in sets]
+        )
     else:
         drawn_normals, drawn_anomalies = draw_groups(generator, groups, draws)
 
@@ -104,10 +106,12 @@ def auroc_of_draws(scores: SeedScores, normals: Floats, anomalies: Floats) -> Fl
     return _aurocs(_above(scores), normals, anomalies, [(0, len(anomalies))], "pooled")
 
 
-def _draw(generator: np.random.Generator, size: int, draws: int) -> Floats:
-    """How often each of `size` images is in each draw, (size, draws)."""
+def draw_images(
+    generator: np.random.Generator, size: int, draws: int, count: int | None = None
+) -> Floats:
+    """How often each of `size` images is in each draw of as many, or of `count`: (size, draws)."""
     share = np.full(size, 1 / size)
-    return generator.multinomial(size, share, size=draws).T.astype(float)
+    return generator.multinomial(count or size, share, size=draws).T.astype(float)
 
 
 def draw_groups(
@@ -119,10 +123,10 @@ def draw_groups(
         drawn = []
         for own in groups:
             names, place = np.unique(own, return_inverse=True)
-            drawn.append(_draw(generator, len(names), draws)[place])
+            drawn.append(draw_images(generator, len(names), draws)[place])
         return drawn[0], drawn[1]
     names, place = np.unique(np.concatenate(groups), return_inverse=True)
-    drawn_all = _draw(generator, len(names), draws)[place]
+    drawn_all = draw_images(generator, len(names), draws)[place]
     return drawn_all[: len(groups[0])], drawn_all[len(groups[0]) :]
 
 

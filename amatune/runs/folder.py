@@ -48,6 +48,7 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.baselines = self.path / "baselines.json"
         self.best = self.path / "best"
+        self.leaderboard = self.best / "leaderboard.json"  # there once the run has been tested
 
     @property
     def study_path(self) -> Path:

@@ -16,7 +16,6 @@ from amatune.data.problem import Problem
 from amatune.data.sources.base import Id, Part
 from amatune.data.strata import draw
 from amatune.errors import RequestError
-from amatune.metrics import Groups
 from amatune.registry import Method
 from amatune.results.crossfit import CrossFit, Judged, cross_fit
 from amatune.results.objective import set_bounds, validation_auroc
@@ -108,8 +107,8 @@ class CrossFitting:
         """Raises `RequestError` as `require_possible` and `shortlist` do."""
         require_possible(record, folds)
         dealt = deal(problem, folds)
-        found = list(shortlist(run, record, method, top, epochs))
         full = studies.full_trials(studies.open_study(run))
+        found = list(shortlist(run, record, method, top, epochs, full))
         kept = _kept_scores(run, problem, full)
         of = _folds(problem, dealt, _LISTS[:1])
         bounds = set_bounds(problem.validation_sets())
@@ -160,7 +159,7 @@ class CrossFitting:
             self.eligible,
             sets=sets,
             worst=objective == "worst",
-            groups=_groups(problem),
+            groups=problem.groups_of(["test_normals"], _LISTS),  # of all anomalies
             remark=self.remark,
         )
 
@@ -194,18 +193,6 @@ def _folds(problem: Problem, dealt: Mapping[Key, int], lists: Sequence[str]) -> 
         ],
         np.int64,
     )
-
-
-def _groups(problem: Problem) -> Groups | None:
-    """Of the test's normal images and of all anomalies."""
-    sides = [
-        [key for name in names for one in getattr(problem.splits, name) for key in one.groups]
-        for names in (("test_normals",), _LISTS)
-    ]
-    if not all(sides):
-        return None
-    numbers = np.unique([*sides[0], *sides[1]], return_inverse=True)[1]
-    return numbers[: len(sides[0])], numbers[len(sides[0]) :]
 
 
 _Kept = list[Mapping[str, np.ndarray]]  # the scores of a trial that may rank, by side

@@ -4,11 +4,11 @@ from amatune.errors import RequestError
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
-    model_folder,
+    kept_test_scores,
     read_leaderboard,
 )
 from amatune.results.plan import Plan, make_plan
-from amatune.results.scores import TEST, load_scores, validation_file
+from amatune.results.scores import load_scores, validation_file
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
@@ -25,7 +25,7 @@ def plan_run(run: RunFolder) -> Plan:
         for one in studies.read_trials(run)
         if one.state in _ENDED and one.auroc is not None
     ]
-    if (run.best / "leaderboard.json").exists():
+    if run.leaderboard.exists():
         return _by_best(read_leaderboard(run), trials)
     for trial in studies.full_trials(studies.open_study(run)):
         file, primary = validation_file(run, trial.number), trial.user_attrs.get(studies.PRIMARY)
@@ -43,28 +43,23 @@ def _by_best(board: Leaderboard, trials: list[float]) -> Plan:
     others = [row for row in board.rows if not row.chosen]
     # The control where there is one, else what came closest.
     other = next((row for row in others if row.default), others[0] if others else None)
-    mine = _test_scores(board, board.chosen)
+    mine = _tested(board, board.chosen)
     return make_plan(
         f"{board.chosen.configuration} on {_images(mine[0])} of the test",
         mine,
-        _test_scores(board, other) if other else (),
+        _tested(board, other) if other else (),
         other.configuration if other else "",
         trials,
         board.groups.pair if board.groups else None,
     )
 
 
-def _test_scores(board: Leaderboard, row: LeaderboardRow) -> list[SeedScores]:
+def _tested(board: Leaderboard, row: LeaderboardRow) -> list[SeedScores]:
     try:
-        return [
-            load_scores(model_folder(board.run, row.configuration, seed) / TEST)[row.score]
-            for seed in row.seeds
-        ]
-    except (RequestError, KeyError) as error:
-        raise RequestError(
-            f"the test scores of {row.configuration} cannot be read ({error}); `amatune best "
-            f"{board.run.name}` makes them again"
-        ) from error
+        return kept_test_scores(board, row, row.score)
+    except RequestError as error:
+        told = f"the test scores of {row.configuration} cannot be read: {error}"
+        raise RequestError(told) from error
 
 
 def _images(scores: SeedScores) -> str:
