@@ -96,6 +96,12 @@ def csv_cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
+def markdown_cell(text: str) -> str:
+    """Text as the cell of a table in Markdown, where HTML would be taken as such."""
+    plain = visible(text).replace("\\", "\\\\")
+    return plain.replace("|", "\\|").replace("<", "&lt;")
+
+
 def _visible_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that could not be decoded
         return f"\\x{ord(character) - 0xDC00:02x}"

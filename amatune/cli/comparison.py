@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from amatune.cli.output import make_console, say, tensorboard_of_all
 from amatune.cli.tables import cell, make_table, never_cut
-from amatune.wording import counted, csv_cell, figure, interval, sentence, value_text, visible
+from amatune.wording import (
+    counted,
+    csv_cell,
+    figure,
+    interval,
+    markdown_cell,
+    sentence,
+    value_text,
+    visible,
+)
 
 if TYPE_CHECKING:
     from amatune.results.comparison import ComparedRun, RunComparison
@@ -52,7 +61,7 @@ def write_markdown(found: "RunComparison", file: TextIO) -> None:
 
     def table(*rows: Sequence[str]) -> None:
         for number, row in enumerate(rows):
-            print(f"| {' | '.join(map(_markdown, row))} |", file=file)
+            print(f"| {' | '.join(map(markdown_cell, row))} |", file=file)
             if number == 0:
                 print(f"|{'---|' * len(row)}", file=file)
         print(file=file)
@@ -171,9 +180,3 @@ def _remarks(found: "RunComparison") -> list[str]:
 
 def _side_by_side(found: "RunComparison") -> str:
     return tensorboard_of_all([one.run for one in found.runs])
-
-
-def _markdown(text: str) -> str:
-    """Text as the cell of a table in Markdown, where HTML would be taken as such."""
-    plain = visible(text).replace("\\", "\\\\")
-    return plain.replace("|", "\\|").replace("<", "&lt;")

@@ -141,6 +141,12 @@ JSON = "Print every event as one JSON object per line, and nothing else."
 DATA_DIR = "Folder of the named data sets; by default AMATUNE_DATA, else ~/.cache/amatune."
 RUNS = "Folder that holds the runs."
 
+Export = Annotated[
+    Path,
+    typer.Argument(
+        parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
+    ),
+]
 Run = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Name or folder; by default the newest run.")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from amatune.cli.options import command, path, plain
+from amatune.cli.options import Export, command, path, plain
 from amatune.cli.output import Interrupted, complain, make_console, near, say
 
 
@@ -16,12 +16,7 @@ from amatune.cli.output import Interrupted, complain, make_console, near, say
     "amatune recalibrate models/zero-one photos/good --output models/zero-one --replace",
 )
 def recalibrate(
-    export: Annotated[
-        Path,
-        typer.Argument(
-            parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
-        ),
-    ],
+    export: Export,
     paths: Annotated[
         list[Path],
         typer.Argument(

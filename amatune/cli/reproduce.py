@@ -1,5 +1,7 @@
 """`amatune reproduce`."""
 
+import contextlib
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +83,8 @@ def reproduce(
         methods=method or (),
         only=only or (),
         sources=_sources(source or ()),
-        data_dir=None if data_dir is None else str(data_dir.resolve()),
-        address=None if address == "local" else address,
+        data_dir=data_dir,
+        address=address,
         concurrent=concurrent,
         seed=seed,
     )
@@ -152,9 +154,6 @@ def _print_cost(console: "Console", plan: "Plan") -> None:
 def _run(
     console: "Console", plan: "Plan", kind: "type | None", *, brief: bool, as_json: bool
 ) -> None:
-    import contextlib
-    import json
-
     from amatune.cli.views import View, make_view
     from amatune.reproduce.run import carry_out
 
@@ -194,8 +193,6 @@ def _line(update: "JobUpdate") -> str:
 
 def _write(console: "Console", plan: "Plan", *, as_json: bool) -> int:
     """The table in all formats, and on the terminal; 1 where something failed."""
-    import json
-
     from amatune.cli.tables import print_by_columns
     from amatune.reproduce.outcome import read_outcome
     from amatune.reproduce.run import failures

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from amatune.cli.options import command, number, path, plain, whole
+from amatune.cli.options import Export, command, number, path, plain, whole
 from amatune.cli.output import Interrupted, complain, destination
 from amatune.cli.progress import scoring_progress
 from amatune.cli.watch import close_watch, open_watch
@@ -62,12 +62,7 @@ _THRESHOLD = (
     "amatune score models/zero-one photos/today --watch zero-one.watch --engine onnx",
 )
 def score(
-    export: Annotated[
-        Path,
-        typer.Argument(
-            parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
-        ),
-    ],
+    export: Export,
     paths: Annotated[
         list[Path],
         typer.Argument(

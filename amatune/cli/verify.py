@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from amatune.cli.options import command, number, path, plain
+from amatune.cli.options import Export, command, number, path, plain
 from amatune.cli.output import Interrupted, complain, make_console, say
 from amatune.wording import counted, visible
 
@@ -21,12 +21,7 @@ _TOLERANCE = (
     "amatune verify models/zero-one photos/ --tolerance 1e-3 --json",
 )
 def verify(
-    export: Annotated[
-        Path,
-        typer.Argument(
-            parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
-        ),
-    ],
+    export: Export,
     paths: Annotated[
         list[Path],
         typer.Argument(parser=path, metavar="PATH...", help="Pictures, folders of pictures."),

@@ -23,6 +23,7 @@ from amatune.detector import Detector
 from amatune.errors import AmatuneError
 from amatune.export.onnx import TOLERANCE
 from amatune.export.preparation import MAP, PICTURES
+from amatune.export.runtime import open_session
 from amatune.extras import is_installed
 
 # A picture, uint8 (C, h, w) of any size, to every score and the map, by name.
@@ -176,9 +177,7 @@ def torch_engine(detector: Detector, resizing: Resizing = resize) -> Engine:
 
 def onnx_engine(model: bytes) -> Engine:
     """An ONNX model by the ONNX Runtime, on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     names = [output.name for output in session.get_outputs()]
 
     def engine(pixels: Pixels) -> dict[str, NDArray[np.float32]]:

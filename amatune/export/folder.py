@@ -23,7 +23,7 @@ from amatune.export.card import model_card
 from amatune.export.exported import Exported
 from amatune.export.onnx import TOLERANCE, onnx_bytes, output_names
 from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
-from amatune.export.reading import CALIBRATION, CARD, FILES, ONNX, read_export
+from amatune.export.reading import CALIBRATION, CARD, FILES, ONNX, ExportFiles, read_export
 from amatune.files import read_bytes
 from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.sealed import CONFIG, EXPORT
@@ -137,9 +137,14 @@ def _is_export(folder: Path) -> bool:
 
 
 def load_detector(folder: str | os.PathLike[str], device: str | torch.device) -> Exported:
-    """Read an export, with its detector on a device. Raises what `read_export` raises, and
-    `RequestError` where settings and weights do not fit."""
-    read = read_export(folder)
+    """Read an export, with its detector on a device. Raises what `read_export` and `built`
+    raise."""
+    return built(read_export(folder), device)
+
+
+def built(read: ExportFiles, device: str | torch.device) -> Exported:
+    """The export that has been read, with its detector on a device. Raises `RequestError` where
+    settings and weights do not fit."""
     stored = StoredDetector.of_files(read.folder, read.config, read.files)
     try:
         detector = stored.build(device)

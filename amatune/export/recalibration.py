@@ -11,6 +11,7 @@ from amatune.export.calibration import Calibration
 from amatune.export.card import model_card
 from amatune.export.exported import Exported
 from amatune.export.folder import (
+    built,
     describe_calibration,
     load_detector,
     replace_folder,
@@ -71,7 +72,7 @@ def recalibrate(
             f"{target} is an export already; name another folder with --output, or let it be "
             "replaced with --replace"
         )
-    exported = load_detector(source, "cpu")
+    exported = built(read, "cpu")
     scores: list[float] = []
     unreadable: list[str] = []
     for row in exported.score_inputs(find_inputs(paths)):

@@ -86,10 +86,8 @@ def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
     read = read_export(folder)
     require_onnx(read)
     require_extra("onnx", "onnxruntime")
-    import onnxruntime
-
     try:
-        session = onnxruntime.InferenceSession(read.files[ONNX], providers=["CPUExecutionProvider"])
+        session = open_session(read.files[ONNX])
         names = tuple(read.config["scores"]["names"])
         missing = {*names, read.config["primary"]} - {o.name for o in session.get_outputs()}
         if missing or [given.name for given in session.get_inputs()] != [PICTURES]:
@@ -111,6 +109,13 @@ def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
         names=names,
         primary=read.config["primary"],
     )
+
+
+def open_session(model: bytes) -> Any:
+    """An ONNX model in the ONNX Runtime, on the CPU: an `onnxruntime.InferenceSession`."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
 def require_onnx(read: ExportFiles) -> None:

@@ -14,7 +14,7 @@ from amatune.export.agreement import (
     engines_of,
     torch_engine,
 )
-from amatune.export.folder import load_detector
+from amatune.export.folder import built
 from amatune.export.onnx import TOLERANCE
 from amatune.export.reading import ONNX, read_export
 from amatune.export.runtime import require_onnx
@@ -38,7 +38,7 @@ def verify(
     require_onnx(read)
     require_extra("onnx", ONNX_RUNTIME)
     files = find_pictures(paths)
-    exported = load_detector(folder, "cpu")
+    exported = built(read, "cpu")
     engines = engines_of(read.files[ONNX])
     unreadable: list[str] = []
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amatune.data.catalogue import dataset_info, find_dataset, is_path
-from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
-from amatune.registry import find_method, method_names
+from amatune.registry import method_names
 from amatune.reproduce.scales import Kind, Scale
 from amatune.reproduce.tables import Column, Row, Table
 from amatune.runs import RunFolder
-from amatune.runs.request import SearchRequest, budget
+from amatune.runs.request import SearchRequest
+from amatune.tuning.options import SearchOptions, budgeted, with_options
 from amatune.tuning.seeds import derive_seed
 
 _COLOUR = frozenset({"cifar10", "cifar100", "svhn", "imagenet-resize"})
@@ -75,7 +75,7 @@ def make_plan(
     methods: Collection[str] = (),
     only: Collection[str] = (),
     sources: Mapping[str, str] | None = None,
-    data_dir: str | None = None,
+    data_dir: Path | None = None,
     address: str | None = None,
     concurrent: int | None = None,
     seed: int = 0,
@@ -114,27 +114,23 @@ def make_plan(
         for row in rows:
             if row.run or row.name in missing or column.name in missing:
                 continue
-            problem = _problem(column, sources, derive_seed(seed, column.name))
             kind: Kind = "colour" if column.dataset in _COLOUR else "grey"
-            usual = find_method(row.method).detector.usual_steps
             cost = scale.budget(row.method, kind)
-            epochs, steps = budget(usual, cost.epochs, cost.steps)
-            if usual is None:
-                epochs, steps = 1, None
-            request = SearchRequest(
-                problem=problem,
-                method=row.method,
-                trials=scale.trials,
-                epochs=epochs,
-                steps=steps,
-                fixed={**scale.fixed(row.method, kind), **row.fixed},
-                seed=problem.seed,
-                address=address,
-                concurrent=concurrent,
-                name=run_name(row, column),
-                runs_dir=str(folder),
-                data_dir=data_dir,
-            )
+            options: SearchOptions = {
+                **_problem(column, sources),
+                "seed": derive_seed(seed, column.name),
+                "method": row.method,
+                "trials": scale.trials,
+                "epochs": cost.epochs,
+                "steps": cost.steps,
+                "fix": {**scale.fixed(row.method, kind), **row.fixed},
+                "address": address,
+                "concurrent": concurrent,
+                "name": run_name(row, column),
+                "runs_dir": folder,
+                "data_dir": data_dir,
+            }
+            request = with_options(SearchRequest(), budgeted(options))
             jobs.append(
                 Job(row=row, column=column, request=request, top=scale.top, seeds=scale.seeds)
             )
@@ -178,15 +174,14 @@ def _check_sources(table: Table, sources: Mapping[str, str]) -> None:
             raise RequestError(f"what stands for {name} is npz:PATH or folder:PATH, got {place!r}")
 
 
-def _problem(column: Column, sources: Mapping[str, str], seed: int) -> ProblemRequest:
-    normal: tuple[str, ...] = ()
+def _problem(column: Column, sources: Mapping[str, str]) -> SearchOptions:
+    found: SearchOptions = {
+        "dataset": sources.get(column.dataset, column.dataset),
+        "ood": [sources.get(name, name) for name in column.ood],
+    }
     if (number := column.normal_class) is not None:
         # Arrays have their labels for names.
         own = column.dataset in sources
-        normal = (str(number) if own else dataset_info(column.dataset).classes[number],)
-    return ProblemRequest(
-        dataset=sources.get(column.dataset, column.dataset),
-        ood=tuple(sources.get(name, name) for name in column.ood),
-        normal_classes=normal,
-        seed=seed,
-    )
+        name = str(number) if own else dataset_info(column.dataset).classes[number]
+        found["normal_class"] = [name]
+    return found

@@ -33,6 +33,8 @@ def carry_out(
 ) -> None:
     """Do what is left of a plan. Called again it goes on where it stopped.
 
+    `listener_of` makes a listener for each search and for each retraining.
+
     A job that fails is written down and the next one begins: it is tried again by the next call.
     Raises `DiskFullError` and `ClusterLostError`, which would end all others the same way, and
     `KeyboardInterrupt` after Ctrl-C, with everything finished so far kept.
@@ -47,7 +49,7 @@ def carry_out(
         tell(JobUpdate(*about, "begins"))
         failed.pop(job.name, None)
         try:
-            _do(job, listener_of(job))
+            _do(job, listener_of)
         except (DiskFullError, ClusterLostError):
             raise
         except AmatuneError as error:
@@ -70,16 +72,15 @@ def failures(plan: Plan) -> dict[str, str]:
     return {str(name): str(why) for name, why in known.items() if name not in tested}
 
 
-def _do(job: Job, listener: Listener | None) -> None:
+def _do(job: Job, listener_of: Callable[[Job], Listener | None]) -> None:
     there = job.run.run_json.exists()
     request = job.request
-    outcome = run_search(request, listener, resume=there)
-    if outcome.interrupted:
+    if run_search(request, listener_of(job), resume=there).interrupted:
         raise KeyboardInterrupt
     run_best(
         job.run,
         top=job.top,
         seeds=job.seeds,
         concurrent=request.concurrent,
-        listener=listener,
+        listener=listener_of(job),
     )

@@ -12,7 +12,7 @@ from amatune.files import write_bytes
 from amatune.reproduce.outcome import CLAIMED, Cell, Outcome
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
-from amatune.wording import counted, csv_cell, interval
+from amatune.wording import counted, csv_cell, interval, markdown_cell
 
 NOTHING = "-"
 
@@ -165,13 +165,9 @@ def markdown(outcome: Outcome) -> str:
         if block.title != outcome.plan.table.title:
             lines += [f"## {block.title}", ""]
         lines += [f"| {' | '.join(block.heads)} |", "|---" * len(block.heads) + "|"]
-        lines += [f"| {' | '.join(map(_escaped, row))} |" for row in block.rows]
+        lines += [f"| {' | '.join(map(markdown_cell, row))} |" for row in block.rows]
         lines.append("")
-    return "\n".join([*lines, *(f"- {_escaped(one)}" for one in sentences(outcome)), ""])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return "\n".join([*lines, *(f"- {markdown_cell(one)}" for one in sentences(outcome)), ""])
 
 
 _CSV_HEADS = (
