@@ -42,7 +42,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -64,14 +64,14 @@ from amatune.nets.dcgan import (
     plain,
 )
 from amatune.nets.scores import per_complexity, r_score
-from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
+from amatune.nets.sizes import HalvedConfig, channel_plan, halve, scaled
 
 Stacked = Literal["height", "channels"]
 Score = Literal["auto", "features", "logits", "l1", "features_c", "l1_c"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALADConfig(DetectorConfig):
+class ALADConfig(HalvedConfig):
     """Settings of ALAD; the defaults are the paper's for images."""
 
     batch_size: int = 32  # images per step
@@ -100,11 +100,6 @@ class ALADConfig(DetectorConfig):
         found += self.outside("in [0, 1)", "dropout", "beta1", "beta2", "ema")
         found += self.outside("at least 1", "latent_dim")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
 
 class JointDiscriminator(nn.Module):

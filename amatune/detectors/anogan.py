@@ -38,7 +38,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ from amatune.nets.adversarial import (
 from amatune.nets.dcgan import Discriminator, ImageGenerator, halving, initialise
 from amatune.nets.dense_gan import DenseBody, DenseGenerator, halves_often
 from amatune.nets.scores import per_complexity
-from amatune.nets.sizes import channel_plan, halve, require_min_side
+from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
 Prior = Literal["normal", "uniform"]
 Score = Literal["auto", "inversion", "image", "features", "inversion_c", "image_c", "features_c"]
@@ -69,7 +69,7 @@ COLLAPSE_AFTER = 200  # ... once it has trained so many steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnoGANConfig(DetectorConfig):
+class AnoGANConfig(HalvedConfig):
     """Settings of AnoGAN; the defaults are those of public code for 32 x 32 pixels, except for the
     learning rate and the inversion."""
 
@@ -100,11 +100,6 @@ class AnoGANConfig(DetectorConfig):
         found += self.outside("at least 1", "latent_dim", "inversion_steps")
         found += self.outside("in [0, 1]", "feature_weight")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
     def score_every(self) -> int:
         """The end alone, beside where trials are compared: a score takes as long as many steps."""

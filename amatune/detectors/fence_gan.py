@@ -35,7 +35,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,13 @@ from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import Dropout, cross_entropy, descend_alone, safe_norm
 from amatune.nets.dcgan import SLOPE, Discriminator, glorot, initialise, norm
 from amatune.nets.dense_gan import DenseBody, DenseGenerator, halves_often
-from amatune.nets.sizes import require_min_side, scaled
+from amatune.nets.sizes import HalvedConfig, scaled
 
 ADAM_EPS = 1e-7  # Keras'
 
 
 @dataclass(frozen=True, kw_only=True)
-class FenceGANConfig(DetectorConfig):
+class FenceGANConfig(HalvedConfig):
     """Settings of Fence GAN; the defaults are the published ones for 32 x 32 pixels."""
 
     batch_size: int = 128  # images per step
@@ -84,11 +84,6 @@ class FenceGANConfig(DetectorConfig):
         found += self.outside("in (0, 1)", "alpha")
         found += self.outside("at least 1", "latent_dim")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
     @property
     def warmup_epochs(self) -> int:

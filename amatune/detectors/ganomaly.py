@@ -30,7 +30,7 @@ which it did. Where this differs, and why:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ from amatune.detector import Detector, Optimisation
 from amatune.nets.adversarial import RESET_BELOW, adam_each, descend_alone, two_sided
 from amatune.nets.dcgan import Discriminator, Encoder, ImageGenerator, halving, initialise
 from amatune.nets.scores import per_complexity
-from amatune.nets.sizes import channel_plan, halve, require_min_side
+from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
 Score = Literal["auto", "code", "image", "features", "code_c", "image_c", "features_c"]
 
@@ -49,7 +49,7 @@ EPS = 1e-5  # of batch norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class GANomalyConfig(DetectorConfig):
+class GANomalyConfig(HalvedConfig):
     """Settings of GANomaly; the defaults are those of the authors' code."""
 
     batch_size: int = 64  # images per step
@@ -79,11 +79,6 @@ class GANomalyConfig(DetectorConfig):
         found += self.outside("in [0, 1)", "beta1", "beta2")
         found += self.outside("at least 1", "latent_dim")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
 
 class _Scorer(nn.Module):

@@ -35,7 +35,7 @@ Where this differs, and why:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ from amatune.detector import Detector, Optimisation
 from amatune.nets.adversarial import RESET_BELOW, adam_each, cross_entropy, descend_alone, two_sided
 from amatune.nets.dcgan import SLOPE, Discriminator, Encoder, Sizes, initialise
 from amatune.nets.scores import per_complexity
-from amatune.nets.sizes import channel_plan, halve, require_min_side
+from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
 Score = Literal["auto", "combined", "image", "features", "combined_c", "image_c", "features_c"]
 
@@ -55,7 +55,7 @@ NOISE_IMAGES = 16  # that `noise_error` is the mean over
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipGANomalyConfig(DetectorConfig):
+class SkipGANomalyConfig(HalvedConfig):
     """Settings of Skip-GANomaly; the defaults are those of the authors' code."""
 
     batch_size: int = 64  # images per step
@@ -89,11 +89,6 @@ class SkipGANomalyConfig(DetectorConfig):
         found += self.outside("in [0, 1]", "score_weight")
         found += self.outside("at least 1", "latent_dim")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
 
 class UNet(nn.Module):

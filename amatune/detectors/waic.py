@@ -31,7 +31,7 @@ Where this differs from the authors' public code, and why:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import safe_norm, two_sided
 from amatune.nets.dcgan import SLOPE, glorot
 from amatune.nets.dense_gan import Crop
-from amatune.nets.sizes import require_min_side, scaled
+from amatune.nets.sizes import HalvedConfig, scaled
 
 Score = Literal["auto", "waic", "mean", "variance", "single"]
 
@@ -51,7 +51,7 @@ ADAM_BETAS = (0.5, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WAICConfig(DetectorConfig):
+class WAICConfig(HalvedConfig):
     """Settings of WAIC; the defaults are the published ones."""
 
     batch_size: int = 64  # images per step
@@ -84,11 +84,6 @@ class WAICConfig(DetectorConfig):
         found += self.outside("0 or more", "gp_weight")
         found += self.outside("in [0, 1)", "classifier_share")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
     @property
     def warmup_epochs(self) -> int:

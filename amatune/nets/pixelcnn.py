@@ -23,15 +23,15 @@ Where this differs from the authors' public code (openai/pixel-cnn), and why:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import elu, pad, relu, softplus
 
-from amatune.config import DetectorConfig, ImageShape
+from amatune.config import ImageShape
 from amatune.nets.adversarial import Dropout
-from amatune.nets.sizes import require_min_side, scaled
+from amatune.nets.sizes import HalvedConfig, scaled
 
 LEVELS = 256  # values that a channel of a pixel can have
 MIN_LOG_SCALE = -7.0  # of a logistic, images in [-1, 1]; published
@@ -53,7 +53,7 @@ SMALL: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCNNConfig(DetectorConfig):
+class PixelCNNConfig(HalvedConfig):
     """Settings of a method whose density is a PixelCNN++; the defaults are `SMALL`.
 
     Published: 160 filters, 5 blocks, 3 resolutions, 10 mixtures, dropout .5, Adam 1e-3.
@@ -81,11 +81,6 @@ class PixelCNNConfig(DetectorConfig):
         found += self.outside("in [0, 1)", "dropout")
         found += self.outside("in (0, 1]", "lr_decay")
         return found
-
-    def resolve(self, image_shape: ImageShape) -> Self:
-        """The configuration itself. Raises `ConfigError` for too small images."""
-        require_min_side(image_shape)
-        return self
 
     def score_every(self) -> int:
         """The end alone, beside where trials are compared: scoring takes as long as some steps."""

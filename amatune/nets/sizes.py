@@ -1,6 +1,8 @@
 """How networks follow the size of the images and the wanted width."""
 
-from amatune.config import ImageShape
+from typing import Self
+
+from amatune.config import DetectorConfig, ImageShape
 from amatune.errors import ConfigError
 
 MIN_SIDE = 8  # pixels; below it there is nothing to halve
@@ -14,6 +16,15 @@ def require_min_side(image_shape: ImageShape) -> None:
             f"images of {height}x{width} pixels are too small; the shorter side must be "
             f"{MIN_SIDE} or more: choose a larger image size"
         )
+
+
+class HalvedConfig(DetectorConfig):
+    """Settings of a method whose networks need sides of at least `MIN_SIDE`, and nothing else."""
+
+    def resolve(self, image_shape: ImageShape) -> Self:
+        """The configuration itself. Raises `ConfigError` for too small images."""
+        require_min_side(image_shape)
+        return self
 
 
 def halve(size: tuple[int, int], stop_below: int) -> list[tuple[int, int]]:
