@@ -1,8 +1,8 @@
 """amatune: hyperparameter search for image anomaly detectors.
 
-From Python: `amatune.search`, `amatune.estimate`, `amatune.retrain`, `amatune.export` and
-`amatune.load` do what the command line does; `amatune.AnomalyDetector` is one detector as a
-scikit-learn estimator.
+From Python: `amatune.search`, `amatune.estimate`, `amatune.retrain`, `amatune.plan`,
+`amatune.export` and `amatune.load` do what the command line does; `amatune.AnomalyDetector` is one
+detector as a scikit-learn estimator.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from amatune.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from amatune.api import estimate as estimate
+    from amatune.api import plan as plan
     from amatune.api import retrain as retrain
     from amatune.api import search as search
     from amatune.estimator import AnomalyDetector as AnomalyDetector
@@ -25,6 +26,7 @@ _PLACES = {
     "estimate": "amatune.api",
     "export": "amatune.export",
     "load": "amatune.export",
+    "plan": "amatune.api",
     "retrain": "amatune.api",
     "search": "amatune.api",
 }

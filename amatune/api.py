@@ -1,4 +1,4 @@
-"""amatune from Python: what the commands `search` and `best` do, as functions.
+"""amatune from Python: what the commands `search`, `best` and `plan` do, as functions.
 
     import amatune
 
@@ -18,9 +18,10 @@ from amatune.data.places import data_folder
 from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.results.operating import Demand
+from amatune.results.plan import Plan
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
-from amatune.tuning import rehearsal
+from amatune.tuning import planning, rehearsal
 from amatune.tuning import retrain as retraining
 from amatune.tuning import search as searching
 from amatune.tuning.events import Listener, TimeEstimate
@@ -34,7 +35,7 @@ from amatune.tuning.options import (
 )
 from amatune.tuning.search import SearchOutcome
 
-__all__ = ["AnyRun", "estimate", "export", "retrain", "search"]
+__all__ = ["AnyRun", "estimate", "export", "plan", "retrain", "search"]
 
 AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
 
@@ -144,7 +145,7 @@ def retrain(
         anomaly_share=anomaly_share,
     )
     return retraining.run_best(
-        run if isinstance(run, RunFolder) else RunFolder.open(_text(run), runs_dir),
+        _opened(run, runs_dir),
         top=top,
         seeds=seeds,
         epochs=epochs,
@@ -157,5 +158,18 @@ def retrain(
     )
 
 
-def _text(run: str | os.PathLike[str] | None) -> str | None:
-    return None if run is None else os.fspath(run)
+def plan(run: AnyRun = None, *, runs_dir: str | os.PathLike[str] = "runs") -> Plan:
+    """What more anomalies, seeds and trials would buy in a run; `amatune plan`.
+
+    By the test scores of the chosen configuration, before `retrain` by the validation scores of the
+    best trial; `Plan.to_dict` is what the command's `--json` prints. Trains nothing.
+
+    Raises `RequestError` when there is no such run, or no scores to plan by.
+    """
+    return planning.plan_run(_opened(run, runs_dir))
+
+
+def _opened(run: AnyRun, runs_dir: str | os.PathLike[str]) -> RunFolder:
+    if isinstance(run, RunFolder):
+        return run
+    return RunFolder.open(None if run is None else os.fspath(run), runs_dir)

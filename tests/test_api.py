@@ -20,6 +20,7 @@ from amatune.results.leaderboard import read_leaderboard
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning.options import SearchOptions, options_of, with_options
+from amatune.tuning.planning import plan_run
 
 FIXED = {"lr": 0.001, "width": 0.5, "d_zz": False}
 
@@ -226,6 +227,20 @@ def test_retraining_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.Mon
     assert calls[1]["data_dir"] == os.path.expanduser("~/data")
     with pytest.raises(RequestError, match="'gone'"):
         amatune.retrain("gone")
+
+
+def test_a_plan_takes_a_run_by_name_folder_or_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_method.install(monkeypatch)
+    run = finished_run(Path("runs/mine"), small_problem())
+    expected = plan_run(run)
+    assert expected.of.startswith(read_leaderboard(run).chosen.configuration)
+    for given in ("mine", None, run, run.path):
+        assert amatune.plan(given) == expected
+    with pytest.raises(RequestError, match="'gone'"):
+        amatune.plan("gone")
+    write_run(Path("runs/empty"), small_problem().to_dict(), study=False)
+    with pytest.raises(AmatuneError):
+        amatune.plan("empty")
 
 
 def test_the_chosen_detector_of_a_run_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
