@@ -37,6 +37,9 @@ class AMAConfig(DetectorConfig):
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
     penalty_share: float = 0.34  # of the pairs of each kind that are penalised; published: 1
+    penalty_every: int = (
+        1  # critic steps from one penalty to the next, which weighs for all of them
+    )
     penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
 
     # Atypical selection
@@ -84,7 +87,7 @@ class AMAConfig(DetectorConfig):
             found.append(f"penalty_share must be in (0, 1], got {self.penalty_share}")
         if self.k > MOST_PARENTS:
             found.append(f"k must be at most {MOST_PARENTS}, got {self.k}")
-        for name in ("k", "critic_steps"):
+        for name in ("k", "critic_steps", "penalty_every"):
             if getattr(self, name) < 1:
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.latent_dim is not None and self.latent_dim < 2:

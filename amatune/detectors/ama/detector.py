@@ -170,6 +170,7 @@ class AMA(Detector):
         self.code_norm = torch.full((), math.nan, device=self.device)
         self.means = torch.zeros(2, device=self.device)  # of R and RC over normal training images
         self.stds = torch.ones(2, device=self.device)
+        self._critic_steps = 0  # in this epoch
         self._captured: dict[tuple[object, ...], CapturedStep] = {}
         self._bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and _has_bfloat16(self.device)
@@ -199,6 +200,11 @@ class AMA(Detector):
 
     # --- training ---------------------------------------------------------------------------------
 
+    def begin_epoch(self, images: Tensor) -> None:
+        """Every epoch begins with a penalised step, so that no count outlives one."""
+        super().begin_epoch(images)
+        self._critic_steps = 0
+
     def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
         """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W).
 
@@ -206,9 +212,9 @@ class AMA(Detector):
         the atypical images: drawn anew for every batch, with replacement, and without a warm-up.
 
         Returns `wasserstein` E[D(x,x) - D(x,x')] on normals, `interpolation` and `negatives`
-        likewise, `penalty` the unweighted gradient penalty, `critic` and `autoencoder` what each
-        player minimised, `code_norm` the mean ||E(x)||, `reconstruction` the mean |x - x'| per
-        pixel.
+        likewise, `penalty` the unweighted gradient penalty where there was one, `critic` and
+        `autoencoder` what each player minimised, `code_norm` the mean ||E(x)||, `reconstruction`
+        the mean |x - x'| per pixel.
         """
         if anomalies is not None:
             self._check_images(anomalies)
@@ -217,19 +223,30 @@ class AMA(Detector):
                     "labelled anomalies are learnt from as negatives: negative_share must be more "
                     "than 0, got 0"
                 )
+        penalised = self._next_penalties()
         if not self._graphs:
-            return self._play(batch, anomalies)
+            return self._play(batch, anomalies, penalised)
         if self.device.type != "cuda":
             raise ConfigError(f"cuda_graphs needs a CUDA device, this is a {self.device.type}")
-        return self._captured_step(batch, anomalies)(batch)
+        return self._captured_step(batch, anomalies, penalised)(batch)
 
-    def _captured_step(self, batch: Tensor, anomalies: Tensor | None) -> CapturedStep:
+    def _next_penalties(self) -> tuple[bool, ...]:
+        """Whether each of the next `critic_steps` has a penalty. Only every `penalty_every`-th has
+        one, so many times as heavy (lazy regularisation: Karras et al., StyleGAN2, CVPR 2020)."""
+        first, config = self._critic_steps, self.config
+        self._critic_steps += config.critic_steps
+        return tuple(n % config.penalty_every == 0 for n in range(first, self._critic_steps))
+
+    def _captured_step(
+        self, batch: Tensor, anomalies: Tensor | None, penalised: tuple[bool, ...]
+    ) -> CapturedStep:
         """The step as a CUDA graph; a new one when what it does or reads has changed."""
         known = None if anomalies is None else anomalies.data_ptr()
-        key = (batch.shape, self.epoch < self.config.warmup_epochs, known)
+        key = (batch.shape, self.epoch < self.config.warmup_epochs, known, penalised)
+        if any(old[:-1] != key[:-1] for old in self._captured):
+            self._captured.clear()  # the old graphs' memory
         if key not in self._captured:
-            self._captured.clear()  # the old graph's memory
-            step = partial(self._play, anomalies=anomalies)
+            step = partial(self._play, anomalies=anomalies, penalised=penalised)
             self._captured[key] = CapturedStep(step, self.generator)
         return self._captured[key]
 
@@ -237,12 +254,15 @@ class AMA(Detector):
         """Where networks may compute in bfloat16; parameters, losses and penalty never do."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
 
-    def _play(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
+    def _play(
+        self, batch: Tensor, anomalies: Tensor | None, penalised: tuple[bool, ...]
+    ) -> dict[str, Tensor]:
         """`train_step`, launched operation by operation."""
         pairs = self._make_pairs(batch, anomalies)
         fixed = pairs.detached()
-        for _ in range(self.config.critic_steps):
-            losses = self._critic_step(fixed)
+        losses: dict[str, Tensor] = {}
+        for has_penalty in penalised:
+            losses |= self._critic_step(fixed, has_penalty)
         losses["autoencoder"] = self._autoencoder_step(pairs)
         losses["code_norm"] = pairs.code_norms.mean()
         normals = len(pairs.code_norms)
@@ -332,7 +352,7 @@ class AMA(Detector):
         self.decoder.train()
         return images
 
-    def _critic_step(self, pairs: _Pairs) -> dict[str, Tensor]:
+    def _critic_step(self, pairs: _Pairs, penalised: bool = True) -> dict[str, Tensor]:
         config = self.config
         images, rebuilt, parents, mixed, code_norms, weights = pairs
         left = [images, images]
@@ -348,15 +368,15 @@ class AMA(Detector):
             if mixed is not None:
                 to_mixed = values[2 * len(images) :].view(mixed.shape[:2])
             loss = critic_loss(same, to_rebuilt, to_mixed, weights, config.lambda_inter)
-            penalty = torch.zeros((), device=self.device)
-            if config.lambda_gp > 0:
-                penalty = self._penalty(left, right, len(code_norms))
-                loss = loss + config.lambda_gp * penalty
+            losses = {}
+            if penalised and config.lambda_gp > 0:
+                losses["penalty"] = self._penalty(left, right, len(code_norms))
+                loss = loss + config.lambda_gp * config.penalty_every * losses["penalty"]
             self.descend(loss, "critic")
 
         normals = len(code_norms)
         gaps = same - to_rebuilt
-        losses = {"critic": loss, "penalty": penalty, "wasserstein": gaps[:normals].mean()}
+        losses |= {"critic": loss, "wasserstein": gaps[:normals].mean()}
         if to_mixed is not None:
             losses["interpolation"] = same[:normals].mean() - to_mixed.mean()
         if normals < len(images):

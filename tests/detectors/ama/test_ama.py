@@ -146,6 +146,48 @@ def test_the_penalty_covers_every_kind_of_pair():
     assert float(losses["penalty"]) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
+def test_a_lazy_penalty_comes_every_so_often_and_weighs_for_the_others():
+    detector = make(penalty_every=3, critic_steps=2)
+    assert [detector._next_penalties() for _ in range(3)] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
+    detector.begin_epoch(batch())
+    assert detector._next_penalties() == (True, False)
+
+    every, lazy = training(make()), training(make(penalty_every=3))
+    pairs = every._make_pairs(batch()).detached()
+    state = every.generator.get_state()
+    usual = every._critic_step(pairs)
+    lazy.generator.set_state(state)
+    heavy = lazy._critic_step(pairs)
+    assert torch.equal(heavy["penalty"], usual["penalty"])
+    more = 2 * detector.config.lambda_gp * usual["penalty"]
+    assert torch.allclose(heavy["critic"], usual["critic"] + more)
+
+    lazy = training(make(penalty_every=3))
+    without = lazy._critic_step(pairs, penalised=False)
+    assert "penalty" not in without
+    less = detector.config.lambda_gp * usual["penalty"]
+    assert torch.allclose(without["critic"], usual["critic"] - less, atol=1e-5)
+
+
+def test_a_lazy_penalty_resumes_exactly():
+    straight, halved = (make(penalty_every=3, critic_steps=2, epochs=4) for _ in range(2))
+    images = as_bytes(batch(24))
+    for _ in range(4):
+        straight.train_epoch(images)
+    for _ in range(2):
+        halved.train_epoch(images)
+    resumed = make(penalty_every=3, critic_steps=2, epochs=4)
+    resumed.load_state_dict(halved.state_dict())
+    for _ in range(2):
+        resumed.train_epoch(images)
+    for mine, theirs in zip(resumed.critic.parameters(), straight.critic.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_the_critic_step_moves_the_critic_alone():
     detector = training(make())
     pairs = detector._make_pairs(batch())

@@ -167,7 +167,7 @@ def test_graphs_compute_what_steps_compute(family):
 def test_graphs_draw_anew_at_every_step():
     detector = make("small", "cuda", cuda_graphs=True, lr=1e-12)
     batch = pictures("small", 16, "cuda").float() / 127.5 - 1
-    step = detector._captured_step(batch, None)
+    step = detector._captured_step(batch, None, (True,))
     values = [float(step(batch)["penalty"]) for _ in range(EAGER_STEPS + 4)]
     assert len(set(values)) == len(values)
 
