@@ -86,6 +86,7 @@ def cross_fit(
     sets: NDArray[np.int64] | None = None,
     worst: bool = False,
     groups: metrics.Groups | None = None,
+    choosers: NDArray[np.int64] | None = None,
     draws: int = DRAWS,
     remark: str = "",
 ) -> CrossFit:
@@ -95,11 +96,13 @@ def cross_fit(
     counts, by seed; all with the same numbers of seeds. Of fold k those in `eligible[k]` may be
     chosen, and the default, which is taken when it is within a standard error of the best. With
     `sets` (M,) the choice is by the mean over the sets of anomalies, or by the `worst`. `groups`
-    are of the test's normal images and of all anomalies.
+    are of the test's normal images and of all anomalies, `choosers` (V,) those of the validation's
+    normal images, by the same numbers.
 
     Raises `ValueError` without a candidate.
     """
-    table = _Table(candidates, folds, sets, worst)
+    choice = None if groups is None or choosers is None else (choosers, groups[1])
+    table = _Table(candidates, folds, sets, worst, choice)
     allowed = np.array(
         [
             [name in eligible[k] or name == DEFAULT for name, _ in table.names]
@@ -121,7 +124,7 @@ def cross_fit(
     images = statistics.fmean(math.sqrt(metrics.area_variance(*p, groups)) for p in by_seed)
     mean = _mean(by_seed)
     generator = np.random.default_rng(0)
-    drawn = _draw(generator, table.sizes, groups, draws)
+    drawn = _draw(generator, table.sizes, groups, choosers, draws)
     figures, base = table.repeated(drawn, allowed, errors, defaults)
     extra = _choice(figures, metrics.area_variance(*mean, groups))
     sizes = table.sizes[1:]
@@ -199,14 +202,17 @@ def _draw(
     generator: np.random.Generator,
     sizes: Sequence[int],
     groups: metrics.Groups | None,
+    choosers: NDArray[np.int64] | None,
     draws: int,
 ) -> list[Floats]:
     """How often each image is in each draw: of the three lists, (size, draws) each."""
-
     if groups is None:
         return [draw_images(generator, size, draws) for size in sizes]
     grouped = draw_groups(generator, groups, draws)
-    return [draw_images(generator, sizes[0], draws), *grouped]
+    if choosers is None:
+        return [draw_images(generator, sizes[0], draws), *grouped]
+    names, place = np.unique(choosers, return_inverse=True)
+    return [draw_images(generator, len(names), draws)[place], *grouped]
 
 
 class _Table:
@@ -218,7 +224,9 @@ class _Table:
         folds: NDArray[np.int64],
         sets: NDArray[np.int64] | None,
         worst: bool,
+        groups: metrics.Groups | None,
     ) -> None:
+        self._groups = groups  # of the images that choose
         self.names = [(name, score) for name, own in candidates.items() for score in own]
         if not self.names:
             raise ValueError("there is no candidate to choose from")
@@ -309,10 +317,11 @@ class _Table:
         for k, default in enumerate(() if defaults is None else defaults):
             inside = np.full(self.sizes[2], True) if whole else self._of != k
             base = [_sides(one, inside) for one in self._judged[default]]
+            groups = self._groups and (self._groups[0], self._groups[1][inside])
             for c, own in enumerate(self._judged):
                 if c != default:
                     ours = [_sides(one, inside) for one in own]
-                    found[c, k] = paired_difference(ours, base).standard_error
+                    found[c, k] = paired_difference(ours, base, groups).standard_error
         return found
 
     def _by_fold(self, sums: Floats) -> Floats:

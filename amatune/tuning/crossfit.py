@@ -153,13 +153,18 @@ class CrossFitting:
                 for _ in selection.ids
             ]
             sets = np.unique(names, return_inverse=True)[1]
+        choosers, groups = None, problem.groups_of(["validation_normals", "test_normals"], _LISTS)
+        if groups is not None:
+            count = sum(len(own.ids) for own in problem.splits.validation_normals)
+            choosers, groups = groups[0][:count], (groups[0][count:], groups[1])
         return cross_fit(
             candidates,
             _folds(problem, self.dealt, _LISTS),
             self.eligible,
             sets=sets,
             worst=objective == "worst",
-            groups=problem.groups_of(["test_normals"], _LISTS),  # of all anomalies
+            groups=groups,
+            choosers=choosers,
             remark=self.remark,
         )
 

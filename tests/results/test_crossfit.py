@@ -112,6 +112,28 @@ def test_the_best_score_of_auto_is_chosen_without_the_fold(candidates):
         cross_fit({}, FOLDS, every)
 
 
+def test_copies_of_pictures_are_no_evidence_for_leaving_the_default():
+    """A lead within its error is no reason; every picture four times makes it look like one."""
+    generator = np.random.default_rng(2)
+    common = {side: generator.normal(size=24) for side in ("chooses", "normal", "anomaly")}
+    once = {
+        name: {"A": [judged(generator, shift, common)]}
+        for name, shift in ((DEFAULT, 1.0), ("trial-1", 1.2))
+    }
+    fourfold = {
+        name: {"A": [Judged(**{k: np.repeat(v, 4) for k, v in vars(own["A"][0]).items()})]}
+        for name, own in once.items()
+    }
+    copies = np.repeat(np.arange(24), 4)
+    groups = 100 + copies, 200 + copies
+    every = [set(once)] * 4
+    assert cross_fit(once, FOLDS, every, draws=20).final == DEFAULT
+    blind = cross_fit(fourfold, np.repeat(FOLDS, 4), every, draws=20)
+    assert blind.final == "trial-1"
+    told = cross_fit(fourfold, np.repeat(FOLDS, 4), every, groups=groups, choosers=copies, draws=20)
+    assert told.final == DEFAULT
+
+
 def test_its_interval_covers_and_its_error_is_smaller():
     """A small part of what `benchmarks/crossfit.py` measures."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
