@@ -92,6 +92,14 @@ def test_the_learning_study_trains_once_and_draws(run, noise, tmp_path):
     assert {path.suffix for path in output.iterdir()} == {".json", ".npz", ".png"}
 
 
+def test_each_number_of_steps_is_a_training_that_is_kept(run, noise, tmp_path):
+    tiny = ["--steps", 25, "--width", 0.05, "--batch", 4, "--methods", "alad", "--data", noise]
+    first = run("steps.py", *tiny, "--output", tmp_path / "steps", "--", "mnist-1")
+    assert "| mnist-1 | alad | 4 | 25 |" in first
+    assert run("steps.py", *tiny, "--output", tmp_path / "steps", "--", "mnist-1") == first
+    assert len(list((tmp_path / "steps").iterdir())) == 1
+
+
 def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 40, (360, 8, 8), np.uint8)
