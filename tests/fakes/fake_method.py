@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+import uuid
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -31,6 +32,7 @@ class FakeConfig(DetectorConfig):
     diverges_at: float = 2.0  # quality from which training diverges
     push: float = 0.0  # on the weight, in each epoch after the warm-up
     trouble: str = ""  # "memory" or "death", once in the third epoch, with the folder of its traces
+    together: int = 0  # trials that wait for one another in their third epoch
     traces: str = ""
 
     def problems(self) -> list[str]:
@@ -83,6 +85,8 @@ class FakeDetector(Detector):
 
     def begin_epoch(self, images: Tensor) -> None:  # noqa: ARG002
         time.sleep(self.config.seconds)
+        if self.config.together and self.epoch == 2:
+            self._wait_for_the_others()
         if self.config.trouble and self.epoch == 2:
             self._get_into_trouble()
         self.weight = 0.9 * self.weight + 0.1 * torch.rand(4, generator=self.generator)
@@ -98,6 +102,16 @@ class FakeDetector(Detector):
         diverges = self.config.quality >= self.config.diverges_at
         loss = float("nan") if diverges else 1 / (1 + self.epoch)
         return {"loss": torch.tensor(loss), "weight": self.weight.sum()}
+
+    def _wait_for_the_others(self) -> None:
+        """A trial that never comes fails those that wait for it."""
+        traces = Path(self.config.traces)
+        (traces / uuid.uuid4().hex).touch()
+        limit = time.monotonic() + 240
+        while len(list(traces.iterdir())) < self.config.together:
+            if time.monotonic() > limit:
+                raise RuntimeError("the other trials did not come")
+            time.sleep(0.05)
 
     def _get_into_trouble(self) -> None:
         """The first time; after that only note what this worker was given."""

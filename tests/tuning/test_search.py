@@ -356,7 +356,8 @@ def test_saving_is_not_waited_for_for_ever(monkeypatch):
 
 
 def test_four_trials_share_a_gpu(tmp_path):
-    """The cluster says it has one GPU; the method asks for a quarter when the user does not."""
+    """The cluster says it has one GPU; the method asks for a quarter when the user does not. The
+    trials wait for one another, so that the search ends only if four run at a time."""
     running, most, started = set(), 0, []
 
     def watch(event):
@@ -367,15 +368,17 @@ def test_four_trials_share_a_gpu(tmp_path):
             (running.add if event.state == "running" else running.discard)(event.number)
             most = max(most, len(running))
 
+    traces = tmp_path / "traces"
+    traces.mkdir()
     asked = request(
         tmp_path,
         trials=5,
-        epochs=40,
+        epochs=4,
         concurrent=None,
         gpus_per_trial=None,
         cpus_per_trial=0.5,
         scheduler="none",
-        fixed={"seconds": 0.05},
+        fixed={"together": 4, "traces": str(traces)},
     )
     run_search(asked, watch)
     assert (started[0].concurrent, started[0].gpus_per_trial) == (4, 0.25)
