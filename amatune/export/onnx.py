@@ -84,12 +84,14 @@ def onnx_bytes(detector: Detector) -> bytes:
             ) from error
         if exported is None:
             raise AmatuneError(f"{detector.name} could not be converted to ONNX")
+        _share(exported.model)
         model = exported.model_proto
         _name_outputs(model.graph, names)
         _tidy(model)
         (opset,) = (one.version for one in model.opset_import if not one.domain)
         before = preparation(detector.image_shape, opset, model.ir_version)
         model = onnx.compose.merge_models(before, model, [(FITTED, FITTED)])
+        del model.opset_import[1:]  # both are of this opset, and each says so
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -127,6 +129,17 @@ def _compute_once(network: nn.Module) -> None:
         return answer
 
     network.forward = forward
+
+
+def _share(model: Any) -> None:
+    """Compute once what scores and map have in common, such as a network, with its weights kept
+    once."""
+    from onnx_ir.passes import common
+
+    # `_compute_once` sees to networks that are one object; here, to what each part has of its own.
+    common.DeduplicateInitializersPass(size_limit=2**62)(model)  # its default: small ones alone
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _name_outputs(graph: Any, names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from amatune.config import ImageShape
 from amatune.data.pictures import fit
 from amatune.detector import Detector
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.detectors.features import Features, FeaturesConfig
 from amatune.errors import AmatuneError
 from amatune.export import TOLERANCE, onnx_bytes
 from amatune.export.preparation import preparation
@@ -73,6 +74,18 @@ def test_what_scores_and_map_share_is_there_once(onnx_model: bytes) -> None:
         (n.op_type, *n.input) for n in nodes if n.op_type in ("Conv", "ConvTranspose", "Gemm")
     ]
     assert len(layers) == len(set(layers)) > 3
+
+
+def test_a_network_that_two_parts_bring_along_is_there_once() -> None:
+    images = torch.from_numpy(pixels(6, (1, 32, 32)))
+    detector = Features(FeaturesConfig(backbone="random", layers="1+2"), (1, 32, 32))
+    detector.train_epoch(images)
+    detector.calibrate(images)
+    model = onnx.load_from_string(onnx_bytes(detector))
+    assert len(model.opset_import) == 1
+    assert sum(node.op_type == "Conv" for node in model.graph.node) == 2
+    weights = [one.SerializeToString() for one in model.graph.initializer if len(one.dims) == 4]
+    assert len(weights) == 2
 
 
 # --- pictures of any size -------------------------------------------------------------------------
