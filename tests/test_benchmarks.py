@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import runpy
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from PIL import Image
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -37,6 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
     matplotlib.use("agg")
     yield script
+    logging.disable(logging.NOTSET)
     matplotlib.use(backend)
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(verbosity)
@@ -90,6 +93,20 @@ def test_the_learning_study_trains_once_and_draws(run, noise, tmp_path):
     again = run("learning.py", "few-mnist-1", "--data", noise, "--output", output, *tiny)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
     assert {path.suffix for path in output.iterdir()} == {".json", ".npz", ".png"}
+
+
+def test_8_bits_are_compared_with_32(run, tmp_path):
+    generator = np.random.default_rng(0)
+    for name, count in (("normal", 12), ("defect", 4)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            pixels = generator.integers(0, 256, (40, 40), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    settings = ["--set", "backbone=random", "model=mean"]
+    output = run("int8.py", "--data", tmp_path, "--ways", "weights by channel", *settings)
+    for line in ("| 32-bit floating point", "| 8 bits, weights by channel"):
+        for engine in ("ONNX Runtime", "OpenVINO"):
+            assert any(r.startswith(line) and engine in r for r in output.splitlines())
 
 
 def test_each_number_of_steps_is_a_training_that_is_kept(run, noise, tmp_path):

@@ -298,6 +298,8 @@ class ALAD(Detector):
 
     name: ClassVar[str] = "alad"
     summary: ClassVar[str] = "Adversarially Learned Anomaly Detection (Zenati et al., ICDM 2018)"
+    # Longer, and it detects less: benchmarks/RESULTS.md, steps of Deep SVDD and ALAD.
+    usual_steps: ClassVar[int | None] = 300
     Config: ClassVar[type[DetectorConfig]] = ALADConfig
     score_names: ClassVar[tuple[str, ...]] = ("features", "logits", "l1", "features_c", "l1_c")
     reconstructs: ClassVar[bool] = True

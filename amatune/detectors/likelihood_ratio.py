@@ -48,7 +48,7 @@ class LikelihoodRatioConfig(PixelCNNConfig):
 
     # Background
     mutation_rate: float = 0.1  # probability that a value is replaced; published: .1, .2 and .3
-    background_weight_decay: float = 0.01  # of AdamW; the weights shrink by lr times it in a step
+    background_weight_decay: float = 1.0  # of AdamW; the weights shrink by lr times it in a step
 
     def problems(self) -> list[str]:
         """All impossible values, one sentence each."""

@@ -125,7 +125,7 @@ class Typicality(Detector):
     score_names: ClassVar[tuple[str, ...]] = ("typicality", "nll")
     raw_score_names: ClassVar[tuple[str, ...]] = ("nll",)
     group_score: ClassVar[str | None] = "nll"
-    usual_steps: ClassVar[int] = 1000
+    usual_steps: ClassVar[int] = 3000  # it tells little before; see benchmarks/RESULTS.md
     most_to_calibrate: ClassVar[int | None] = 2048  # for a mean
     fitted: ClassVar[tuple[str, ...]] = ("mean_nll",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -91,7 +91,7 @@ def onnx_bytes(detector: Detector) -> bytes:
         (opset,) = (one.version for one in model.opset_import if not one.domain)
         before = preparation(detector.image_shape, opset, model.ir_version)
         model = onnx.compose.merge_models(before, model, [(FITTED, FITTED)])
-        del model.opset_import[1:]  # both are of this opset, and each says so
+        _import_once(model)
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -151,6 +151,14 @@ def _name_outputs(graph: Any, names: Sequence[str]) -> None:
             values[:] = [called.get(value, value) for value in values]
     for value in [*graph.output, *graph.value_info, *graph.initializer]:
         value.name = called.get(value.name, value.name)
+
+
+def _import_once(model: Any) -> None:
+    """Leave one line for each set of operators; two of the same confuse other tools."""
+    sets = {one.domain: one.version for one in model.opset_import}
+    del model.opset_import[:]
+    for domain, version in sets.items():
+        model.opset_import.add(domain=domain, version=version)
 
 
 def _tidy(model: Any) -> None:

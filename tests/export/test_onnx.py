@@ -119,6 +119,11 @@ def test_other_channels_are_no_picture(shape: ImageShape, channels: int) -> None
         prepared(shape).run(None, {"pictures": np.zeros((1, 9, 9, channels), np.uint8)})
 
 
+def test_each_set_of_operators_is_imported_once(onnx_model: bytes) -> None:
+    imported = [one.domain for one in onnx.load_from_string(onnx_model).opset_import]
+    assert sorted(imported) == sorted(set(imported))
+
+
 def test_the_model_tells_nothing_of_the_machine(onnx_model: bytes) -> None:
     assert b"site-packages" not in onnx_model
     assert b".py" not in onnx_model

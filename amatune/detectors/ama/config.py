@@ -37,9 +37,7 @@ class AMAConfig(DetectorConfig):
     lambda_gp: float = 10.0  # weight of the gradient penalty
     penalty_norm: PenaltyNorm = "sample"  # authors' code: pixel
     penalty_share: float = 0.34  # of the pairs of each kind that are penalised; published: 1
-    penalty_every: int = (
-        1  # critic steps from one penalty to the next, which weighs for all of them
-    )
+    penalty_every: int = 1  # critic steps to the next penalty, which weighs for all of them
     penalised: Literal["all", "reconstructions"] = "all"  # pairs; authors' code: reconstructions
 
     # Atypical selection
