@@ -21,7 +21,7 @@ from amatune.results.operating import Demand
 from amatune.results.plan import Plan
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
-from amatune.tuning import planning, rehearsal
+from amatune.tuning import rehearsal
 from amatune.tuning import retrain as retraining
 from amatune.tuning import search as searching
 from amatune.tuning.events import Listener, TimeEstimate
@@ -166,6 +166,8 @@ def plan(run: AnyRun = None, *, runs_dir: str | os.PathLike[str] = "runs") -> Pl
 
     Raises `RequestError` when there is no such run, or no scores to plan by.
     """
+    from amatune.tuning import planning  # here: above, it would come before what names the extra
+
     return planning.plan_run(_opened(run, runs_dir))
 
 

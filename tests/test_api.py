@@ -103,7 +103,7 @@ def test_options_become_the_request(asked: dict[str, Any]) -> None:
         space={"json": {"lr": {"low": 0.1, "high": 0.2}}},
         runs_dir="elsewhere",
         trials=7,
-        steps=3000,
+        steps=300,  # the usual number of ALAD
     )
 
 
