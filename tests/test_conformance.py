@@ -94,7 +94,7 @@ def test_breaking_a_rule_is_noticed(detector: type[AMA], rule: str, tmp_path: Pa
     def hold_to_it(cls: type[AMA]) -> None:
         method = Method("sound", cls, find_method("ama").space, DetectorTrainable)
         test = getattr(MethodTests(), f"test_{rule}")
-        others = {"interrupted_after": 2, "tmp_path": tmp_path}
+        others = {"tmp_path": tmp_path}
         wanted = inspect.signature(test).parameters
         test(method, **{name: value for name, value in others.items() if name in wanted})
 
