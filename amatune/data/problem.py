@@ -30,6 +30,8 @@ from amatune.metrics import Groups
 from amatune.wording import visible
 
 GROUPED_SHARE = 0.4  # of groups in the test: one for all sets, whose groups may be the same
+# What it means that a hash of a source is another.
+_HASHES = {"content": "other images under the same names", "masks": "other masks than then"}
 _SIDES = (
     ("test_normals", "test_anomalies"),
     ("validation_normals", "validation_anomalies"),
@@ -234,8 +236,8 @@ class Problem:
             ]
             if changed:
                 listed = "; ".join(
-                    "other images under the same names"
-                    if key == "content"
+                    _HASHES[key]
+                    if key in _HASHES
                     else f"{key} were {records[name].get(key)}, are now {now.get(key)}"
                     for key in changed
                 )

@@ -2,9 +2,12 @@
 
 # ruff: noqa: D102 - as `Source` says; not every source needs every argument
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +74,19 @@ class DefectPictures(OwnPictures):
             "tested, so that figures are not those of its whole test part"
         )
         return [*super().notes, told]
+
+    def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
+        ids = sorted({str(one) for part in PARTS for one in used[part]} & set(self._masks))
+        if not ids:
+            return super().record(used)
+        found, _ = self._cache.inspect([self._masks[one] for one in ids])
+        # One that cannot be read is noted as that; `mask` says why, when it is asked for.
+        lines = [
+            f"{one} {found[file].digest if (file := self._masks[one]) in found else 'broken'}"
+            for one in ids
+        ]
+        sealed = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+        return {**super().record(used), "masks": sealed}
 
     def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         file = self._masks.get(str(one))

@@ -1,6 +1,8 @@
 """Published factory pictures in their own layouts: parts, kinds, masks, each way to be wrong."""
 
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from amatune.data.catalogue import open_source
 from amatune.data.pictures import read_mask
+from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.data.sources.base import PARTS
@@ -113,6 +116,48 @@ def test_masks_are_brought_to_the_size_of_the_images(tmp_path):
     write_mask(root / "ground_truth/crack/002_mask.png", [(0, 0)], (10, 10))
     with pytest.raises(DataError, match=r"has 10 x 10 pixels, its picture .* has 24 x 20"):
         source.mask("test/crack/002.png", SIZE)
+
+
+def test_masks_that_have_changed_are_noticed(tmp_path):
+    root = write_bottle(tmp_path / "bottle")
+    problem = make_problem(ProblemRequest(dataset=f"mvtec:{root}", val_anomalies=10))
+    saved = problem.to_dict()
+    (tested,) = problem.splits.test_anomalies
+    one = Path(str(tested.ids[0]))
+    file = root / "ground_truth" / one.parent.name / f"{one.stem}_mask.png"
+    kept = file.read_bytes()
+
+    def expect_refusal():
+        with pytest.raises(DataError, match=r"\(other masks than then\)"):
+            Problem.from_dict(saved)
+
+    write_mask(file, [(0, 0)])
+    expect_refusal()
+    file.write_bytes(b"damaged")
+    expect_refusal()
+    file.unlink()
+    expect_refusal()
+    file.write_bytes(kept)
+    assert Problem.from_dict(saved).to_dict() == saved
+    shutil.rmtree(root / "ground_truth")
+    expect_refusal()
+    # Where there never was a mask, one that has come is another figure.
+    bare = make_problem(ProblemRequest(dataset=f"mvtec:{root}", val_anomalies=10)).to_dict()
+    assert all("masks" not in record for record in bare["sources"].values())
+    assert Problem.from_dict(bare).to_dict() == bare
+    write_mask(file, [(4, 8)])
+    with pytest.raises(DataError, match="other masks than then"):
+        Problem.from_dict(bare)
+
+
+def test_masks_of_visa_that_have_changed_are_noticed(tmp_path):
+    source = open_source(f"visa:{write_candle(tmp_path)}")
+    saved = make_problem(ProblemRequest(dataset=source.name, val_anomalies=10)).to_dict()
+    assert Problem.from_dict(saved).to_dict() == saved
+    for number in range(20):
+        write_mask(tmp_path / f"candle/Data/Masks/Anomaly/{number:03}.png", [(8, 8)])
+    with pytest.raises(DataError, match="other masks than then"):
+        Problem.from_dict(saved)
 
 
 def test_no_mask_vanishes(tmp_path):
