@@ -139,6 +139,7 @@ NEEDED = {
     "score": ["export", "picture"],
     "verify": ["export", "picture"],
     "recalibrate": ["export", "picture"],
+    "quantize": ["export", "picture"],
     "compare": ["one", "other"],
     "report": [],
     "plan": [],

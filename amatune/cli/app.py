@@ -21,6 +21,7 @@ from amatune.cli.catalogue import datasets, methods, space
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
 from amatune.cli.plan import plan
+from amatune.cli.quantize import quantize
 from amatune.cli.recalibrate import recalibrate
 from amatune.cli.reproduce import reproduce
 from amatune.cli.runs import compare, report, status
@@ -89,7 +90,7 @@ def _register(command: Command) -> None:
 
 
 for _command in (
-    *(search, best, score, verify, recalibrate, status, report, compare),
+    *(search, best, score, verify, recalibrate, quantize, status, report, compare),
     *(plan, reproduce, datasets, methods, space),
 ):
     _register(_command)

@@ -41,8 +41,8 @@ _WATCH = (
 )
 _ALARM_RATE = "Share of such tests that may raise a false alarm, ever; by default 0.01."
 _ENGINE = (
-    "What computes the scores: torch, or onnx: the ONNX Runtime with the export's model.onnx, on "
-    "the CPU, without torch."
+    "What computes the scores: torch; onnx, the ONNX Runtime with the export's model.onnx, on the "
+    "CPU, without torch; or onnx-int8, the same with the model that `amatune quantize` made."
 )
 _FPR = (
     "Share of normal pictures that may be flagged, as judged by the export's held-out images; "

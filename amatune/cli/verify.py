@@ -34,12 +34,15 @@ def verify(
     """Compare the forms of an export, picture by picture.
 
     Every picture is scored by torch, by the ONNX Runtime with the export's model.onnx, and by
-    OpenVINO where it is installed. Told are the largest difference of any score or map, the picture
-    where it was, and how long a picture takes by itself, without reading the file.
+    OpenVINO where it is installed; by a model in 8 bits too, if `amatune quantize` has added one,
+    which need not agree: what it lost when it was made is repeated. Told are the largest difference
+    of any score or map, the picture where it was, and how long a picture takes by itself, without
+    reading the file.
 
     The exit code is 0 when all agree, 1 when they do not or a picture could not be read, and 2 when
     nothing could be compared.
     """
+    from amatune.export.card import told
     from amatune.export.onnx import TOLERANCE
     from amatune.export.verification import verify as compare
 
@@ -65,5 +68,8 @@ def verify(
             )
     found.require()
     if not as_json:
-        say(console, f"all agree within {found.tolerance:g}")
+        agree = "all agree" if found.int8 is None else "all in 32 bits agree"
+        say(console, f"{agree} within {found.tolerance:g}")
+        for line in () if found.int8 is None else told(found.int8):
+            say(console, f"when quantised, {line}")
     return 1 if found.unreadable else 0

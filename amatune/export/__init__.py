@@ -5,6 +5,8 @@
                                       left out where the detector was exported without any
              model.onnx               the same detector for other programs: uint8 images in, every
                                       score out; left out where the method has no such form
+             model.int8.onnx          the same with convolutions in 8 bits, and
+             calibration.int8.safetensors  of its scores; where `quantize` added them
              config.json              schema version, method, settings, preprocessing, calibration,
                                       thresholds, figures, data, SHA-256 of every other file
              README.md                model card: data, settings, figures, limits, how to use it
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from amatune.export.loading import load as load
     from amatune.export.onnx import TOLERANCE as TOLERANCE
     from amatune.export.onnx import onnx_bytes as onnx_bytes
+    from amatune.export.quantization import quantize as quantize
     from amatune.export.runtime import OnnxExport as OnnxExport
     from amatune.export.scoring import AnyExport as AnyExport
     from amatune.export.scoring import Inputs as Inputs
@@ -61,6 +64,7 @@ _PLACES = {
     "load": "amatune.export.loading",
     "TOLERANCE": "amatune.export.onnx",
     "onnx_bytes": "amatune.export.onnx",
+    "quantize": "amatune.export.quantization",
     "OnnxExport": "amatune.export.runtime",
     "AnyExport": "amatune.export.scoring",
     "Inputs": "amatune.export.scoring",

@@ -30,6 +30,7 @@ from amatune.extras import is_installed
 Engine = Callable[[Pixels], Mapping[str, NDArray[np.float32]]]
 
 TORCH, ONNX_RUNTIME, OPENVINO = "torch", "onnxruntime", "openvino"
+INT8 = ", 8 bits"  # behind the name of an engine
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,22 @@ class Agreement:
     picture: str = ""  # the picture
     expected: float = 0.0  # there, by torch
     found: float = 0.0  # and by the engine
+    int8: bool = False  # by the model in 8 bits, whose scores are others
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What came out, torch first."""
+    """What came out, torch first. Of models in 8 bits no agreement is demanded."""
 
     agreements: tuple[Agreement, ...]
     tolerance: float
     unreadable: tuple[str, ...] = ()  # pictures that could not be read, with the reason
+    int8: dict[str, Any] | None = None  # what config.json says of a model in 8 bits
 
     def require(self) -> None:
         """Raise `AmatuneError` that names the engine and the picture when one disagrees."""
         for one in self.agreements:
-            if not one.difference <= self.tolerance:
+            if not (one.int8 or one.difference <= self.tolerance):
                 raise AmatuneError(
                     f"{one.engine} disagrees with torch about {one.picture}: {one.output} is "
                     f"{one.found:.6g}, by torch {one.expected:.6g}, a difference of "
@@ -69,6 +72,7 @@ class Verification:
         return {
             "tolerance": self.tolerance,
             "engines": [dataclasses.asdict(one) for one in self.agreements],
+            "int8": self.int8,
         }
 
 
@@ -96,9 +100,12 @@ def _at_sizes(images: Pixels, resized: int = 8) -> Iterator[tuple[str, Pixels]]:
 def compare(
     reference: Engine, engines: Mapping[str, Engine], pictures: Iterable[tuple[str, Pixels]]
 ) -> tuple[Agreement, ...]:
-    """What engines, by package, say of named pictures, against the reference, which is torch."""
+    """What engines, by name, say of named pictures, against the reference, which is torch."""
     seconds: dict[str, list[float]] = {name: [] for name in (TORCH, *engines)}
-    worst = {name: Agreement(_versioned(name), 0, 0.0, 0.0) for name in (TORCH, *engines)}
+    worst = {
+        name: Agreement(_versioned(name), 0, 0.0, 0.0, int8=name.endswith(INT8))
+        for name in (TORCH, *engines)
+    }
     for picture, pixels in pictures:
         expected = _timed(reference, pixels, seconds[TORCH])
         for name, engine in engines.items():
@@ -148,18 +155,19 @@ def _difference(
     )
 
 
-def _versioned(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
+def _versioned(engine: str) -> str:
+    package = engine.removesuffix(INT8)
+    return f"{package} {importlib.metadata.version(package)}{engine[len(package) :]}"
 
 
 # --- engines ----------------------------------------------------------------------------------
 
 
-def engines_of(model: bytes) -> dict[str, Engine]:
-    """Those of an ONNX model that are installed, by package."""
-    engines = {ONNX_RUNTIME: onnx_engine(model)}
+def engines_of(model: bytes, kind: str = "") -> dict[str, Engine]:
+    """Those of an ONNX model that are installed, by package and `kind`."""
+    engines = {ONNX_RUNTIME + kind: onnx_engine(model)}
     if is_installed(OPENVINO):
-        engines[OPENVINO] = openvino_engine(model)
+        engines[OPENVINO + kind] = openvino_engine(model)
     return engines
 
 
@@ -187,7 +195,7 @@ def onnx_engine(model: bytes) -> Engine:
 
 
 def openvino_engine(model: bytes) -> Engine:
-    """An ONNX model by OpenVINO, on the CPU, in 32-bit floating point."""
+    """An ONNX model by OpenVINO, on the CPU, what is not quantised in 32-bit floating point."""
     import openvino
 
     core = openvino.Core()

@@ -9,7 +9,7 @@ from typing import Any
 from amatune.detector import Detector
 from amatune.export.calibration import DEFAULT_RATE
 from amatune.export.preparation import MAP
-from amatune.wording import visible
+from amatune.wording import counted, visible
 
 _OVER_SEEDS = """\
 A figure with a spread is the mean and standard deviation over several trainings, each from a seed
@@ -229,13 +229,61 @@ pictures of one size, whatever it is, with 1 channel of grey or 3 in the order r
 bits, upright, without transparency. The model brings them to {width} x {height} pixels by itself,
 by the rule by which it was trained, to the byte. For the same pixels its scores and those of
 amatune agree within {tolerance:g}, absolute up to a score of 1 and relative above.
-{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}{_checked(checked)}"""
+{_MAP_OUTPUT.format(height=height, width=width) if has_map else ""}{_checked(checked)}\
+{_int8(config.get("int8"))}"""
 
 
 _MAP_OUTPUT = """\
 The output `map`, float32 (batch, {height}, {width}), says where a picture looks anomalous; higher
 is more so.
 """
+
+
+def _int8(figures: Mapping[str, Any] | None) -> str:
+    """What is said of a model in 8 bits."""
+    if figures is None:
+        return ""
+    calibration = figures["calibration"]
+    thresholds = calibration["thresholds"]
+    rows = [(f"{one['false_positive_rate']:.0%}", f"`{one['threshold']!r}`") for one in thresholds]
+    table = "\n" + _table(("false positive rate", "threshold in 8 bits"), rows) if rows else ""
+    measured = "".join(f"- {line}\n" for line in told(figures))
+    text = f"""\
+
+### In 8 bits
+
+`model.int8.onnx` takes and gives the same, with convolutions in 8-bit integers; its scores are
+others, and so are its thresholds, from {calibration["normal_images"]} good pictures
+(`amatune score --engine onnx-int8`). Measured when it was made:
+
+{measured}{table}"""
+    return text.rstrip() + "\n"
+
+
+def told(figures: Mapping[str, Any]) -> list[str]:
+    """What `int8` of config.json says, as sentences."""
+    sizes = [f"{figures[key] / 1e6:.1f}" for key in ("bytes", "bytes_before")]
+    times = [f"{1000 * figures[key]:.1f}" for key in ("seconds", "seconds_before")]
+    lines = [
+        f"8 bits: {sizes[0]} MB instead of {sizes[1]}, {times[0]} ms a picture on one core instead "
+        f"of {times[1]}",
+        f"scores of {counted(figures['pictures'], 'picture')} differ by "
+        f"{figures['mean_difference']:.3g} in the mean, by {figures['largest_difference']:.3g} at "
+        f"most; those of good ones have a standard deviation of {figures['deviation']:.3g}",
+    ]
+    decisions = figures["decisions"]
+    if decisions is not None:
+        rate = decisions["false_positive_rate"]
+        changed = f"{decisions['changed']} of {figures['pictures']} change"
+        lines.append(f"decisions at {rate:.0%} false alarms: {changed}")
+    area = figures["auroc"]
+    if area is not None:
+        lines.append(
+            f"AUROC against {counted(area['anomalies'], 'anomaly', 'anomalies')}: "
+            f"{area['value']:.4f} instead of {area['before']:.4f}, a loss of {area['loss']:.4f} ± "
+            f"{area['standard_error']:.4f}"
+        )
+    return lines
 
 
 def _checked(checked: Mapping[str, Any] | None) -> str:

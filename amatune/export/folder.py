@@ -128,6 +128,17 @@ def require_replaceable(folder: str | os.PathLike[str]) -> None:
         )
 
 
+def require_new(target: Path, replace: bool) -> None:
+    """Raise `RequestError` unless a copy of an export may be written to `target`: where there is
+    none, or in the place of one with `replace`."""
+    require_replaceable(target)
+    if not replace and target.is_dir() and any(target.iterdir()):
+        raise RequestError(
+            f"{target} is an export already; name another folder with --output, or let it be "
+            "replaced with --replace"
+        )
+
+
 def _is_export(folder: Path) -> bool:
     try:
         config = json.loads(read_bytes(folder / CONFIG))

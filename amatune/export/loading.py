@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from amatune.export.exported import Exported
     from amatune.export.runtime import OnnxExport
 
-ENGINES = ("torch", "onnx")
+ENGINES = ("torch", "onnx", "onnx-int8")
 
 
 @overload
@@ -28,7 +28,7 @@ def load(
     folder: str | os.PathLike[str],
     device: "str | torch.device" = "cpu",
     *,
-    engine: Literal["onnx"],
+    engine: Literal["onnx", "onnx-int8"],
 ) -> "OnnxExport": ...
 
 
@@ -44,7 +44,7 @@ def load(
     engine: str = "torch",
 ) -> AnyExport:
     """Read an exported detector. With the engine `onnx` its model.onnx scores, on the CPU, and
-    torch is not imported.
+    torch is not imported; so with `onnx-int8` and the model in 8 bits that `quantize` made.
 
     Raises `RequestError` when the folder or a file of it is missing, was written by another
     version, or is not what was exported, or has no ONNX model where one is asked for; files beside
@@ -54,8 +54,8 @@ def load(
         from amatune.export.folder import load_detector
 
         return load_detector(folder, device)
-    if engine == "onnx":
+    if engine in ENGINES:
         from amatune.export.runtime import load_onnx
 
-        return load_onnx(folder)
+        return load_onnx(folder, int8=engine == "onnx-int8")
     raise RequestError(f"there is no engine {engine!r}, {did_you_mean(engine, ENGINES)}")

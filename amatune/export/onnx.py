@@ -62,7 +62,7 @@ def onnx_bytes(detector: Detector) -> bytes:
     module = _plain_module(detector).eval()
     example = torch.zeros(2, *detector.image_shape, dtype=torch.uint8)
     axis = {0: torch.export.Dim(BATCH)}
-    with _silence(), torch.no_grad():
+    with silence(), torch.no_grad():
         import onnx
         import onnx.compose
 
@@ -182,7 +182,7 @@ def _tidy(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Nothing printed, warned or logged: the exporter tells its own developers a lot."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

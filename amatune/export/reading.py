@@ -15,8 +15,10 @@ from amatune.version import __version__
 
 CALIBRATION = "calibration.safetensors"
 ONNX = "model.onnx"
+ONNX_INT8 = "model.int8.onnx"  # the same, convolutions in 8-bit integers
+CALIBRATION_INT8 = "calibration.int8.safetensors"  # of scores by that
 CARD = "README.md"
-FILES = frozenset({WEIGHTS, CALIBRATION, ONNX, CONFIG, CARD})
+FILES = frozenset({WEIGHTS, CALIBRATION, ONNX, ONNX_INT8, CALIBRATION_INT8, CONFIG, CARD})
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class ExportFiles:
     calibration: Calibration | None
     guarantee: Guarantee | None  # what was demanded of a threshold
     resizing: Resizing  # that of its training
+    calibration_int8: Calibration | None = None  # of scores by the model in 8 bits, if there is one
 
     def unfit(self, error: RequestError) -> RequestError:
         """What to say where its contents do not fit this version."""
@@ -52,19 +55,23 @@ def read_export(folder: str | os.PathLike[str]) -> ExportFiles:
     config, files = read_sealed(path, EXPORT)
     wrong = [name for name in ("figures", "data") if not isinstance(config.get(name), dict)]
     has_onnx = ONNX in files
-    if CARD not in files or not FILES.issuperset(files) or has_onnx != bool(config.get("onnx")):
+    has_int8 = {ONNX_INT8 in files, CALIBRATION_INT8 in files, bool(config.get("int8"))}
+    fitting = has_onnx == bool(config.get("onnx")) and len(has_int8) == 1
+    if CARD not in files or not FILES.issuperset(files) or not fitting:
         wrong.append("sha256")
     if wrong:
         raise RequestError(f"{path / CONFIG} was edited: missing or unusable {', '.join(wrong)}")
     resizing = resize_by(_rule_of(path / CONFIG, config))
     read = ExportFiles(path, config, files, None, None, resizing)
     try:
-        data = files.get(CALIBRATION)
-        calibration = None if data is None else Calibration.from_bytes(data)
+        calibration, int8 = (
+            None if data is None else Calibration.from_bytes(data)
+            for data in map(files.get, (CALIBRATION, CALIBRATION_INT8))
+        )
         guarantee = read_guarantee(config.get("guarantee"))  # older exports have none
     except RequestError as error:
         raise read.unfit(error) from error
-    return ExportFiles(path, config, files, calibration, guarantee, resizing)
+    return ExportFiles(path, config, files, calibration, guarantee, resizing, int8)
 
 
 def _rule_of(path: Path, config: Mapping[str, Any]) -> int:

@@ -15,10 +15,12 @@ from amatune.export.folder import (
     describe_calibration,
     load_detector,
     replace_folder,
-    require_replaceable,
+    require_new,
 )
-from amatune.export.reading import CALIBRATION, CARD, read_export
-from amatune.export.scoring import find_inputs
+from amatune.export.reading import CALIBRATION, CALIBRATION_INT8, CARD, ONNX_INT8, read_export
+from amatune.export.runtime import onnx_export
+from amatune.export.scoring import AnyExport, Inputs, find_inputs
+from amatune.extras import require_extra
 from amatune.sealed import CONFIG, EXPORT, WEIGHTS
 from amatune.stored import StoredDetector
 
@@ -66,27 +68,21 @@ def recalibrate(
             f"the export {source} was written by amatune {read.config['amatune_version']}, whose "
             "exports cannot be recalibrated; export its run again"
         )
-    require_replaceable(target)
-    if not replace and target.is_dir() and any(target.iterdir()):
-        raise RequestError(
-            f"{target} is an export already; name another folder with --output, or let it be "
-            "replaced with --replace"
-        )
+    require_new(target, replace)
     exported = built(read, "cpu")
-    scores: list[float] = []
-    unreadable: list[str] = []
-    for row in exported.score_inputs(find_inputs(paths)):
-        if row.score is not None:
-            scores.append(row.score)
-        else:
-            unreadable.append(str(row.problem))
-    if not scores:
-        raise RequestError(f"nothing was scored: {unreadable[0]}")
-    calibration = Calibration.of(scores)
+    inputs = find_inputs(paths)
+    calibration, unreadable = _calibrated(exported, inputs)
     stored = StoredDetector.of_files(source, read.config, read.files)
     guarantee = read.guarantee
     dropped = () if guarantee is None or guarantee.point is None else (guarantee.point.name,)
     earlier = read.calibration
+    others = {name: read.files[name] for name in read.files if name not in (WEIGHTS, CONFIG)}
+    if ONNX_INT8 in read.files:
+        require_extra("onnx", "onnxruntime")
+        in_int8, _ = _calibrated(onnx_export(read, read.files[ONNX_INT8]), inputs)
+        others[CALIBRATION_INT8] = in_int8.to_bytes()
+        described = describe_calibration(in_int8, stored.primary, IMAGES)
+        stored = stored.with_facts({"int8": {**read.config["int8"], "calibration": described}})
     stored = stored.with_facts(
         {
             "calibration": describe_calibration(calibration, stored.primary, IMAGES),
@@ -99,17 +95,28 @@ def recalibrate(
             },
         }
     )
-    kept = {name: read.files[name] for name in read.files if name not in (WEIGHTS, CONFIG)}
-    others = {
-        **kept,
-        CARD: model_card(stored.to_dict(), exported.detector).encode(),
-        CALIBRATION: calibration.to_bytes(),
-    }
+    others[CARD] = model_card(stored.to_dict(), exported.detector).encode()
+    others[CALIBRATION] = calibration.to_bytes()
     try:
         replace_folder(target.resolve(), stored.to_files(EXPORT, others))
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
-    return Recalibration(load_detector(target, "cpu"), dropped, tuple(unreadable))
+    return Recalibration(load_detector(target, "cpu"), dropped, unreadable)
+
+
+def _calibrated(exported: AnyExport, inputs: Inputs) -> tuple[Calibration, tuple[str, ...]]:
+    """By the scores that an export gives pictures, and why some have none. Raises `RequestError`
+    when none has one."""
+    scores: list[float] = []
+    unreadable: list[str] = []
+    for row in exported.score_inputs(inputs):
+        if row.score is not None:
+            scores.append(row.score)
+        else:
+            unreadable.append(str(row.problem))
+    if not scores:
+        raise RequestError(f"nothing was scored: {unreadable[0]}")
+    return Calibration.of(scores), tuple(unreadable)
 
 
 def _beside(source: Path) -> Path:

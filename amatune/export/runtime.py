@@ -11,7 +11,7 @@ from amatune.config import ImageShape
 from amatune.data.pictures import Pixels
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.preparation import MAP, PICTURES
-from amatune.export.reading import ONNX, ExportFiles, read_export
+from amatune.export.reading import ONNX, ONNX_INT8, ExportFiles, read_export
 from amatune.export.scoring import AnyExport
 from amatune.extras import require_extra
 
@@ -77,17 +77,29 @@ class OnnxExport(AnyExport):
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
-    """Read an export, to be scored by the ONNX Runtime on the CPU.
+def load_onnx(folder: str | os.PathLike[str], *, int8: bool = False) -> OnnxExport:
+    """Read an export, to be scored by the ONNX Runtime on the CPU; with `int8` by its model in 8
+    bits, with p-values and thresholds of its own.
 
-    Raises what `read_export` raises, `RequestError` for an export without an ONNX model or one
+    Raises what `read_export` raises, `RequestError` for an export without such a model or one
     whose model does not resize, and `MissingExtraError` where the runtime is not installed.
     """
     read = read_export(folder)
     require_onnx(read)
     require_extra("onnx", "onnxruntime")
+    if int8 and ONNX_INT8 not in read.files:
+        raise RequestError(
+            f"the export {read.folder} has no model in 8 bits; `amatune quantize` makes one with "
+            "good pictures"
+        )
+    return onnx_export(read, read.files[ONNX_INT8] if int8 else None)
+
+
+def onnx_export(read: ExportFiles, int8: bytes | None = None) -> OnnxExport:
+    """An export that has been read, ready to score by its model.onnx, or by a model in 8 bits and
+    the calibration that the export has of such scores. Raises `RequestError` for another's."""
     try:
-        session = open_session(read.files[ONNX])
+        session = open_session(read.files[ONNX] if int8 is None else int8)
         names = tuple(read.config["scores"]["names"])
         missing = {*names, read.config["primary"]} - {o.name for o in session.get_outputs()}
         if missing or [given.name for given in session.get_inputs()] != [PICTURES]:
@@ -100,9 +112,9 @@ def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
         read.config["method"],
         read.config["figures"],
         read.config["data"],
-        read.calibration,
+        read.calibration if int8 is None else read.calibration_int8,
         (),
-        read.guarantee,
+        read.guarantee if int8 is None else None,
         read.resizing,
         session=session,
         shape=tuple(read.config["image_shape"]),
@@ -111,11 +123,14 @@ def load_onnx(folder: str | os.PathLike[str]) -> OnnxExport:
     )
 
 
-def open_session(model: bytes) -> Any:
-    """An ONNX model in the ONNX Runtime, on the CPU: an `onnxruntime.InferenceSession`."""
+def open_session(model: bytes, threads: int = 0) -> Any:
+    """An ONNX model in the ONNX Runtime, on the CPU: an `onnxruntime.InferenceSession`. 0 threads
+    are as many as there are cores."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def require_onnx(read: ExportFiles) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from amatune.data.pictures import Pixels, find_pictures, read_picture
 from amatune.errors import DataError, RequestError
 from amatune.export.agreement import (
+    INT8,
     ONNX_RUNTIME,
     Verification,
     compare,
@@ -16,7 +17,7 @@ from amatune.export.agreement import (
 )
 from amatune.export.folder import built
 from amatune.export.onnx import TOLERANCE
-from amatune.export.reading import ONNX, read_export
+from amatune.export.reading import ONNX, ONNX_INT8, read_export
 from amatune.export.runtime import require_onnx
 from amatune.extras import require_extra
 
@@ -28,7 +29,8 @@ def verify(
 ) -> Verification:
     """Compare the engines of an export on picture files, and those in folders.
 
-    torch with the ONNX Runtime, and with OpenVINO where that is installed. Raises `RequestError`
+    torch with the ONNX Runtime, and with OpenVINO where that is installed; with the model in 8 bits
+    too, where there is one, of which no agreement is demanded. Raises `RequestError`
     for an export without an ONNX model that resizes, an impossible tolerance, and when no picture
     can be read.
     """
@@ -40,6 +42,8 @@ def verify(
     files = find_pictures(paths)
     exported = built(read, "cpu")
     engines = engines_of(read.files[ONNX])
+    if ONNX_INT8 in read.files:
+        engines |= engines_of(read.files[ONNX_INT8], INT8)
     unreadable: list[str] = []
 
     def pictures() -> Iterator[tuple[str, Pixels]]:
@@ -53,4 +57,5 @@ def verify(
     agreements = compare(reference, engines, pictures())
     if not agreements[0].pictures:
         raise RequestError(f"nothing was compared: {unreadable[0]}")
-    return Verification(agreements, tolerance, tuple(unreadable))
+    quantised = read.config.get("int8")
+    return Verification(agreements, tolerance, tuple(unreadable), quantised)

@@ -395,6 +395,13 @@ ROWS: list[tuple[str, str]] = [
     ("recalibrate model good --output plain", "plain is an export already"),
     ("recalibrate model good --output good --replace", "which is not part of an export"),
     ("recalibrate model good --output notes.txt", "it is a file; name a folder"),
+    ("quantize model", "PATH"),
+    ("quantize gone good", "there is no exported model at gone"),
+    ("quantize model gone", "no such file or folder: gone"),
+    ("quantize model good --anomalies gone", "no such file or folder: gone"),
+    ("quantize model good --output plain", "plain is an export already"),
+    ("quantize model good --output good --replace", "which is not part of an export"),
+    ("score model good --engine onnx-int8", "has no model in 8 bits; `amatune quantize`"),
     ("score model good --output .", "name a file in a folder that exists"),
     ("score model good --output gone/x.csv", "name a file in a folder that exists"),
     # --- datasets, space
