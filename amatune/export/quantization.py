@@ -82,9 +82,9 @@ def quantize(
     require_onnx(read)
     require_extra("onnx", "onnx", "onnxruntime")
     require_new(target, replace)
-    before = onnx_export(read)
     good = find_inputs(paths)
     bad = find_inputs(wrong) if (wrong := list(anomalies)) else None
+    before = onnx_export(read)
     step = max(4, -(-good.count // _RANGES))
     scored = _Scores(before)
     expected = scored.of(good, step)
