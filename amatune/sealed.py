@@ -85,9 +85,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     kind, version = config.get("kind"), config.get("schema_version")
     if kind is None and isinstance(config.get("sha256"), str):
         config = _model_of_0_1(config)
-    elif kind not in _AGAIN:
+    elif not isinstance(kind, str) or kind not in _AGAIN:
         raise RequestError(f"{path} does not describe a detector")
-    elif isinstance(version, bool) or (kind, version) not in _READABLE:
+    elif type(version) is not int or (kind, version) not in _READABLE:
         raise RequestError(
             f"{path} has schema version {version!r}, this amatune reads {SCHEMA_VERSION}; read it "
             f"with the amatune that wrote it, or {_AGAIN[kind]}"

@@ -95,6 +95,13 @@ ODD = st.one_of(
 )
 
 
+@pytest.mark.parametrize("name", ["kind", "schema_version"])
+def test_what_cannot_be_looked_up_is_refused(exported: Path, name: str) -> None:
+    rehash(exported, lambda config: config.update({name: []}))
+    with pytest.raises(AmatuneError):
+        load(exported)
+
+
 @quickly
 @given(data=st.data())
 def test_settings_and_facts_of_any_value(exported: Path, data: st.DataObject) -> None:
