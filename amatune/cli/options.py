@@ -147,6 +147,16 @@ Export = Annotated[
         parser=path, metavar="EXPORT", help="Folder that `amatune best --export` wrote."
     ),
 ]
+GoodPictures = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=path, metavar="PATH...", help="Good pictures: files, folders, .npz files."
+    ),
+]
+ReplaceExport = Annotated[
+    bool, typer.Option("--replace", help="Replace an export that is there already.")
+]
+OutcomeAsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Run = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Name or folder; by default the newest run.")
 ]

@@ -5,9 +5,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from amatune.cli.options import Export, command, path, plain
+from amatune.cli.options import (
+    Export,
+    GoodPictures,
+    OutcomeAsJson,
+    ReplaceExport,
+    command,
+    path,
+    plain,
+)
 from amatune.cli.output import Interrupted, complain, make_console, near, say
 
 _ANOMALIES = "Pictures with defects, a folder or an .npz file: the loss in AUROC is told."
@@ -19,20 +25,13 @@ _ANOMALIES = "Pictures with defects, a folder or an .npz file: the loss in AUROC
 )
 def quantize(
     export: Export,
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=path, metavar="PATH...", help="Good pictures: files, folders, .npz files."
-        ),
-    ],
+    paths: GoodPictures,
     anomalies: Annotated[Path | None, plain("PATH", _ANOMALIES, parser=path)] = None,
     output: Annotated[
         Path | None, plain("DIR", "The new export; by default EXPORT-int8.", parser=path)
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an export that is there already.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    replace: ReplaceExport = False,
+    as_json: OutcomeAsJson = False,
 ) -> int:
     """Add a model with its convolutions in 8 bits to a copy of an export, and say what it loses.
 

@@ -5,9 +5,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from amatune.cli.options import Export, command, path, plain
+from amatune.cli.options import (
+    Export,
+    GoodPictures,
+    OutcomeAsJson,
+    ReplaceExport,
+    command,
+    path,
+    plain,
+)
 from amatune.cli.output import Interrupted, complain, make_console, near, say
 
 
@@ -17,20 +23,13 @@ from amatune.cli.output import Interrupted, complain, make_console, near, say
 )
 def recalibrate(
     export: Export,
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=path, metavar="PATH...", help="Good pictures: files, folders, .npz files."
-        ),
-    ],
+    paths: GoodPictures,
     output: Annotated[
         Path | None,
         plain("DIR", "The new export; by default EXPORT-recalibrated.", parser=path),
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an export that is there already.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    replace: ReplaceExport = False,
+    as_json: OutcomeAsJson = False,
 ) -> int:
     """Take p-values and thresholds of an export from other good pictures, without training.
 

@@ -23,7 +23,7 @@ from amatune.detector import Detector
 from amatune.errors import AmatuneError
 from amatune.export.onnx import TOLERANCE
 from amatune.export.preparation import MAP, PICTURES
-from amatune.export.runtime import open_session
+from amatune.export.runtime import as_input, open_session
 from amatune.extras import is_installed
 
 # A picture, uint8 (C, h, w) of any size, to every score and the map, by name.
@@ -189,7 +189,7 @@ def onnx_engine(model: bytes) -> Engine:
     names = [output.name for output in session.get_outputs()]
 
     def engine(pixels: Pixels) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(names, {PICTURES: _channels_last(pixels)}), strict=True))
+        return dict(zip(names, session.run(names, {PICTURES: as_input(pixels)}), strict=True))
 
     return engine
 
@@ -205,11 +205,7 @@ def openvino_engine(model: bytes) -> Engine:
     )
 
     def engine(pixels: Pixels) -> dict[str, NDArray[np.float32]]:
-        found = compiled({PICTURES: _channels_last(pixels)})
+        found = compiled({PICTURES: as_input(pixels)})
         return {output.get_any_name(): found[output] for output in compiled.outputs}
 
     return engine
-
-
-def _channels_last(pixels: Pixels) -> Pixels:
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0))[None]

@@ -26,7 +26,7 @@ from amatune.export.preparation import BATCH, CHANNELS, HEIGHT, PICTURES, WIDTH
 from amatune.export.reading import CALIBRATION, CARD, FILES, ONNX, ExportFiles, read_export
 from amatune.files import read_bytes
 from amatune.results.operating import Guarantee, OperatingPoint
-from amatune.sealed import CONFIG, EXPORT
+from amatune.sealed import CONFIG, EXPORT, WEIGHTS
 from amatune.stored import StoredDetector
 from amatune.wording import visible
 
@@ -87,13 +87,9 @@ def export_detector(
             "data": dict(data),
         }
     )
-    others[CARD] = model_card(stored.to_dict(), detector).encode()
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
-    try:
-        replace_folder(target, stored.to_files(EXPORT, others))
-    except OSError as error:
-        raise AmatuneError(f"cannot write the export to {target}: {error}") from error
+    _write(target, stored, others, detector)
 
 
 def fingerprint(images: Pixels) -> dict[str, Any]:
@@ -128,15 +124,50 @@ def require_replaceable(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def require_new(target: Path, replace: bool) -> None:
-    """Raise `RequestError` unless a copy of an export may be written to `target`: where there is
-    none, or in the place of one with `replace`."""
+def place_of_copy(
+    source: Path, output: str | os.PathLike[str] | None, ending: str, replace: bool
+) -> Path:
+    """Where a copy of the export `source` is written: `output`, by default beside it with `ending`
+    after its name.
+
+    Raises `RequestError` unless it may be: where there is no export, or in the place of one with
+    `replace`.
+    """
+    whole = source.resolve()
+    target = Path(output) if output is not None else whole.with_name(whole.name + ending)
     require_replaceable(target)
     if not replace and target.is_dir() and any(target.iterdir()):
         raise RequestError(
             f"{target} is an export already; name another folder with --output, or let it be "
             "replaced with --replace"
         )
+    return target
+
+
+def write_copy(
+    target: Path,
+    read: ExportFiles,
+    facts: Mapping[str, Any],
+    changed: Mapping[str, bytes],
+    detector: Detector,
+) -> None:
+    """Write an export that has been read to `target`, with other `facts` in its config.json, a card
+    of these, and files that are `changed` or new, by name. Raises `AmatuneError` when the disk
+    refuses."""
+    stored = StoredDetector.of_files(read.folder, read.config, read.files).with_facts(facts)
+    kept = {name: data for name, data in read.files.items() if name not in (WEIGHTS, CONFIG)}
+    _write(target, stored, {**kept, **changed}, detector)
+
+
+def _write(
+    target: Path, stored: StoredDetector, others: Mapping[str, bytes], detector: Detector
+) -> None:
+    """The folder of a detector, with its card beside `others`."""
+    card = model_card(stored.to_dict(), detector).encode()
+    try:
+        replace_folder(target.resolve(), stored.to_files(EXPORT, {**others, CARD: card}))
+    except OSError as error:
+        raise AmatuneError(f"cannot write the export to {target}: {error}") from error
 
 
 def _is_export(folder: Path) -> bool:

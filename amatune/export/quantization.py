@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 from amatune.data.pictures import Pixels
 from amatune.errors import AmatuneError, RequestError
 from amatune.export.calibration import DEFAULT_RATE, Calibration
-from amatune.export.card import model_card, told
-from amatune.export.folder import built, describe_calibration, replace_folder, require_new
+from amatune.export.card import told
+from amatune.export.folder import built, describe_calibration, place_of_copy, write_copy
 from amatune.export.onnx import silence
 from amatune.export.preparation import PICTURES
-from amatune.export.reading import CALIBRATION_INT8, CARD, ONNX, ONNX_INT8, read_export
-from amatune.export.runtime import OnnxExport, onnx_export, open_session, require_onnx
+from amatune.export.reading import CALIBRATION_INT8, ONNX, ONNX_INT8, read_export
+from amatune.export.runtime import OnnxExport, as_input, onnx_export, open_session, require_onnx
 from amatune.export.scoring import Inputs, find_inputs
 from amatune.extras import require_extra
 from amatune.metrics import auroc, delong_paired
-from amatune.sealed import CONFIG, EXPORT, WEIGHTS
-from amatune.stored import StoredDetector
 
 IMAGES = "images in 8 bits"  # what a card calls the pictures of the calibration
 _RANGES = 64  # pictures at most, and every fourth, whose values are the ranges of 8 bits
@@ -76,12 +74,10 @@ def quantize(
     `AmatuneError` when the disk refuses.
     """
     source = Path(folder)
-    whole = source.resolve()
-    target = Path(output) if output is not None else whole.with_name(f"{whole.name}-int8")
     read = read_export(source)
     require_onnx(read)
     require_extra("onnx", "onnx", "onnxruntime")
-    require_new(target, replace)
+    target = place_of_copy(source, output, "-int8", replace)
     good = find_inputs(paths)
     bad = find_inputs(wrong) if (wrong := list(anomalies)) else None
     before = onnx_export(read)
@@ -113,21 +109,9 @@ def quantize(
         "seconds": seconds[1],
         "calibration": describe_calibration(calibration, before.primary_score, IMAGES),
     }
-    stored = StoredDetector.of_files(source, read.config, read.files).with_facts({"int8": figures})
-    others = {name: data for name, data in read.files.items() if name not in (WEIGHTS, CONFIG)}
-    detector = built(read, "cpu").detector
-    others |= {
-        ONNX_INT8: model,
-        CALIBRATION_INT8: calibration.to_bytes(),
-        CARD: model_card(stored.to_dict(), detector).encode(),
-    }
-    try:
-        replace_folder(target.resolve(), stored.to_files(EXPORT, others))
-    except OSError as error:
-        raise AmatuneError(f"cannot write the export to {target}: {error}") from error
-    held = read.guarantee
-    dropped = () if held is None or held.point is None else (held.point.name,)
-    return Quantisation(target, figures, dropped, tuple(scored.unreadable))
+    changed = {ONNX_INT8: model, CALIBRATION_INT8: calibration.to_bytes()}
+    write_copy(target, read, {"int8": figures}, changed, built(read, "cpu").detector)
+    return Quantisation(target, figures, read.certified, tuple(scored.unreadable))
 
 
 class _Scores:
@@ -197,7 +181,7 @@ def quantised(model: bytes, images: Sequence[Pixels]) -> bytes:
     quantised.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import QuantType, quantize_static
 
     loaded = onnx.load_from_string(model)
     for number, node in enumerate(loaded.graph.node):
@@ -209,20 +193,13 @@ def quantised(model: bytes, images: Sequence[Pixels]) -> bytes:
             "a first; use --engine onnx"
         )
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        left = iter(images)
-
-        def get_next(self) -> dict[str, Pixels] | None:
-            image = next(self.left, None)
-            return None if image is None else {PICTURES: channels_last(image)}
-
     with tempfile.TemporaryDirectory() as place, silence():
         file = Path(place) / ONNX_INT8
         try:
             quantize_static(
                 loaded,
                 str(file),
-                Reader(),
+                ranges_of(images),
                 op_types_to_quantize=["Conv", *_BETWEEN],
                 nodes_to_quantize=chosen,
                 per_channel=True,
@@ -233,6 +210,20 @@ def quantised(model: bytes, images: Sequence[Pixels]) -> bytes:
             reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[:1])
             raise AmatuneError(f"the model cannot be quantised: {reason}") from error
         return file.read_bytes()
+
+
+def ranges_of(images: Sequence[Pixels]) -> Any:
+    """Hands images (C, H, W) to `quantize_static`: an `onnxruntime` `CalibrationDataReader`."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        left = iter(images)
+
+        def get_next(self) -> dict[str, Pixels] | None:
+            image = next(self.left, None)
+            return None if image is None else {PICTURES: as_input(image)}
+
+    return Reader()
 
 
 def _chosen(graph: Any) -> list[str]:
@@ -255,17 +246,12 @@ def _chosen(graph: Any) -> list[str]:
     return chosen
 
 
-def channels_last(image: Pixels) -> Pixels:
-    """(C, H, W) as a batch of a model, (1, H, W, C)."""
-    return np.ascontiguousarray(image.transpose(1, 2, 0))[None]
-
-
 def _seconds(before: bytes, after: bytes, images: Sequence[Pixels]) -> tuple[float, float]:
     """What a picture takes in both forms on one core: the medians, in turn."""
     sessions = [open_session(model, threads=1) for model in (before, after)]
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(2 + _TIMED):  # the first two warm up
-        picture = channels_last(images[number % len(images)])
+        picture = as_input(images[number % len(images)])
         for session, taken in zip(sessions, times, strict=True):
             start = time.process_time()
             session.run(None, {PICTURES: picture})

@@ -33,6 +33,12 @@ class ExportFiles:
     resizing: Resizing  # that of its training
     calibration_int8: Calibration | None = None  # of scores by the model in 8 bits, if there is one
 
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """The name of its certified threshold, if it has one."""
+        point = None if self.guarantee is None else self.guarantee.point
+        return () if point is None else (point.name,)
+
     def unfit(self, error: RequestError) -> RequestError:
         """What to say where its contents do not fit this version."""
         return RequestError(

@@ -5,24 +5,22 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import RequestError
 from amatune.export.calibration import Calibration
-from amatune.export.card import model_card
 from amatune.export.exported import Exported
 from amatune.export.folder import (
     built,
     describe_calibration,
     load_detector,
-    replace_folder,
-    require_new,
+    place_of_copy,
+    write_copy,
 )
-from amatune.export.reading import CALIBRATION, CALIBRATION_INT8, CARD, ONNX_INT8, read_export
+from amatune.export.reading import CALIBRATION, CALIBRATION_INT8, ONNX_INT8, read_export
 from amatune.export.runtime import onnx_export
 from amatune.export.scoring import AnyExport, Inputs, find_inputs
 from amatune.extras import require_extra
-from amatune.sealed import CONFIG, EXPORT, WEIGHTS
-from amatune.stored import StoredDetector
 
 IMAGES = "newer images"  # what a card calls the pictures
 
@@ -61,47 +59,36 @@ def recalibrate(
     picture can be scored; `AmatuneError` when the disk refuses.
     """
     source = Path(folder)
-    target = Path(output) if output is not None else _beside(source)
     read = read_export(source)
     if "geometry" not in read.config.get("preprocessing", {}):
         raise RequestError(
             f"the export {source} was written by amatune {read.config['amatune_version']}, whose "
             "exports cannot be recalibrated; export its run again"
         )
-    require_new(target, replace)
+    target = place_of_copy(source, output, "-recalibrated", replace)
     exported = built(read, "cpu")
     inputs = find_inputs(paths)
     calibration, unreadable = _calibrated(exported, inputs)
-    stored = StoredDetector.of_files(source, read.config, read.files)
-    guarantee = read.guarantee
-    dropped = () if guarantee is None or guarantee.point is None else (guarantee.point.name,)
-    earlier = read.calibration
-    others = {name: read.files[name] for name in read.files if name not in (WEIGHTS, CONFIG)}
+    primary, earlier = read.config["primary"], read.calibration
+    changed = {CALIBRATION: calibration.to_bytes()}
+    facts: dict[str, Any] = {
+        "calibration": describe_calibration(calibration, primary, IMAGES),
+        "operating_points": [],
+        "guarantee": None,
+        "recalibrated": {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "normal_images_before": None if earlier is None else len(earlier.scores),
+            "dropped": list(read.certified),
+        },
+    }
     if ONNX_INT8 in read.files:
         require_extra("onnx", "onnxruntime")
         in_int8, _ = _calibrated(onnx_export(read, read.files[ONNX_INT8]), inputs)
-        others[CALIBRATION_INT8] = in_int8.to_bytes()
-        described = describe_calibration(in_int8, stored.primary, IMAGES)
-        stored = stored.with_facts({"int8": {**read.config["int8"], "calibration": described}})
-    stored = stored.with_facts(
-        {
-            "calibration": describe_calibration(calibration, stored.primary, IMAGES),
-            "operating_points": [],
-            "guarantee": None,
-            "recalibrated": {
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "normal_images_before": None if earlier is None else len(earlier.scores),
-                "dropped": list(dropped),
-            },
-        }
-    )
-    others[CARD] = model_card(stored.to_dict(), exported.detector).encode()
-    others[CALIBRATION] = calibration.to_bytes()
-    try:
-        replace_folder(target.resolve(), stored.to_files(EXPORT, others))
-    except OSError as error:
-        raise AmatuneError(f"cannot write the export to {target}: {error}") from error
-    return Recalibration(load_detector(target, "cpu"), dropped, unreadable)
+        changed[CALIBRATION_INT8] = in_int8.to_bytes()
+        described = describe_calibration(in_int8, primary, IMAGES)
+        facts["int8"] = {**read.config["int8"], "calibration": described}
+    write_copy(target, read, facts, changed, exported.detector)
+    return Recalibration(load_detector(target, "cpu"), read.certified, unreadable)
 
 
 def _calibrated(exported: AnyExport, inputs: Inputs) -> tuple[Calibration, tuple[str, ...]]:
@@ -117,8 +104,3 @@ def _calibrated(exported: AnyExport, inputs: Inputs) -> tuple[Calibration, tuple
     if not scores:
         raise RequestError(f"nothing was scored: {unreadable[0]}")
     return Calibration.of(scores), tuple(unreadable)
-
-
-def _beside(source: Path) -> Path:
-    whole = source.resolve()
-    return whole.with_name(f"{whole.name}-recalibrated")

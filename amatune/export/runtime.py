@@ -123,6 +123,11 @@ def onnx_export(read: ExportFiles, int8: bytes | None = None) -> OnnxExport:
     )
 
 
+def as_input(image: Pixels) -> Pixels:
+    """A picture (C, H, W) as the input of a model: a batch of one, (1, H, W, C)."""
+    return np.ascontiguousarray(image.transpose(1, 2, 0))[None]
+
+
 def open_session(model: bytes, threads: int = 0) -> Any:
     """An ONNX model in the ONNX Runtime, on the CPU: an `onnxruntime.InferenceSession`. 0 threads
     are as many as there are cores."""
