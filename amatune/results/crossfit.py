@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from amatune import metrics
 from amatune.results.difference import SIGNIFICANT, paired_difference, welch_test
-from amatune.results.selection import Floats, SeedScores, draw_groups, draw_images
+from amatune.results.selection import Floats, SeedScores, draw_by_group, draw_groups, draw_images
 
 DRAWS = 300
 DEFAULT = "default"
@@ -211,8 +211,7 @@ def _draw(
     grouped = draw_groups(generator, groups, draws)
     if choosers is None:
         return [draw_images(generator, sizes[0], draws), *grouped]
-    names, place = np.unique(choosers, return_inverse=True)
-    return [draw_images(generator, len(names), draws)[place], *grouped]
+    return [draw_by_group(generator, choosers, draws), *grouped]
 
 
 class _Table:

@@ -114,19 +114,22 @@ def draw_images(
     return generator.multinomial(count or size, share, size=draws).T.astype(float)
 
 
+def draw_by_group(generator: np.random.Generator, groups: NDArray[np.int64], draws: int) -> Floats:
+    """How often each image of a list, of which `groups` (N,) are the groups, is in each draw of
+    whole groups: (N, draws)."""
+    names, place = np.unique(groups, return_inverse=True)
+    return draw_images(generator, len(names), draws)[place]
+
+
 def draw_groups(
     generator: np.random.Generator, groups: Groups, draws: int
 ) -> tuple[Floats, Floats]:
     """Likewise by groups: of normal images (N, draws) and anomalies (M, draws). Both kinds are
     drawn apart, unless some group has both: then it comes as a whole."""
     if not np.intersect1d(*groups).size:
-        drawn = []
-        for own in groups:
-            names, place = np.unique(own, return_inverse=True)
-            drawn.append(draw_images(generator, len(names), draws)[place])
-        return drawn[0], drawn[1]
-    names, place = np.unique(np.concatenate(groups), return_inverse=True)
-    drawn_all = draw_images(generator, len(names), draws)[place]
+        normals, anomalies = (draw_by_group(generator, own, draws) for own in groups)
+        return normals, anomalies
+    drawn_all = draw_by_group(generator, np.concatenate(groups), draws)
     return drawn_all[: len(groups[0])], drawn_all[len(groups[0]) :]
 
 

@@ -76,17 +76,18 @@ class DefectPictures(OwnPictures):
         return [*super().notes, told]
 
     def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
+        found = super().record(used)
         ids = sorted({str(one) for part in PARTS for one in used[part]} & set(self._masks))
         if not ids:
-            return super().record(used)
-        found, _ = self._cache.inspect([self._masks[one] for one in ids])
+            return found
+        inspected, _ = self._cache.inspect([self._masks[one] for one in ids])
         # One that cannot be read is noted as that; `mask` says why, when it is asked for.
         lines = [
-            f"{one} {found[file].digest if (file := self._masks[one]) in found else 'broken'}"
+            f"{one} {mask.digest if (mask := inspected.get(self._masks[one])) else 'broken'}"
             for one in ids
         ]
         sealed = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
-        return {**super().record(used), "masks": sealed}
+        return {**found, "masks": sealed}
 
     def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         file = self._masks.get(str(one))
