@@ -15,7 +15,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from amatune.detectors.features import Features, FeaturesConfig
 from amatune.export import quantization as quantisation
 from amatune.export.onnx import onnx_bytes
 from amatune.export.preparation import PICTURES
+from amatune.export.runtime import as_input, open_session
 
 SHAPE = (1, 128, 128)
 LEARNT, RANGES = 150, 32  # pictures
@@ -45,28 +46,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def picture(image: torch.Tensor) -> Pixels:
-    """(C, H, W) as an ONNX model takes it."""
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())[None]
-
-
-def quantised(model: bytes, images: torch.Tensor, calibrate: str = "MinMax", **how: Any) -> bytes:
-    """The model with its convolutions in 8 bits, their ranges from the images (N, C, H, W)."""
+def quantised(
+    model: bytes, images: Sequence[Pixels], calibrate: str = "MinMax", **how: Any
+) -> bytes:
+    """The model with its convolutions in 8 bits, their ranges from images (C, H, W)."""
     from onnxruntime.quantization import (
-        CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
         QuantType,
         quantize_static,
     )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left: Iterator[torch.Tensor] = iter(images)
-
-        def get_next(self) -> dict[str, Pixels] | None:
-            image = next(self.left, None)
-            return None if image is None else {PICTURES: picture(image)}
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
@@ -74,7 +63,7 @@ def quantised(model: bytes, images: torch.Tensor, calibrate: str = "MinMax", **h
         quantize_static(
             source,
             target,
-            Reader(),
+            quantisation.ranges_of(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             activation_type=QuantType.QUInt8,
@@ -87,11 +76,7 @@ def quantised(model: bytes, images: torch.Tensor, calibrate: str = "MinMax", **h
 
 def by_onnxruntime(model: bytes) -> Run:
     """On one core."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(model, threads=1)
     return lambda asked: float(session.run([SCORE], {PICTURES: asked})[0][0])
 
 
@@ -133,20 +118,16 @@ def main() -> None:
 
     model = onnx_bytes(detector)
     models = {"32-bit floating point": model}
+    ranges = list(normal[: min(RANGES, learnt)].numpy())
     for way in arguments.ways:
-        ranges = normal[: min(RANGES, learnt)]
-        own = way == OWN
-        models[f"8 bits, {way}"] = (
-            quantisation.quantised(model, list(ranges.numpy()))
-            if own
-            else quantised(model, ranges, **WAYS[way])
-        )
+        quantise = quantisation.quantised if way == OWN else quantised
+        models[f"8 bits, {way}"] = quantise(model, ranges, **WAYS[way])
     print("| model | MB | engine | ms | AUROC | correlation |\n|---|---|---|---|---|---|")
     for name, one in models.items():
         for engine, started in (("ONNX Runtime", by_onnxruntime), ("OpenVINO", by_openvino)):
             run, found, seconds = started(one), [], []
-            for image in asked:
-                pixels = picture(image)
+            for image in asked.numpy():
+                pixels = as_input(image)
                 began = time.process_time()
                 found.append(run(pixels))
                 seconds.append(time.process_time() - began)

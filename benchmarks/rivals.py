@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import steps
 import torch
 from scipy import stats
 
-from amatune import metrics
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.registry import find_method
@@ -106,21 +106,14 @@ def brief(name: str, arguments: argparse.Namespace) -> list[str]:
         lines.append(f"| {one.name} | | {one.validation_auroc:.3f} |")
     for method in arguments.methods:
         cls = find_method(method).detector
-        steps = -(-arguments.brief // BRIEF_EPOCHS)
-        width = {"width": 0.25, "epochs": BRIEF_EPOCHS, "steps_per_epoch": steps}
+        each = -(-arguments.brief // BRIEF_EPOCHS)
+        width = {"width": 0.25, "epochs": BRIEF_EPOCHS, "steps_per_epoch": each}
         config = cls.Config.from_dict({**width, **BRIEF.get(method, {})})
         detector = cls(config, made.image_shape, seed=1)
-        began = time.process_time()
-        for _ in range(BRIEF_EPOCHS):
-            losses = detector.train_epoch(resident)
-        spent = time.process_time() - began
-        detector.calibrate(resident)
-        normal, anomaly = (detector.scores(torch.from_numpy(side)) for side in sides)
-        scoring = time.process_time() - began - spent
-        aurocs = {n: metrics.auroc(normal[n].numpy(), anomaly[n].numpy()) for n in normal}
-        told = ", ".join(f"{n} {auroc:.3f}" for n, auroc in aurocs.items())
-        lines.append(f"| {method} | {spent:.0f} + {scoring:.0f} | {told} |")
-        last = ", ".join(f"{n} {value:.3g}" for n, value in losses.items())
+        found = steps.measure(detector, resident, sides)
+        told = ", ".join(f"{n} {auroc:.3f}" for n, auroc in found.auroc.items())
+        lines.append(f"| {method} | {found.training:.0f} + {found.scoring:.0f} | {told} |")
+        last = ", ".join(f"{n} {value:.3g}" for n, value in found.losses.items())
         print(f"{name} {method}: {lines[-1]}\n  losses: {last}", flush=True)
     return lines
 

@@ -45,6 +45,7 @@ from amatune.data.pictures import Pixels, read_pictures
 from amatune.detector import Detector, to_unit_range
 from amatune.detectors.features import Features, FeaturesConfig
 from amatune.export.onnx import onnx_bytes
+from amatune.export.runtime import open_session
 from amatune.registry import Method, find_method
 from amatune.results.baselines import fit_baselines, score_baselines
 from amatune.results.objective import best_score
@@ -201,10 +202,6 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def speed() -> list[str]:
     """What the network, the whole score of one picture, and both and a map by ONNX Runtime take."""
-    import onnxruntime
-
-    one_thread = onnxruntime.SessionOptions()
-    one_thread.intra_op_num_threads = 1
     learnt = torch.randint(0, 256, (8, 3, 256, 256), dtype=torch.uint8)
     asked = np.ascontiguousarray(learnt[:1].permute(0, 2, 3, 1).numpy())
     picture = to_unit_range(learnt[:1])
@@ -224,7 +221,7 @@ def speed() -> list[str]:
             detector.memory = torch.randn(10_000, detector.projection.shape[1])
         detector.calibrate(learnt)
         scorer: Any = detector.raw_scorer()
-        session = onnxruntime.InferenceSession(onnx_bytes(detector), one_thread)
+        session = open_session(onnx_bytes(detector), threads=1)
         network = milliseconds(partial(scorer.sight, picture))
         whole = milliseconds(partial(scorer, picture))
         other = milliseconds(partial(session.run, None, {session.get_inputs()[0].name: asked}))
