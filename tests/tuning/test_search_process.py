@@ -88,7 +88,7 @@ def test_a_second_interrupt_ends_it_now(tmp_path):
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     wait_until(lambda: "Saving" in process.printed(), process)
-    assert time.monotonic() - began < 30  # a busy machine; an epoch has a minute
+    assert time.monotonic() - began < 2 + 8  # a busy machine
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=300)
     assert "SearchEnded" not in output  # nor is anything waited for
