@@ -69,7 +69,7 @@ def search(
         request,
         listener=listener,
         resume=resume,
-        first=first_settings(enqueue, warm_start, request.runs_dir),
+        first=first_settings(enqueue, warm_start, request.runs_dir, request.method),
         # A space that is given here is the caller's own.
         trust_space=trust_space or options.get("space") is not None,
     )
@@ -93,7 +93,7 @@ def estimate(
         request,
         listener=listener,
         resume=resume,
-        first=first_settings(enqueue, warm_start, request.runs_dir),
+        first=first_settings(enqueue, warm_start, request.runs_dir, request.method),
         trust_space=trust_space or options.get("space") is not None,
     )
 

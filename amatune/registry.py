@@ -16,14 +16,15 @@ One that cannot be used, for whatever reason, harms no other.
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import amatune.detectors
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError, did_you_mean
+from amatune.several import AUTO, JOINT, JoinedSpace, auto_methods, detector_of, joined
 
 GROUP = "amatune.methods"  # of the entry points
 
@@ -82,6 +83,38 @@ class Method:
             )
         return found
 
+    def alone(self) -> tuple["Method", ...]:
+        """The methods that this is made of: itself, unless it is several."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class SeveralMethods(Method):
+    """Methods that a search compares with one another; see `amatune.several`."""
+
+    members: Mapping[str, Method] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: tuple[str, ...]) -> "SeveralMethods":
+        """The methods of these names. Raises `RequestError` as `find_method` does."""
+        members = {name: find_method(name) for name in names}
+        name = JOINT.join(names)
+        return cls(name, detector_of(members, name), JoinedSpace(members), "", members)
+
+    def __post_init__(self) -> None:
+        """Each member was checked when it was made."""
+
+    def alone(self) -> tuple[Method, ...]:
+        """Its members."""
+        return tuple(self.members.values())
+
+    def trainable_class(self) -> type:
+        """A `tune.Trainable` that trains any of them; imports Ray."""
+        joint = importlib.import_module("amatune.trainables._several").joined_trainable
+        own = {name: one.trainable_class() for name, one in self.members.items()}
+        made: type = joint(self.detector, own)
+        return made
+
 
 def method_names() -> list[str]:
     """Names of all methods there are, as the command line spells them, sorted.
@@ -108,6 +141,19 @@ def find_method(name: str) -> Method:
             f"the method {name!r} is brought by {packages}; uninstall all but one of them"
         )
     return _load(points[0])
+
+
+def searched_method(name: str) -> Method:
+    """What a search of this name searches: a method or, for names joined by `+` and for "auto",
+    several as one.
+
+    Raises `RequestError` as `find_method` does, and for a name that is there twice.
+    """
+    if name == AUTO:
+        return SeveralMethods.of(auto_methods(None))
+    if JOINT in name:
+        return SeveralMethods.of(tuple(joined([name]).split(JOINT)))
+    return find_method(name)
 
 
 def survey_methods() -> tuple[list[Method], list[str]]:

@@ -17,7 +17,7 @@ FOLDERS = ("amatune", "search_spaces", "trainables")
 # Room of the project -> the rooms it may import. A room is the first name below `amatune`: a folder
 # or a file. Files of one room may import each other, detectors excepted.
 BASE = {"errors", "extras", "version"}  # for all
-TRAINED = {*BASE, "config", "detector", "detectors", "registry", "sealed", "stored"}
+TRAINED = {*(*BASE, "config", "detector", "detectors", "registry", "sealed", "several", "stored")}
 ARROWS: dict[str, set[str]] = {
     "package": {"version", "api", "estimator", "export"},  # amatune/__init__.py, on demand
     "version": set(),
@@ -32,7 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "detector": {"errors", "config", "loop", "maps"},
     "nets": {*BASE, "config", "detector"},
     "detectors": {"errors", "extras", "config", "detector", "nets"},
-    "registry": {*BASE, "config", "detector", "detectors"},
+    "several": {"errors", "config", "detector"},
+    "registry": {*BASE, "config", "detector", "detectors", "several"},
     "data": {*BASE, "files", "metrics", "wording"},
     "files": {"errors"},
     "reading": {"errors", "fields"},

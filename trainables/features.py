@@ -16,12 +16,11 @@ class FeaturesTrainable(DetectorTrainable):
     detector_class: ClassVar[type[Detector]] = Features
     gpu_share: ClassVar[float] = 0.25
 
-    def _new_detector(self) -> Detector:
-        detector = super()._new_detector()
+    def equip(self, detector: Detector) -> None:
+        """Give it the user's cache."""
         assert isinstance(detector, Features)
         if self._device == "cpu":
             detector.store = FeatureCache.default()
-        return detector
 
 
 TRAINABLE = FeaturesTrainable

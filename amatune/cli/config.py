@@ -75,11 +75,12 @@ def given(context: typer.Context, *, but_for: Sequence[str] = ()) -> dict[str, A
     file = context.default_map or {}
     there = {name: file[name] for name in _FIXING if name in file}
     if here and there:
+        from amatune.several import joined
         from amatune.tuning.options import fixed_settings
 
         if "fix" in there:
             there["fix"] = assigned(there["fix"])
-        method = values.get("method", context.params["method"])
+        method = joined(values.get("method") or ["ama"])
         held = [fixed_settings(method, **one) for one in (there, here)]
         values = {key: value for key, value in values.items() if key not in _FIXING}
         values["fix"] = {**held[0], **held[1]}
@@ -174,6 +175,7 @@ def _told(value: Any) -> str:
 def _of_run(file: Path, command: str) -> dict[str, Any]:
     """The options that an earlier run was searched with; for `best`, the run itself."""
     from amatune.runs.record import RunRecord
+    from amatune.several import JOINT
     from amatune.tuning.options import options_of
 
     record = RunRecord.parse(_read(file), file)
@@ -181,6 +183,7 @@ def _of_run(file: Path, command: str) -> dict[str, Any]:
         return {"run": str(file.resolve().parent)}
     options: SearchOptions = options_of(record.request)
     values = {key.replace("_", "-"): value for key, value in options.items() if value is not None}
+    values["method"] = str(options["method"]).split(JOINT)
     values["fix"] = [Assignment(key, value) for key, value in options["fix"].items()]
     if others := record.first[1:]:
         values["enqueue"] = [dict(settings) for settings in others]

@@ -75,7 +75,10 @@ _GROUPS = (
     "What belongs together, of one part, day or camera, and stands on one side of the splits: "
     "folder, folder:N, name:REGEX, column:NAME of csv:FILE, or near-copies."
 )
-_METHOD = "The detector; `amatune methods` lists them."
+_METHOD = (
+    "The detector, by default ama; `amatune methods` lists them. Repeated: these are compared "
+    "under one budget. auto: a few that suit the pictures."
+)
 _TRIALS = "Settings to try, those of an earlier session included."
 _STEPS = "Training steps of a trial, its full budget; by default the method's usual number."
 _EPOCHS = (
@@ -115,6 +118,8 @@ _TRUST = "Run the Python search space that a run brings; only if you trust whoev
     "amatune search --dataset npz:parts.npz --ood npz:faults.npz --fix geometry=ray",
     "amatune search --dataset folder:good --ood folder:bad --trials 30 --dry-run",
     "amatune search --resume --name zero-one --trials 100",
+    "amatune search --method auto --trials 30",
+    "amatune search --method ama --method features --steps 500",
     "amatune search --config runs/zero-one/run.json --seed 1",
 )
 def search(
@@ -132,7 +137,7 @@ def search(
     keep_together: Annotated[str | None, _data("near-copies", _TOGETHER)] = None,
     group_by: Annotated[str | None, _data("HOW", _GROUPS)] = None,
     max_broken: Annotated[float | None, _data("N|SHARE", _BROKEN, parser=number)] = None,
-    method: Annotated[str, _tune("NAME", _METHOD)] = "ama",
+    method: Annotated[list[str] | None, _tune("NAME", _METHOD)] = None,
     trials: Annotated[int, _tune("N", _TRIALS, parser=whole)] = 50,
     steps: Annotated[int | None, _tune("N", _STEPS, parser=whole)] = None,
     epochs: Annotated[int | None, _tune("N", _EPOCHS, parser=whole)] = None,

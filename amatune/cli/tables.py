@@ -123,7 +123,7 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     rows = [
         [
             "*" if row.chosen else "",
-            row.configuration,
+            row.name,
             row.score,
             figure(row.validation_auroc, row.validation_spread),
             figure(row.test[row.score].auroc, row.test[row.score].auroc_spread),
@@ -144,23 +144,26 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     ]
     heads = ["", retrained, "by", "validation AUROC", "test AUROC", "95% interval"]
     print_by_columns(console, heads, rows, named=2)
-    names = list(board.rows[0].test)
-    if len(names) > 1:
-        by_score = [
-            [
-                row.configuration,
-                *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names),
+    for method in dict.fromkeys(row.method for row in board.rows):
+        of_it = [row for row in board.rows if row.method == method]
+        names = list(of_it[0].test)
+        if len(names) > 1:
+            by_score = [
+                [
+                    row.configuration,
+                    *(figure(row.test[name].auroc, row.test[name].auroc_spread) for name in names),
+                ]
+                for row in of_it
             ]
-            for row in board.rows
-        ]
-        say(console)
-        print_by_columns(console, ["test AUROC", *(f"of {n}" for n in names)], by_score, named=1)
+            head = "test AUROC" if method is None else f"test AUROC, {method}"
+            say(console)
+            print_by_columns(console, [head, *(f"of {n}" for n in names)], by_score, named=1)
 
     _print_pixels(console, board)
     chosen = board.chosen
     test = chosen.test[board.primary_score]
     say(console)
-    say(console, f"* {chosen.configuration}, chosen on validation images:")
+    say(console, f"* {chosen.name}, chosen on validation images:")
     say(console, f"  {settings_text(chosen.settings)}")
     say(
         console,

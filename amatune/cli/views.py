@@ -53,6 +53,11 @@ class Training:
     gpu_bytes: int | None = None
 
     @property
+    def share(self) -> float:
+        """How much of it is done."""
+        return self.epoch / self.epochs if self.epochs else 0.0
+
+    @property
     def rank(self) -> tuple[bool, float]:
         """Full budget first, then by AUROC."""
         return self.state == "done", -math.inf if self.auroc is None else self.auroc
@@ -80,7 +85,7 @@ class View:
     trainings: dict[str, Training] = field(default_factory=dict)
     total: int = 0
     earlier: int = 0  # ended before this command
-    earlier_epochs: int = 0  # of those
+    earlier_share: float = 0.0  # of a whole training each, added up
     estimate: TimeEstimate | None = None
     sides: tuple[int, int] | None = None  # validation anomalies and normal images
     began: float = field(default_factory=time.monotonic)
@@ -113,10 +118,12 @@ class View:
                     f"{counted(event.epochs, 'epoch')}, {event.concurrent} at a time with "
                     f"{event.cpus_per_trial:g} CPU{gpus} each"
                 )
-                self.say(
+                budget = (
                     f"a trial: up to {counted(event.steps, 'step')}, {event.steps_per_epoch:,} in "
                     f"an epoch, each on {event.batch} of {event.training_images:,} training images"
                 )
+                for line in event.methods or (budget,):
+                    self.say(line)
                 if event.run is not None:
                     self.recall(event.run, event.finished)
                 self.warn(event.warnings)
@@ -125,8 +132,8 @@ class View:
                 self.begin(event.run, all_of_them - event.finished)
                 seeds = counted(len(event.seeds), "seed")
                 self.say(
-                    f"retraining {', '.join(event.configurations)}: {seeds} of "
-                    f"{counted(event.epochs, 'epoch')} each"
+                    f"retraining {', '.join(event.configurations)}: {seeds} "
+                    + (f"of {counted(event.epochs, 'epoch')} each" if event.epochs else "each")
                     + (f", {event.concurrent} at a time" if event.concurrent else "")
                 )
                 if event.finished:
@@ -192,7 +199,7 @@ class View:
 
         known = [self.trial(t) for t in read_trials(RunFolder(run)) if t.state in ENDED]
         self.trainings = {training.label: training for training in known}
-        self.earlier, self.earlier_epochs = len(known), sum(one.epoch for one in known)
+        self.earlier, self.earlier_share = len(known), sum(one.share for one in known)
         self.say(f"finished already: {counted(finished, 'trial')}")
 
     def update(self, training: Training) -> None:
@@ -240,13 +247,13 @@ class View:
         """Time gone and, once some was measured, about how much is left."""
         gone = time.monotonic() - self.began
         known = self.now()
-        ended = [training.epoch for training in known if training.state in ENDED]
-        here = sum(t.epoch for t in known if t.state in (*ENDED, "running")) - self.earlier_epochs
+        ended = [training.share for training in known if training.state in ENDED]
+        here = sum(t.share for t in known if t.state in (*ENDED, "running")) - self.earlier_share
         left = math.inf
         if len(ended) > self.earlier and here:
-            # In epochs: those under way are partly done, and stopped trials are short.
+            # In whole trainings: those under way are partly done, and stopped trials are short.
             usual = statistics.fmean(ended)
-            todo = usual * (self.total - len(ended)) - sum(t.epoch for t in self.running())
+            todo = usual * (self.total - len(ended)) - sum(t.share for t in self.running())
             left = max(0.0, gone / here * todo)
         elif self.estimate is not None:
             left = max(self.estimate.seconds - gone, 0.0)

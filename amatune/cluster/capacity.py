@@ -147,7 +147,21 @@ def _pace(
     shares: tuple[float, float, float],
 ) -> tuple[float, float]:
     """In a worker: seconds of a step, and of scoring the validation images once."""
-    device = claim_device(*shares)
+    return pace(method, config, train, normal, anomaly, claim_device(*shares))
+
+
+def pace(
+    method: type[Detector],
+    config: DetectorConfig,
+    train: np.ndarray,
+    normal: np.ndarray,
+    anomaly: np.ndarray,
+    device: str = "cpu",
+) -> tuple[float, float]:
+    """Seconds of a training step, and of scoring the validation images once, in this process.
+
+    Images are uint8 (N, C, H, W); of the training images a few batches are enough.
+    """
     sets = [torch.tensor(images, device=device) for images in (train, normal, anomaly)]
     steps = REHEARSED_STEPS[device != "cpu"]
     detector, step = _trained_briefly(method, config, sets[0], steps)

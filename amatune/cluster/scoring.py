@@ -1,6 +1,6 @@
 """Scoring images by many detectors, on whatever machines the cluster has."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Scored:
 
 def score_models(
     folders: Sequence[Path],
-    detector_class: type[Detector],
+    classes: Mapping[str, type[Detector]],
     normal: np.ndarray,
     anomaly: np.ndarray,
     masks: Masks | None = None,
@@ -35,8 +35,8 @@ def score_models(
     gpus: float,
     gpu_memory: float,
 ) -> Iterator[tuple[Path, Scored]]:
-    """Score images, uint8 (N, C, H, W), by the detector kept in each of the folders; with `masks`
-    of the anomalies also by its maps.
+    """Score images, uint8 (N, C, H, W), by the detector kept in each of the folders, of the class
+    of its method; with `masks` of the anomalies also by its maps.
 
     Each with these shares of a machine; all on a card use at most `gpu_memory`, in (0, 1], of its
     memory. As they come in: the folder and what was found. Raises `AmatuneError` for a damaged
@@ -47,7 +47,8 @@ def score_models(
     pending: dict[Any, Path] = {}
     for folder in folders:
         stored = StoredDetector.load(folder)
-        pending[score.remote(stored, detector_class, *sides, cpus, gpus, gpu_memory)] = folder
+        own = classes[stored.method]
+        pending[score.remote(stored, own, *sides, cpus, gpus, gpu_memory)] = folder
     while pending:
         connection.require_alive()
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)

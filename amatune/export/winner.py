@@ -13,7 +13,7 @@ from amatune.export.exported import Exported
 from amatune.export.folder import export_detector, fingerprint, require_replaceable
 from amatune.export.loading import load
 from amatune.extras import require_extra
-from amatune.registry import find_method
+from amatune.registry import searched_method
 from amatune.results.certify import held_out
 from amatune.results.leaderboard import Leaderboard, read_leaderboard
 from amatune.results.operating import held_out_normals
@@ -89,7 +89,7 @@ def _to_check_on(problem: Problem) -> Pixels:
 def require_exportable(run: RunFolder, folder: FilePath) -> None:
     """Raise now, before hours of training, what would stop `export_winner` after them."""
     require_replaceable(folder)
-    if find_method(run.record().request.method).detector.exports_to_onnx:
+    if searched_method(run.record().request.method).detector.exports_to_onnx:
         require_extra("onnx")
 
 

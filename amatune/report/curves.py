@@ -23,7 +23,7 @@ def forest(board: Leaderboard) -> go.Figure:
     """Test AUROC of each configuration by its score: the mean, its interval, and every seed; below
     them what needs no detector."""
     rows = list(reversed(board.rows))
-    names = [plain(row.configuration) for row in rows]
+    names = [plain(row.name) for row in rows]
     tests = [row.test[row.score] for row in rows]
     trivial = list(reversed(board.baselines))
     figure = go.Figure()

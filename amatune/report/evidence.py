@@ -186,6 +186,7 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
     scores = _read_scores(model / TEST)
     validation = _read_scores(model / VALIDATION)
     threshold, rate = threshold_of(validation[board.primary_score])
+    control = None if chosen.default else next((row for row in board.rows if row.default), None)
     return Judged(
         which="test",
         name=chosen.configuration,
@@ -195,14 +196,9 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
         threshold=threshold,
         false_alarms=rate,
         by_seed=_test_scores(run, chosen, board.primary_score),
-        default_by_seed=tuple(
-            sides
-            for row in board.rows
-            if row.default and not row.chosen
-            for sides in _test_scores(run, row, row.score)
-        ),
+        default_by_seed=_test_scores(run, control, control.score) if control else (),
         model=model,
-        groups=_groups(run, validation, scores),
+        groups=_groups(board, validation, scores),
         belonging=board.groups.pair if board.groups else None,
     )
 
@@ -214,11 +210,11 @@ def _test_scores(run: RunFolder, row: LeaderboardRow, score: str) -> tuple[Sides
 
 
 def _groups(
-    run: RunFolder, validation: Mapping[str, Sides], test: Mapping[str, Sides]
+    board: Leaderboard, validation: Mapping[str, Sides], test: Mapping[str, Sides]
 ) -> tuple[GroupFigures, ...]:
     """Test images several at a time, as many as there are of each kind."""
     try:
-        name = find_method(run.record().request.method).detector.group_score
+        name = find_method(board.method).detector.group_score
     except RequestError:  # of a package that is no longer there
         return ()
     if name is None or name not in validation or name not in test:

@@ -82,8 +82,10 @@ def rung_epochs(run: RunFolder) -> list[int]:
     if request.scheduler == "median":
         return []
     try:
-        method = registry.find_method(request.method)
-        grace = record.configuration(method, request.fixed).grace_epochs() + 1
+        method = registry.searched_method(request.method)
+        several = isinstance(method, registry.SeveralMethods)
+        default = record.configuration(method, request.fixed)
+        grace = 2 if several else default.grace_epochs() + 1
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []
     return list(decision_epochs(request.scheduler, request.epochs, grace))

@@ -140,8 +140,9 @@ _Cell = Callable[[LeaderboardRow], str]
 
 def _test_columns(board: Leaderboard) -> list[tuple[str, _Cell]]:
     columns: list[tuple[str, _Cell]] = [("ranked by", lambda row: row.score)]
-    for score in board.rows[0].test:
-        columns.append((f"AUROC of {score}", _of_score(score, lambda t: _over_seeds(t, "auroc"))))
+    for score in board.rows[0].test if board.chosen.method is None else [None]:
+        auroc = _of_score(score, lambda t: _over_seeds(t, "auroc"))
+        columns.append((f"AUROC of {score}" if score else "AUROC", auroc))
         columns.append(("95% interval", _of_score(score, _interval)))
     columns.append(("AUPR", lambda row: _over_seeds(row.test[row.score], "aupr")))
     columns.append(("FPR at 95% TPR", lambda row: _over_seeds(row.test[row.score], "fpr95")))
@@ -151,8 +152,8 @@ def _test_columns(board: Leaderboard) -> list[tuple[str, _Cell]]:
     return columns
 
 
-def _of_score(score: str, text: Callable[[TestFigures], str]) -> _Cell:
-    return lambda row: text(row.test[score])
+def _of_score(score: str | None, text: Callable[[TestFigures], str]) -> _Cell:
+    return lambda row: text(row.test[score or row.score])
 
 
 def _over_seeds(test: TestFigures, name: str) -> str:
@@ -247,7 +248,7 @@ def _leaderboard(board: Leaderboard) -> Table:
         rows=tuple(
             Row(
                 cells=(
-                    f"{row.configuration}{' (chosen)' if row.chosen else ''}",
+                    f"{row.name}{' (chosen)' if row.chosen else ''}",
                     *(cell(row) for _, cell in [*test, *_SELECTION_COLUMNS]),
                 ),
                 stands_out=row.chosen,
@@ -259,14 +260,14 @@ def _leaderboard(board: Leaderboard) -> Table:
 
 
 def _chosen_settings(board: Leaderboard) -> Details:
-    """The chosen settings beside the default ones."""
-    chosen = board.chosen.settings
-    default = next((row.settings for row in board.rows if row.default), {})
-    rows = []
+    """The chosen settings beside the default ones of its method."""
+    chosen, rows = board.chosen.settings, []
+    own = (row for row in board.rows if row.default and row.method == board.chosen.method)
+    default = next((row.settings for row in own), {})
     for name in dict.fromkeys([*chosen, *default]):
         ours, theirs = (value_text(s[name]) if name in s else "-" for s in (chosen, default))
         rows.append(Row(cells=(name, ours, theirs), stands_out=ours != theirs))
-    columns = (Column(title="setting"), Column(title="chosen"), Column(title="default"))
+    columns = tuple(Column(title=title) for title in ("setting", "chosen", "default"))
     return Details(
         f"Settings of {board.chosen.configuration}, beside the default's",
         (Table(columns=columns, rows=tuple(rows)),),

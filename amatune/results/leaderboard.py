@@ -33,6 +33,7 @@ from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.results.scores import TEST, load_scores
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
+from amatune.several import METHOD
 
 SCHEMA = 2  # of leaderboard.json
 Places = slice | NDArray[np.intp]  # of some images among others
@@ -59,7 +60,8 @@ class TestFigures:
 class LeaderboardRow:
     """One configuration of the shortlist."""
 
-    configuration: str  # "trial-12" or "default"; also the folder in best/models
+    # "trial-12", "default", or of several methods "default-ama"; also the folder in best/models
+    configuration: str
     default: bool
     chosen: bool
     score: str  # that ranks the images; figures without a name of their own are of it
@@ -76,6 +78,18 @@ class LeaderboardRow:
     # Of its score, by anomaly set where there are several, and by kind of defect where known.
     test_by_set: dict[str, TestFigures] = dataclasses.field(default_factory=dict)
     pixels: PixelSummary | None = None  # of its maps; None without masks or without maps
+
+    @property
+    def method(self) -> str | None:
+        """Its method in a search of several; None in that of one."""
+        return self.settings.get(METHOD)
+
+    @property
+    def name(self) -> str:
+        """The configuration, with its method in a search of several."""
+        if self.method is None or self.default:
+            return self.configuration
+        return f"{self.configuration} ({self.method})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,14 +234,18 @@ def _contradictions(board: Leaderboard) -> str | None:
         return "one of its rows must be the chosen one"
     for row in board.rows:
         # It names a folder.
-        if not re.fullmatch(r"default|trial-[0-9]+", row.configuration):
-            return f"a configuration is default or trial-NUMBER, got {row.configuration!r:.80}"
+        if not re.fullmatch(r"default(-[a-z0-9-]+)?|trial-[0-9]+", row.configuration):
+            return (
+                "a configuration is default, default-METHOD or trial-NUMBER, got "
+                f"{row.configuration!r:.80}"
+            )
         if row.score not in row.test:
             return f"{row.configuration} has no figures of {row.score!r:.80}"
         by_seed = row.seeds, row.validation_by_seed, row.test_auroc_by_seed
         if not row.seeds or len({len(one) for one in by_seed}) != 1:
             return f"{row.configuration} must have figures of one or more seeds, of each the same"
-        if row.test.keys() != board.rows[0].test.keys():
+        others = (one for one in board.rows if one.method == row.method)
+        if any(row.test.keys() != one.test.keys() for one in others):
             return f"{row.configuration} has figures of other scores than the rest"
     if (own := board.groups) is not None:
         sizes = len(own.normal), len(own.anomaly)
@@ -328,18 +346,20 @@ def compare(
     chosen: Sequence[SeedScores],
     default: Sequence[SeedScores],
     groups: metrics.Groups | None = None,
+    name: str = "default",
 ) -> Comparison:
-    """Chosen against default, by the scores of their seeds on the same test images."""
+    """Chosen against default, of this name, by the scores of their seeds on the same test
+    images."""
     found = paired_difference(chosen, default, groups)
     difference, p = found.difference, found.p
     by = f"by {abs(difference):.3f} AUROC (p = {p:.2g})"
     if p >= SIGNIFICANT:
-        verdict = f"no evidence of improvement over the default (difference {difference:+.3f}"
+        verdict = f"no evidence of improvement over {_the(name)} (difference {difference:+.3f}"
         verdict += f", p = {p:.2g})"
     elif difference > 0:
-        verdict = f"better than the default {by}"
+        verdict = f"better than {_the(name)} {by}"
     else:
-        verdict = f"worse than the default {by}, although the validation images preferred it"
+        verdict = f"worse than {_the(name)} {by}, although the validation images preferred it"
     if min(len(chosen), len(default)) == 1:
         verdict += "; one seed says nothing about the spread over seeds"
     return Comparison(
@@ -351,6 +371,7 @@ def choose(
     validation: Mapping[str, Sequence[SeedScores]],
     means: Mapping[str, float],
     groups: metrics.Groups | None = None,
+    default: str = "default",
 ) -> tuple[str, str]:
     """The configuration to take, and why, in a sentence.
 
@@ -358,16 +379,20 @@ def choose(
     by configuration. The best mean wins, unless the default comes within one standard error of it:
     of what cannot be told apart, the better known is taken.
     """
-    best = max(means, key=lambda name: (means[name], name == "default"))
-    if best == "default" or "default" not in means:
+    best = max(means, key=lambda name: (means[name], name == default))
+    if best == default or default not in means:
         return best, f"{best} has the best mean validation AUROC over the seeds"
-    tested = paired_difference(validation[best], validation["default"], groups)
+    tested = paired_difference(validation[best], validation[default], groups)
     error = tested.standard_error
-    gap = means[best] - means["default"]
+    gap = means[best] - means[default]
     by = f"{gap:.3f} with a standard error of {error:.3f}"
     if gap <= error:
-        return "default", f"{best} is ahead of the default by {by}: not enough to prefer it"
-    return best, f"{best} is ahead of the default by {by} on validation images"
+        return default, f"{best} is ahead of {_the(default)} by {by}: not enough to prefer it"
+    return best, f"{best} is ahead of {_the(default)} by {by} on validation images"
+
+
+def _the(default: str) -> str:
+    return "the default" if default == "default" else default
 
 
 def spread(values: Sequence[float]) -> float | None:

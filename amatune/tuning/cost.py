@@ -26,6 +26,7 @@ from amatune.tuning.events import (
     TimeEstimate,
     TrialUpdate,
 )
+from amatune.tuning.methods import longest, told
 from amatune.wording import clock, counted
 
 MEASURED_SECONDS = 5.0  # of training, before anything is said of the rest
@@ -119,10 +120,11 @@ class Plan:
         return f"{limit} is enough for about {enough}"
 
 
-def plan(record: RunRecord, method: Method, images: Images, room: Room, trials: int) -> Plan:
-    """What a session with so many trials left has to do."""
+def plan(
+    record: RunRecord, config: DetectorConfig, images: Images, room: Room, trials: int
+) -> Plan:
+    """What a session with so many trials left, all like this configuration, has to do."""
     request = record.request
-    config = record.configuration(method, request.fixed)
     return Plan(
         budget=Budget.of(config, len(images.train)),
         trainings=trials,
@@ -143,7 +145,8 @@ def started(
 ) -> SearchStarted:
     """What is said of a search before it begins, with so many trials finished before."""
     request = record.request
-    budget = Budget.of(record.configuration(method, request.fixed), len(images.train))
+    budget = Budget.of(longest(record, method), len(images.train))
+    methods = told(request, record.image_shape)
     return SearchStarted(
         run=run,
         method=request.method,
@@ -161,12 +164,13 @@ def started(
         gpus_per_trial=room.gpus_per_trial,
         validation_normals=len(images.normal),
         validation_anomalies=len(images.anomaly),
+        methods=tuple(methods),
         warnings=(
             *problem.warnings,
             *method.detector.limits(),
             *room.notes,
             *_unfit_for_sqlite(request, run or Path(request.runs_dir)),
-            *warnings_of(record, method, images.train),
+            *(() if methods else warnings_of(record, method, images.train)),
         ),
     )
 

@@ -36,6 +36,7 @@ class SearchStarted:
     validation_normals: int  # images that the AUROC is measured on
     validation_anomalies: int
     warnings: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()  # of several methods: what each gets, and why these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class RetrainStarted:
     run: Path
     configurations: tuple[str, ...]  # "trial-12", ..., "default"
     seeds: tuple[int, ...]
-    epochs: int
+    epochs: int | None  # of each; None: of several methods, each has its own
     finished: int  # trainings finished by an earlier call
     concurrent: int = 0  # trainings at a time; 0 where none is left
     warnings: tuple[str, ...] = ()

@@ -13,9 +13,10 @@ from amatune.data.places import data_folder
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_json, read_text, usable_path
-from amatune.registry import find_method, survey_methods
+from amatune.registry import SeveralMethods, searched_method, survey_methods
 from amatune.runs import RunFolder
-from amatune.runs.request import LOCAL, SearchRequest, budget, is_uri
+from amatune.runs.request import LOCAL, SLICES, SearchRequest, budget, is_uri
+from amatune.several import AUTO, JOINT, METHOD, joined
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -50,7 +51,7 @@ class SearchOptions(TypedDict, total=False):
     max_broken: float | None  # a whole number of pictures, or a share below 1
     data_dir: FilePath | None
     # The search
-    method: str
+    method: str | Sequence[str]  # several: compared under one budget; "auto" chooses them
     trials: int
     epochs: int | None  # passes over the images; with steps, the slices that these are cut into
     steps: int | None  # of a trial; None without epochs: the usual ones of the method
@@ -89,6 +90,8 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
         if name not in known:
             raise RequestError(f"a search has no option {name!r}; {did_you_mean(name, known)}")
     given: dict[str, Any] = {_RENAMED.get(name, name): value for name, value in options.items()}
+    if "method" in given:
+        given["method"] = joined(_texts(given["method"]))
     fixing = {name: given.pop(name) for name in FIXING if name in given}
     if fixing:
         given["fixed"] = fixed = fixed_settings(given.get("method", request.method), **fixing)
@@ -120,7 +123,12 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
 
 def budgeted(options: SearchOptions) -> SearchOptions:
     """The options of a new search, with the epochs and steps that they leave to the method."""
-    usual = find_method(options.get("method", SearchRequest.method)).detector.usual_steps
+    method = searched_method(joined(_texts(options.get("method", SearchRequest.method))))
+    if isinstance(method, SeveralMethods):
+        # The steps of each method follow from what they cost.
+        epochs, steps = options.get("epochs") or SLICES, options.get("steps")
+        return {**options, "epochs": min(epochs, steps or epochs), "steps": steps}
+    usual = method.detector.usual_steps
     epochs, steps = budget(usual, options.get("epochs"), options.get("steps"))
     return {**options, "epochs": epochs, "steps": steps}
 
@@ -174,7 +182,7 @@ def fixed_settings(
                 f"the {name} is given twice, by itself and by `fix`; give one of them"
             )
         fixed[name] = value
-    if tile is not None and "tile" not in find_method(method).detector.Config.kinds():
+    if tile is not None and "tile" not in searched_method(method).detector.Config.kinds():
         found, _ = survey_methods()
         able = [one.name for one in found if "tile" in one.detector.Config.kinds()]
         raise RequestError(
@@ -182,7 +190,7 @@ def fixed_settings(
         )
     if preset is None:
         return fixed
-    presets = find_method(method).detector.presets
+    presets = searched_method(method).detector.presets
     if preset not in presets:
         known = did_you_mean(preset, presets) if presets else "it has none"
         raise RequestError(f"{method} has no preset {preset!r}; {known}")
@@ -193,9 +201,10 @@ def first_settings(
     enqueue: Sequence[FirstSettings] | FirstSettings = (),
     warm_start: str | None = None,
     runs_dir: FilePath = SearchRequest.runs_dir,
+    method: str = SearchRequest.method,
 ) -> list[dict[str, Any]]:
     """The settings to try right after the defaults: those that are given, then the best trials of
-    an earlier run.
+    an earlier run, by the names that a search of `method` gives them.
 
     Raises `RequestError` for a file that cannot be read or holds no settings, and for a run that
     does not exist or has no trial with the full budget.
@@ -207,8 +216,27 @@ def first_settings(
         trials = study.full_trials(study.open_study(run))
         if not trials:
             raise RequestError(f"no trial of the run {warm_start!r} has reached its full budget")
-        found += [dict(trial.params) for trial in trials[:WARM_STARTS]]
+        earlier = [_params(run.record().request.method, trial.params, method) for trial in trials]
+        taken = [params for params in earlier if params is not None]
+        if not taken:
+            raise RequestError(
+                f"no trial of the run {warm_start!r} with the method {method} has reached its full "
+                "budget"
+            )
+        found += taken[:WARM_STARTS]
     return found
+
+
+def _params(theirs: str, params: Mapping[str, Any], method: str) -> dict[str, Any] | None:
+    """What a trial of a search of the method or methods `theirs` drew, for a search of `method`;
+    None for a trial of another one out of several."""
+    if method == AUTO or JOINT in method:
+        return {METHOD: theirs, **params} if JOINT not in theirs else dict(params)
+    if JOINT not in theirs:
+        return dict(params)
+    if params[METHOD] != method:
+        return None
+    return {key.removeprefix(f"{method}."): v for key, v in params.items() if key != METHOD}
 
 
 def _settings(given: FirstSettings) -> list[dict[str, Any]]:

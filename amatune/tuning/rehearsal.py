@@ -5,6 +5,7 @@ Whatever a search would refuse is refused here too, and no run is left behind.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.cost import plan, started
 from amatune.tuning.events import Listener, TimeEstimate
+from amatune.tuning.methods import defaults
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.search import begun, continued
 from amatune.tuning.session import FINISHED
@@ -35,15 +37,17 @@ def rehearse(
     Raises what `run_search` raises before its first trial, and `AmatuneError` where the default
     settings cannot be trained.
     """
-    method = registry.find_method(request.method)
+    method = registry.searched_method(request.method)
     finished = 0
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
         record, problem = continued(run, request, method, first, trust_space)
+        method = registry.searched_method(record.request.method)
         if run.study_path.exists():
             finished = len(studies.open_study(run).get_trials(deepcopy=False, states=FINISHED))
     else:
         record, problem = begun(request, method, first)
+        method = registry.searched_method(record.request.method)
         RunFolder.require_free(request.runs_dir, request.name)
     with tempfile.TemporaryDirectory(prefix="amatune-") as scratch:
         problem.list_damaged(Path(scratch) / "broken.txt")
@@ -51,15 +55,25 @@ def rehearse(
         images = Images.of(problem)
         with connection.cluster(request.address, Path(scratch) / "log.txt"):
             record = measured(record, method, images.train)
+            configs = defaults(record, method)
             room = find_room(record, method)
             if listener is not None:
                 listener(started(None, record, method, problem, images, room, finished))
-            config = record.configuration(method, record.request.fixed)
-            seconds = capacity.seconds_per_epoch(
-                method.detector, config, images, record.request.cpus_per_trial, room
-            )
+            paces = [
+                capacity.seconds_per_epoch(
+                    method.detector, config, images, record.request.cpus_per_trial, room
+                )
+                for config in configs
+            ]
     left = max(record.request.trials - finished, 0)
-    estimate = plan(record, method, images, room, left).estimate(seconds)
+    each = [
+        plan(record, config, images, room, left).estimate(seconds)
+        for config, seconds in zip(configs, paces, strict=True)
+    ]
+    # Of several methods: at most what the costliest would take with all the trials.
+    estimate = max(each, key=lambda one: one.seconds)
+    if len(each) > 1:
+        estimate = replace(estimate, at_most=True)
     if listener is not None:
         listener(estimate)
     return estimate

@@ -26,7 +26,7 @@ from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.cluster.scoring import score_models
 from amatune.data.problem import Problem
 from amatune.errors import AmatuneError, ClusterLostError, DiskFullError, RequestError
-from amatune.registry import Method
+from amatune.registry import Method, SeveralMethods
 from amatune.results.certify import with_thresholds
 from amatune.results.leaderboard import (
     Comparison,
@@ -51,6 +51,7 @@ from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.runs.request import LOCAL, MOST, Objective
+from amatune.several import METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
 from amatune.tuning.cost import Budget, Estimating, Plan
@@ -66,7 +67,7 @@ from amatune.tuning.events import (
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
 from amatune.tuning.search import selection, when_to_go_on
-from amatune.tuning.shortlists import shortlist
+from amatune.tuning.shortlists import DEFAULT, shortlist
 
 __all__ = [
     "Comparison",
@@ -124,10 +125,15 @@ def run_best(
             here["address"] = None if address == LOCAL else address
         record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
-        method = registry.find_method(request.method)
+        method = registry.searched_method(request.method)
         problem = record.open_problem(data_dir)
         candidates: Sequence[Candidate]
         fitting = None
+        if cross_fit is not None and isinstance(method, SeveralMethods):
+            raise RequestError(
+                "cross-fitting compares with the one default of a method, and this search has "
+                f"several, {method.name}; leave --cross-fit out"
+            )
         if cross_fit is None:
             candidates = shortlist(run, record, method, top, epochs or request.epochs)
         else:
@@ -157,7 +163,7 @@ def run_best(
                 run=run.path,
                 configurations=tuple(candidate.name for candidate in candidates),
                 seeds=tuple(range(1, seeds + 1)),
-                epochs=candidates[0].config.epochs,
+                epochs=None if isinstance(method, SeveralMethods) else candidates[0].config.epochs,
                 finished=len(trainings) - len(work.left),
                 concurrent=room.concurrent if room else 0,
                 warnings=(
@@ -208,10 +214,11 @@ def run_best(
         baselines, strongest = tested_baselines(run, request, problem)
         study = studies.open_study(run)
         some_scores = finished[chosen][0].scores(TEST)[validated[chosen].score]
+        work_of = {candidate.name: candidate for candidate in candidates}
         board = Leaderboard(
             run=run,
-            method=method.name,
-            epochs=candidates[0].config.epochs,
+            method=work_of[chosen].settings.get(METHOD, method.name),
+            epochs=work_of[chosen].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
             rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
             comparison=_compare(finished, validated, chosen, groups),
@@ -285,15 +292,15 @@ def _train(
 ) -> None:
     """Carry out all trainings that are left."""
     images = Images.of(problem)
-    budget = Budget.of(work.left[0].config, len(images.train))
-    emit.begin(
-        Plan(
-            budget=budget,
-            trainings=len(work.left),
-            concurrent=room.concurrent,
-            may_stop=False,
+    if not isinstance(method, SeveralMethods):  # whose trainings have nothing in common
+        emit.begin(
+            Plan(
+                budget=Budget.of(work.left[0].config, len(images.train)),
+                trainings=len(work.left),
+                concurrent=room.concurrent,
+                may_stop=False,
+            )
         )
-    )
     ending = execution.execute(
         work,
         trainable=method.trainable_class(),
@@ -349,7 +356,16 @@ def _choose(
         {name: validated[name].scores for name in names},
         {name: statistics.fmean(validated[name].aurocs) for name in names},
         groups,
+        control(validated),
     )
+
+
+def control(validated: Mapping[str, _Validated]) -> str:
+    """The default that others must be ahead of: of several methods', the one that validation
+    images prefer."""
+    means = {name: statistics.fmean(one.aurocs) for name, one in validated.items()}
+    defaults = [name for name in means if name.partition("-")[0] == DEFAULT]
+    return max(defaults, key=lambda name: means[name], default=DEFAULT)
 
 
 def _test(
@@ -365,7 +381,7 @@ def _test(
         room = find_room(record, method)
         found = score_models(
             [training.folder for training in trainings],
-            method.detector,
+            {one.name: one.detector for one in method.alone()},
             *problem.test_images(),
             masks,
             cpus=record.request.cpus_per_trial,
@@ -422,13 +438,14 @@ def _compare(
     groups: metrics.Groups | None,
 ) -> Comparison | None:
     """The chosen one against the default; None for the default itself, or when it failed."""
-    if chosen == "default" or "default" not in validated:
+    default = control(validated)
+    if chosen == default or default not in validated:
         return None
     ours, theirs = (
         [one.scores(TEST)[validated[name].score] for one in finished[name]]
-        for name in (chosen, "default")
+        for name in (chosen, default)
     )
-    return compare(ours, theirs, groups)
+    return compare(ours, theirs, groups, default)
 
 
 def _nobody(_event: Event) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from amatune.cluster import capacity, connection
 from amatune.registry import Method
 from amatune.runs.record import RunRecord
+from amatune.tuning.methods import longest
 
 
 def measured(record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:
@@ -15,7 +16,7 @@ def measured(record: RunRecord, method: Method, images: np.ndarray) -> RunRecord
     request = record.request
     if record.share_is_known or request.gpus_per_trial is not None or connection.gpus() == 0:
         return record
-    default = record.configuration(method, request.fixed)
+    default = longest(record, method)
     share = capacity.measure_share(method.detector, default, images, request.cpus_per_trial)
     return record.with_gpu_share(share)
 

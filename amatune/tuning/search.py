@@ -25,7 +25,7 @@ from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.errors import ClusterLostError, ConfigError, DiskFullError, RequestError
-from amatune.registry import Method
+from amatune.registry import Method, SeveralMethods
 from amatune.results.baselines import BaselineFigure
 from amatune.results.objective import set_bounds
 from amatune.results.scores import has_scores, load_scores, validation_file
@@ -33,14 +33,17 @@ from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
+from amatune.several import METHOD
 from amatune.tuning import study as studies
+from amatune.tuning.allocation import Allocation
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.cost import Estimating, plan, started
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded
+from amatune.tuning.methods import default_of, resumed, settled, side_made_use_of
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
-from amatune.tuning.stopping import decision_epochs, make_pruner
+from amatune.tuning.stopping import decision_epochs, make_pruner, rungs
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
 
@@ -94,15 +97,17 @@ def run_search(
     `checkpoint_seconds` is how much of a trial's training a kill may cost.
     """
     emit = listener or _nobody
-    method = registry.find_method(request.method)
+    method = registry.searched_method(request.method)
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
             record, problem = continued(run, request, method, first, trust_space)
+            method = registry.searched_method(record.request.method)
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
     record, problem = begun(request, method, first)
+    method = registry.searched_method(record.request.method)
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         try:
@@ -133,7 +138,10 @@ def begun(
 ) -> tuple[RunRecord, Problem]:
     """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
     request = _with_inert_settings_fixed(method, request)
-    problem = make_problem(request.problem, request.data_dir, method.detector.largest_side)
+    side = side_made_use_of(request, method)
+    problem = make_problem(request.problem, request.data_dir, side)
+    if isinstance(method, SeveralMethods):
+        request, method, first = settled(request, method, problem, first)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),
@@ -251,6 +259,7 @@ def _run_session(
         run.event_files(request.storage_path),
         decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
         method.detector.early_score,
+        _allocation(record, method, images),
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -263,7 +272,9 @@ def _run_session(
             session.gpus_per_trial = found.gpus_per_trial
             finished = session.count(*FINISHED)
             emit(started(run.path, record, method, problem, images, found, finished))
-            emit.begin(plan(record, method, images, found, session.left))
+            if not isinstance(method, SeveralMethods):  # whose trials have nothing in common
+                default = record.configuration(method, request.fixed)
+                emit.begin(plan(record, default, images, found, session.left))
             ending = execution.execute(
                 session,
                 trainable=method.trainable_class(),
@@ -305,19 +316,35 @@ def trials_place(run: RunFolder, request: SearchRequest, inside: str = "trials")
     return f"{request.storage_path.rstrip('/')}/{run.name}/{inside}"
 
 
+def _allocation(record: RunRecord, method: Method, images: Images) -> Allocation | None:
+    if not isinstance(method, SeveralMethods):
+        return None
+    epochs = record.request.epochs
+    rung = next(iter(rungs(epochs, _grace(record, method))), epochs)
+    return Allocation(tuple(method.members), rung, _sides(record.request, images))
+
+
+def _sides(request: SearchRequest, images: Images) -> tuple[int, int]:
+    """The validation anomalies and normal images behind an AUROC."""
+    anomalies = len(images.anomaly)
+    if request.objective == "worst":  # the AUROC of one set
+        anomalies = int(min(np.diff(images.bounds)))
+    return anomalies, len(images.normal)
+
+
 def _grace(record: RunRecord, method: Method) -> int:
-    """The first epoch at which a trial may be stopped."""
+    """The first epoch at which a trial may be stopped; of several methods, each trial has its own
+    beside it."""
+    if isinstance(method, SeveralMethods):
+        return 2
     return record.configuration(method, record.request.fixed).grace_epochs() + 1
 
 
 def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) -> optuna.Study:
     """The run's study."""
     request = record.request
-    anomalies = len(images.anomaly)
-    if request.objective == "worst":  # the AUROC of one set
-        anomalies = int(min(np.diff(images.bounds)))
-    sides = anomalies, len(images.normal)
-    pruner = make_pruner(request.scheduler, request.epochs, _grace(record, method), sides)
+    grace, sides = _grace(record, method), _sides(request, images)
+    pruner = make_pruner(request.scheduler, request.epochs, grace, sides)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
         studies.create_study(run, record.first, request.study_storage)
@@ -341,12 +368,19 @@ def _first_trials(
         return record.configuration(method, settings)
 
     require = partial(require_memory, method, record.image_shape)
-    default = complete(request.fixed)
-    method.detector.require_available(default)
+    default: Any = complete(request.fixed)
+    given: list[Mapping[str, Any]] = [{}, *others]
+    defaults = [default]
+    if isinstance(method, SeveralMethods):
+        controls = [{METHOD: name} for name in method.members]
+        defaults = [complete({**request.fixed, **one}) for one in controls]
+        default = default_of(method.members, request.fixed, record.image_shape)
+        given = [*controls, *others]
+    for one in defaults:
+        method.detector.require_available(one)
     space = space_of(method, request.space)
     if request.space is not None:
         check_space(method, space, request.fixed, complete, require)
-    given: list[Mapping[str, Any]] = [{}, *others]
     found: list[Mapping[str, Any]] = []
     for one in given:
         settings = settings_to_try(space, one, default, request.fixed)
@@ -363,6 +397,7 @@ def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunR
     and when the run brings a program that is not trusted.
     """
     record = run.record()
+    request = resumed(record.request, request, record.image_shape)
     differences = record.request.differences(request)
     if differences:
         raise RequestError(

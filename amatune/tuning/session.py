@@ -21,7 +21,9 @@ from amatune.registry import SearchSpace
 from amatune.results.scores import save_scores, validation_file
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
+from amatune.several import METHOD, named, of_its_method
 from amatune.tuning import study as studies
+from amatune.tuning.allocation import Allocation
 from amatune.tuning.events import Listener, State, TrialUpdate
 from amatune.tuning.proposals import make_sampler
 from amatune.tuning.seeds import derive_seed
@@ -48,6 +50,7 @@ class Session(Trainings[Attempt]):
     `ConfigError` when they do not go together. Event files go below `tensorboard`, by default
     the run's own folder. `decides_at` are the epochs at which trials may be stopped, for methods
     that are not scored after every epoch. `early_score` names what they are compared by.
+    `allocation`, in a search of several methods, says which of them has the next proposal.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Session(Trainings[Attempt]):
         tensorboard: Path | None = None,
         decides_at: Sequence[int] = (),
         early_score: str | None = None,
+        allocation: Allocation | None = None,
     ) -> None:
         folder = tensorboard or run.tensorboard
         super().__init__(checkpoints, folder, checkpoint_seconds, request.objective, decides_at)
@@ -73,6 +77,7 @@ class Session(Trainings[Attempt]):
         self._complete_config = complete_config
         self._listener = listener
         self._early_score = early_score
+        self._allocation = allocation
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._unfinished: list[FrozenTrial | optuna.Trial] = list(
             study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -101,13 +106,13 @@ class Session(Trainings[Attempt]):
             trial = self._next_trial()
             try:
                 suggested = self._space(HeldFixed(trial, self._request.fixed))
-                settings = {**suggested, **self._request.fixed}
+                settings = of_its_method({**suggested, **self._request.fixed})
                 config = self._complete_config(settings)
             except ConfigError as error:
                 self._fail(trial, str(error), trial.params, epoch=0, auroc=None)
                 continue
             trial.set_user_attr(studies.SETTINGS, settings)
-            trial.set_user_attr(studies.CONFIG, config.to_dict())
+            trial.set_user_attr(studies.CONFIG, named(config, settings))
             trial.set_user_attr(studies.GRACE, config.grace_epochs())
             attempt = Attempt(
                 name=f"{trial.number:04d}",
@@ -158,6 +163,8 @@ class Session(Trainings[Attempt]):
         there may be more trials to compare with."""
         if attempt.epoch <= attempt.config.grace_epochs():
             return False
+        if self._allocation and attempt.trial.number < len(self._allocation.names):
+            return False  # each method's default, the control, is evaluated in full
         for decision in (studies.STOPPED, studies.GOES_ON):
             if attempt.trial.user_attrs.get(decision) == attempt.epoch:
                 return decision == studies.STOPPED
@@ -184,7 +191,7 @@ class Session(Trainings[Attempt]):
         attempt = self._running.pop(key)
         attempt.take_in(progress)
         self._note_cost(attempt)
-        if progress.epoch < self._request.epochs:
+        if progress.epoch < attempt.config.epochs:
             self._prune(attempt)
             return
         if attempt.auroc is None:
@@ -239,6 +246,9 @@ class Session(Trainings[Attempt]):
             # Optuna has no `ask` for a trial that exists. The trial's constructor is public, and
             # answers with the stored value for a parameter it has: the space runs as it did before.
             return optuna.Trial(self._study, orphan._trial_id)
+        if self._allocation and not waiting:
+            # Kept by the study as a trial that waits, so that a kill changes no choice.
+            self._study.enqueue_trial({METHOD: self._allocation.next_method(trials)})
         return self._study.ask()
 
     def _reported(self, attempt: Attempt) -> dict[int, float]:
@@ -288,7 +298,7 @@ class Session(Trainings[Attempt]):
                 number=attempt.trial.number,
                 state=state,
                 epoch=attempt.epoch,
-                epochs=self._request.epochs,
+                epochs=attempt.config.epochs,
                 auroc=attempt.auroc,
                 early=attempt.early,
                 settings=dict(attempt.settings),

@@ -1,15 +1,20 @@
 """The configurations of a run that are worth training again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from amatune.config import DetectorConfig
 from amatune.errors import RequestError
-from amatune.registry import Method
+from amatune.registry import Method, SeveralMethods
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
+from amatune.several import METHOD, of_its_method
 from amatune.tuning import study as studies
 from amatune.tuning.retrainings import Candidate
+
+DEFAULT = "default"  # in a search of several methods followed by the method's name
 
 
 def shortlist(
@@ -20,7 +25,8 @@ def shortlist(
     epochs: int,
     ranked: Sequence[FrozenTrial] | None = None,
 ) -> list[Candidate]:
-    """The best `top` full-budget trials, then the default, all with a budget of `epochs`.
+    """The best `top` full-budget trials, then the default (of several methods: each one's), all
+    with a budget of `epochs`.
 
     The default is in there once and takes no place from another, also when it is among the best;
     a configuration that was tried twice is in there once. `ranked` are the full-budget trials in
@@ -35,15 +41,42 @@ def shortlist(
             "epochs yet; continue the search with --resume"
         )
     fixed = record.request.fixed
-    default = record.configuration(method, fixed, epochs)
+    several = isinstance(method, SeveralMethods)
+    own: list[dict[str, Any]] = [{}]
+    if isinstance(method, SeveralMethods):
+        own = [{METHOD: name} for name in method.members]
+    defaults = [record.configuration(method, {**fixed, **one}, epochs) for one in own]
     found: list[Candidate] = []
-    default_auroc = None
+    aurocs: list[float | None] = [None for _ in defaults]
     for trial in full:
-        config = record.configuration(method, trial.user_attrs[studies.CONFIG], epochs)
-        if config == default:
-            default_auroc = trial.value if default_auroc is None else default_auroc
+        known = trial.user_attrs[studies.SETTINGS if several else studies.CONFIG]
+        config = record.configuration(method, known, epochs)
+        if config in defaults:
+            place = defaults.index(config)
+            aurocs[place] = trial.value if aurocs[place] is None else aurocs[place]
         elif len(found) < top and all(config != other.config for other in found):
             settings = trial.user_attrs[studies.SETTINGS]
             found.append(Candidate(f"trial-{trial.number}", False, settings, config, trial.value))
-    settings = {**{name: getattr(default, name) for name in record.searched}, **fixed}
-    return [*found, Candidate("default", True, settings, default, default_auroc)]
+    return [
+        *found,
+        *(
+            Candidate(*named, config, auroc)
+            for named, config, auroc in zip(
+                _controls(record, method, defaults), defaults, aurocs, strict=True
+            )
+        ),
+    ]
+
+
+def _controls(
+    record: RunRecord, method: Method, defaults: Sequence[DetectorConfig]
+) -> list[tuple[str, bool, dict[str, Any]]]:
+    """Names and settings of the default configurations."""
+    fixed = record.request.fixed
+    if not isinstance(method, SeveralMethods):
+        searched = {name: getattr(defaults[0], name) for name in record.searched}
+        return [(DEFAULT, True, {**searched, **fixed})]
+    return [
+        (f"{DEFAULT}-{name}", True, of_its_method({**first, **fixed, METHOD: name}))
+        for name, first in zip(method.members, record.first, strict=False)
+    ]

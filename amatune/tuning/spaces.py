@@ -141,7 +141,7 @@ def require_memory(method: Method, image_shape: ImageShape, config: DetectorConf
 
     Laying them out takes a second or two, and is left out where they are no larger than usual.
     """
-    usual, values = method.detector.Config().resolve(image_shape).to_dict(), config.to_dict()
+    usual, values = type(config)().resolve(image_shape).to_dict(), config.to_dict()
     numbers = [n for n, value in usual.items() if n != "epochs" and isinstance(value, int | float)]
     if max(image_shape) <= _USUAL_SIDE and all((values[n] or 0) <= usual[n] for n in numbers):
         return

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from amatune.metrics import hanley_mcneil
 from amatune.runs.request import Scheduler
+from amatune.several import METHOD
 from amatune.tuning.study import EARLY, GRACE, early_figure
 
 REDUCTION = 3  # of the trials that reach a rung, about one in REDUCTION goes on
@@ -90,12 +91,17 @@ class Halving(optuna.pruners.BasePruner):
         until = levels[place + 1] if place + 1 < len(levels) else math.inf
         if _epoch_in(trial, reached[-1], until) != trial.last_step:
             return False
-        peers = [t for t in study.get_trials(deepcopy=False) if self.levels(t.number) == levels]
+        peers = [t for t in self.peers(study, trial) if self.levels(t.number) == levels]
         found = _compared((t, _epoch_in(t, reached[-1], until)) for t in _with(trial, peers))
         if is_noise(list(found.values()), self.sides):
             return False
         going_on = max(1, len(found) // REDUCTION)
         return found[trial.number] < sorted(found.values())[-going_on]
+
+    def peers(self, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        """What a trial may be compared with: in a search of several methods, those of its own."""
+        trials = study.get_trials(deepcopy=False)
+        return [other for other in trials if other.params.get(METHOD) == trial.params.get(METHOD)]
 
 
 class MedianRule(optuna.pruners.BasePruner):
@@ -144,7 +150,19 @@ def _epoch_in(trial: FrozenTrial, first: int, until: float) -> int | None:
     been stopped: behind its own warm-up. None when there is none."""
     beginning = max(first, trial.user_attrs.get(GRACE, 0) + 1)
     epochs = [epoch for epoch in trial.intermediate_values if beginning <= epoch < until]
+    last = trial.last_step or math.inf
+    if not epochs and trial.state == TrialState.COMPLETE and last < first:
+        return trial.last_step  # of a method that needs fewer: it has cost no more than the others
     return min(epochs, default=None)
+
+
+def compared_figure(trial: FrozenTrial, first: int) -> float | None:
+    """What a trial is compared by at the rung after `first` epochs; None before it gets there."""
+    epoch = _epoch_in(trial, first, math.inf)
+    if epoch is None:
+        return None
+    early = early_figure(trial, epoch)
+    return trial.intermediate_values[epoch] if early is None else early
 
 
 def _compared(epochs: Iterable[tuple[FrozenTrial, int | None]]) -> dict[int, float]:

@@ -195,7 +195,7 @@ def trial_update(trial: FrozenTrial, epochs: int) -> TrialUpdate:
         number=trial.number,
         state=STATES[trial.state],
         epoch=epoch,
-        epochs=epochs,
+        epochs=trial.user_attrs.get(CONFIG, {}).get("epochs", epochs),
         auroc=values.get(epoch),
         early=early_figure(trial, epoch),
         settings=trial.user_attrs.get(SETTINGS, trial.params),

@@ -11,6 +11,7 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import LARGER_SHARE, Failure, Job, Progress
 from amatune.config import DetectorConfig
 from amatune.runs.request import Objective
+from amatune.several import named
 from amatune.tuning.events import State
 
 
@@ -113,7 +114,7 @@ class Trainings(ABC, Generic[T]):
     def _job(self, training: T) -> Job:
         return Job(
             folder=self._checkpoints.next_folder(training.name),
-            config=training.config.to_dict(),
+            config=named(training.config, training.settings),
             settings=training.settings,
             seed=training.seed,
             tensorboard=str(self._tensorboard / training.name),

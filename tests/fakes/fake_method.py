@@ -153,7 +153,45 @@ class FakeTrainable(DetectorTrainable):
 METHOD = Method("fake", FakeDetector, space, FakeTrainable)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherConfig(FakeConfig):
+    glow: float = 0.3
+
+
+class OtherScorer(FakeScorer):
+    def forward(self, batch: Tensor) -> tuple[Tensor]:
+        bright, _ = super().forward(batch)
+        return (bright * self.config.glow,)
+
+
+class OtherDetector(FakeDetector):
+    """Another one, with settings and scores of its own."""
+
+    name: ClassVar[str] = "other"
+    usual_steps: ClassVar[int] = 36
+    Config: ClassVar[type[DetectorConfig]] = OtherConfig
+    score_names: ClassVar[tuple[str, ...]] = ("shine",)
+
+    def raw_scorer(self) -> nn.Module:
+        return OtherScorer(self.config, self.mean, self.weight)
+
+
+def other_space(trial: Any) -> dict[str, Any]:
+    return {
+        "quality": trial.suggest_float("quality", 0.2, 0.9),
+        "glow": trial.suggest_float("glow", 0.1, 0.4),
+    }
+
+
+class OtherTrainable(FakeTrainable):
+    detector_class: ClassVar[type[Detector]] = OtherDetector
+
+
+OTHER = Method("other", OtherDetector, other_space, OtherTrainable)
+POINTS = {"fake": "fake_method:METHOD", "other": "fake_method:OTHER"}
+
+
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make it a method of this process, as an installed package would."""
-    point = EntryPoint("fake", "fake_method:METHOD", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group else [])
+    """Make them methods of this process, as an installed package would."""
+    points = [EntryPoint(name, place, registry.GROUP) for name, place in POINTS.items()]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group else [])
