@@ -9,9 +9,9 @@ of a look at each method, measured first on this machine, or as `--seconds` says
 same seeds, after the time of `--trials` full trainings of the costliest method:
 
     NAME        a search of this method alone
-    together    `--method A --method B`: proposals by UCB1 over time, rungs within each method
-    across      the same, where rungs compare trials of all methods
-    by-number   together, where UCB1 counts proposals in the place of time
+    together    `--method A --method B`: proposals by UCB1, rungs within each method
+    by-time     the same, where UCB1 counts the time that a method has had in the place of trials
+    across      together, where rungs compare trials of all methods
     in-turn     together, where the methods take turns
 
 Printed are the true AUROC of what validation prefers at the end and at a third of the time (means
@@ -45,6 +45,7 @@ from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.several import METHOD
 from amatune.tuning import session as sessions
+from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.methods import default_of
 from amatune.tuning.seeds import derive_seed
@@ -54,14 +55,27 @@ from amatune.tuning.stopping import Halving, make_pruner, rungs
 
 AT_A_TIME = 2
 SHAPE = (1, SIZE, SIZE)
-ARMS = ("together", "across", "by-number", "in-turn")
+ARMS = ("together", "by-time", "across", "in-turn")
 
 
-class ByNumber(Allocation):
-    """UCB1 as it is published: every proposal counts one."""
+class ByTime(Allocation):
+    """What a method has cost, in trials of the costliest, is how often it had its turn."""
 
-    def _played(self, own: Any) -> dict[str, float]:
-        return {name: float(len(tried)) for name, tried in own.items()}
+    def played(self, tried: Any) -> dict[str, float]:
+        """Trials that still run count as much as the others of their method."""
+        ended = {name: [t for t in own if t.state.is_finished()] for name, own in tried.items()}
+        spent = {name: sum(map(seconds_of, own)) for name, own in ended.items()}
+        means = {name: spent[name] / len(own) if own else 0.0 for name, own in ended.items()}
+        unit = max(means.values()) or 1.0
+        return {
+            name: (spent[name] + (len(own) - len(ended[name])) * (means[name] or unit)) / unit
+            for name, own in tried.items()
+        }
+
+
+def seconds_of(trial: Any) -> float:
+    """What the study says that it took."""
+    return float(trial.user_attrs[studies.COST]["seconds"])
 
 
 class InTurn(Allocation):
@@ -112,7 +126,7 @@ def session_of(method: Method, arm: str, seed: int, run: RunFolder) -> Session:
     allocation = None
     if isinstance(method, SeveralMethods):
         default = default_of(method.members, held, SHAPE)
-        kind = {"by-number": ByNumber, "in-turn": InTurn}.get(arm, Allocation)
+        kind = {"by-time": ByTime, "in-turn": InTurn}.get(arm, Allocation)
         allocation = kind(tuple(names), rungs(REPORTS, grace)[0], SIDES)
         first = [{METHOD: name} for name in names]
     else:

@@ -117,6 +117,9 @@ def test_the_command_line_has_the_same_options_and_defaults() -> None:
     assert set(shown) - of_the_command_alone == set(SearchOptions.__annotations__)
     defaults: dict[str, Any] = {**options_of(SearchRequest()), "name": None}
     del defaults["epochs"]  # with the steps they depend on the method
+    # A list, which is empty until methods are named; the help has the one that is meant.
+    (method,) = (option for option in command.params if option.name == "method")
+    assert f"by default {defaults.pop('method')};" in method.help
     for name, value in defaults.items():
         assert (shown[name] or None) == (value or None) or str(shown[name]) == value, name
 

@@ -244,6 +244,5 @@ def told(request: SearchRequest, image_shape: ImageShape) -> list[str]:
     return [
         *([told_auto(names, image_shape)] if is_auto(names, image_shape) else []),
         f"{counted(len(names), 'method')} in one search, trials of {', '.join(each)}; their "
-        "defaults come first, in full, and are the controls; then whichever promises most for the "
-        "time it takes",
+        "defaults come first, in full, and are the controls; then whichever promises most",
     ]
