@@ -20,6 +20,10 @@ STAMP  := $(VENV)/.installed
 # The interpreter that creates .venv; make setup PYTHON=/path/to/python overrides the choice.
 PYTHON ?=
 
+# Without bytecode each of the processes that test would compile all tests, with their assertions
+# rewritten, and each process that they start would compile the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test docs clean
 .DEFAULT_GOAL := help
 

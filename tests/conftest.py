@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import sqlalchemy
 import torch
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from PIL import Image
 
 from amatune.detectors.ama import AMA, AMAConfig
@@ -58,6 +60,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def trust_the_machine(study: sqlite3.Connection, _: object) -> None:
     """Nothing waits until a study is on the disk: processes die in tests, machines do not."""
     study.execute("PRAGMA synchronous=OFF")
+
+
+_revisions: dict[str | None, ScriptDirectory] = {}  # by the folder that they lie in
+_read_revisions = ScriptDirectory.from_config
+
+
+def read_revisions_once(config: Config) -> ScriptDirectory:
+    """The revisions of Optuna's tables, a dozen Python files, which it runs anew to see whether a
+    study that it opens is of the newest: most of the time that opening one takes."""
+    folder = config.get_main_option("script_location")
+    if folder not in _revisions:
+        _revisions[folder] = _read_revisions(config)
+    return _revisions[folder]
+
+
+ScriptDirectory.from_config = read_revisions_once
 
 
 @pytest.fixture(scope="session")

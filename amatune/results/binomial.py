@@ -8,7 +8,7 @@ Sources:
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special  # `stats`, which takes a second to import, only where it is needed
 
 _ONE_BY_ONE = 2000  # images up to which the fewest are told exactly
 MOST = 200_000  # images; who would need more is told that no number does
@@ -28,8 +28,8 @@ def clopper_pearson(hits: int, of: int, level: float = 0.95) -> tuple[float, flo
     if not (0 <= hits <= of and of >= 1 and 0 < level < 1):
         raise ValueError(f"no interval for {hits} of {of} at level {level}")
     tail = (1 - level) / 2
-    low = float(stats.beta.ppf(tail, hits, of - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, of - hits)) if hits < of else 1.0
+    low = float(special.betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
     return low, high
 
 
@@ -39,6 +39,8 @@ def most_errors(images: int, rate: float, risk: float) -> int:
     Were the true rate `rate` or more, so few would be seen with a probability of at most `risk`.
     `rate` and `risk` lie in (0, 1).
     """
+    from scipy import stats
+
     at = int(stats.binom.ppf(risk, images, rate))
     while at >= 0 and stats.binom.cdf(at, images, rate) > risk:
         at -= 1
@@ -56,6 +58,8 @@ def least_images(rate: float, risk: float, share: float = 0.0, most: int = MOST)
     if share == 0:
         least = math.ceil(math.log(risk) / math.log1p(-rate) - 1e-9)
         return least if least <= most else None
+    from scipy import stats
+
     images = np.arange(1, min(most, _ONE_BY_ONE) + 1)
     if most > _ONE_BY_ONE:  # beyond, to a hundredth
         steps = math.ceil(100 * math.log(most / _ONE_BY_ONE))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # and not stats, which takes a second to import
 
 from amatune import metrics
 from amatune.results.operating import CONFIDENCE
@@ -30,8 +30,8 @@ ALARMS = 0.05  # false alarms at which the recall is told
 TIMES = (1, 1.5, 2, 4, 8)  # as many anomalies as there are
 SEEDS = (1, 3, 5, 10, 20)
 
-_Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-_REACH = _Z + float(stats.norm.ppf(POWER))
+_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
+_REACH = _Z + float(special.ndtri(POWER))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _with_anomalies(
 def _provable(images: int, missed: int) -> float:
     """The recall that so many misses prove: Clopper and Pearson's one-sided bound."""
     found = images - missed
-    return float(stats.beta.ppf(1 - CONFIDENCE, found, missed + 1)) if found else 0.0
+    return float(special.betaincinv(found, missed + 1, 1 - CONFIDENCE)) if found else 0.0
 
 
 def bootstrap_error(
