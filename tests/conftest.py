@@ -18,8 +18,10 @@ from PIL import Image
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.export import export_detector, onnx_bytes
 
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("any machine", deadline=None)
+# How long an example takes, to be made too, depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any machine")
 
 # Whatever Ray is started here: no workers that nobody has asked for, each of which imports for a

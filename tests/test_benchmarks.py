@@ -196,6 +196,15 @@ def test_curves_are_recorded_packed_and_replayed(run, tmp_path):
         assert f"\n{arm} " in output
 
 
+def test_methods_are_searched_together(run: Callable[..., str]) -> None:
+    seconds = ["--seconds", 0.8, 0.1, "--seeds", 1, "--trials", 1]
+    told = run("which_method.py", "digits", *seconds, "--arms", "deep-svdd", "together", "by-time")
+    assert "digits; a look at ama 800 ms, deep-svdd 100 ms; 1 seeds" in told
+    rows = {line.split()[0]: line for line in told.splitlines()[3:]}
+    assert rows.keys() == {"deep-svdd", "together", "by-time"}
+    assert "ama 1, deep-svdd " in rows["together"]
+
+
 def test_the_landscape_predicts_like_its_gaussian_process(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     from landscape import _Process
