@@ -221,10 +221,11 @@ def test_it_rebuilds_a_tiny_set_and_finds_what_is_not_of_it():
     for i in range(8):
         bars[i, :, :, 2 * i : 2 * i + 4] = 1.0
     detector = make(steps_per_epoch=20, lr=5e-3)
-    losses = [detector.train_epoch(bars) for _ in range(3)]
+    # After half as many the code's score depends on the seed, and on the processor.
+    losses = [detector.train_epoch(bars) for _ in range(6)]
     assert losses[0]["image"] > 0.3
-    assert losses[-1]["image"] < 0.5 * losses[0]["image"]
+    assert losses[-1]["image"] < 0.25 * losses[0]["image"]
     detector.calibrate(bars)
     for scores in (detector.scores(bars.mT.contiguous()), detector.scores(batch(8))):
         for name in ("code", "image"):
-            assert scores[name].median() > 1.5 * detector.scores(bars)[name].median(), name
+            assert scores[name].median() > 2 * detector.scores(bars)[name].median(), name
