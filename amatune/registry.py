@@ -24,7 +24,7 @@ from typing import Any
 import amatune.detectors
 from amatune.detector import Detector
 from amatune.errors import AmatuneError, RequestError, did_you_mean
-from amatune.several import AUTO, JOINT, JoinedSpace, auto_methods, detector_of, joined
+from amatune.several import AUTO, JOINT, METHOD, JoinedSpace, auto_methods, detector_of, joined
 
 GROUP = "amatune.methods"  # of the entry points
 
@@ -58,6 +58,8 @@ class Method:
             found.append(f"its detector must be a subclass of Detector, got {given.detector!r}")
         elif (called := getattr(given.detector, "name", None)) != given.name:
             found.append(f"its detector calls itself {called!r}, which must be the method's name")
+        elif METHOD in given.detector.Config.kinds():
+            found.append(f"it has a setting {METHOD!r}, which in a search of several says whose")
         if not callable(given.space):
             found.append(f"its space must be a function of a trial, got {given.space!r}")
         is_place = isinstance(given.trainable, str) and _PLACE.fullmatch(given.trainable)
@@ -98,6 +100,12 @@ class SeveralMethods(Method):
     def of(cls, names: tuple[str, ...]) -> "SeveralMethods":
         """The methods of these names. Raises `RequestError` as `find_method` does."""
         members = {name: find_method(name) for name in names}
+        configs = [one.detector.Config for one in members.values()]
+        if len(set(configs)) < len(configs):
+            raise RequestError(
+                f"two of {', '.join(names)} have one class of settings, and cannot be told apart; "
+                "search each alone"
+            )
         name = JOINT.join(names)
         return cls(name, detector_of(members, name), JoinedSpace(members), "", members)
 
@@ -111,7 +119,14 @@ class SeveralMethods(Method):
     def trainable_class(self) -> type:
         """A `tune.Trainable` that trains any of them; imports Ray."""
         joint = importlib.import_module("amatune.trainables._several").joined_trainable
+        base = importlib.import_module("amatune.trainables").DetectorTrainable
         own = {name: one.trainable_class() for name, one in self.members.items()}
+        for name, found in own.items():
+            if not issubclass(found, base):
+                raise RequestError(
+                    f"{name} cannot be searched beside other methods: its trainable is none of "
+                    f"amatune's; search it alone, --method {name}"
+                )
         made: type = joint(self.detector, own)
         return made
 

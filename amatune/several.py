@@ -63,11 +63,6 @@ def auto_methods(image_shape: ImageShape | None, features: bool = True) -> tuple
     return (FEATURES,) if large else (FEATURES, *trained)
 
 
-def is_auto(names: Sequence[str], image_shape: ImageShape) -> bool:
-    """Whether these are what `auto` compares on such images, with frozen features or without."""
-    return tuple(names) in [auto_methods(image_shape, there) for there in (True, False)]
-
-
 def told_auto(names: Sequence[str], image_shape: ImageShape) -> str:
     """What `auto` takes on such images, and how to have others, in a sentence."""
     height, width = image_shape[1:]

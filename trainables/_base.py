@@ -180,13 +180,7 @@ class DetectorTrainable(tune.Trainable):
     def _new_detector(self) -> Detector:
         config = self.detector_class.Config.from_dict(self._job.config)
         channels, height, width = self._train.shape[1:]
-        shape = channels, height, width
-        detector = self.detector_class(config, shape, self._device, self._job.seed)
-        self.equip(detector)
-        return detector
-
-    def equip(self, detector: Detector) -> None:
-        """Give a new detector what is not of its settings, such as a cache; by default nothing."""
+        return self.detector_class(config, (channels, height, width), self._device, self._job.seed)
 
     def _gpu_bytes(self) -> int | None:
         on_gpu = self._device.startswith("cuda")

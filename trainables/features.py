@@ -16,11 +16,12 @@ class FeaturesTrainable(DetectorTrainable):
     detector_class: ClassVar[type[Detector]] = Features
     gpu_share: ClassVar[float] = 0.25
 
-    def equip(self, detector: Detector) -> None:
-        """Give it the user's cache."""
+    def _new_detector(self) -> Detector:
+        detector = super()._new_detector()
         assert isinstance(detector, Features)
         if self._device == "cpu":
             detector.store = FeatureCache.default()
+        return detector
 
 
 TRAINABLE = FeaturesTrainable

@@ -183,9 +183,11 @@ def _of_run(file: Path, command: str) -> dict[str, Any]:
         return {"run": str(file.resolve().parent)}
     options: SearchOptions = options_of(record.request)
     values = {key.replace("_", "-"): value for key, value in options.items() if value is not None}
-    values["method"] = str(options["method"]).split(JOINT)
+    methods = str(options["method"]).split(JOINT)
+    values["method"] = methods
     values["fix"] = [Assignment(key, value) for key, value in options["fix"].items()]
-    if others := record.first[1:]:
+    # The defaults, one of each method, come by themselves.
+    if others := record.first[len(methods) :]:
         values["enqueue"] = [dict(settings) for settings in others]
     return values
 

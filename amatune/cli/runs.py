@@ -39,7 +39,8 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     from amatune.tuning.study import read_trials
 
     folder = RunFolder.open(run, runs_dir)
-    request = folder.record().request
+    record = folder.record()
+    request = record.request
     trials = read_trials(folder)
     numbers = {state: sum(trial.state == state for trial in trials) for state in STYLES}
     counts = [f"{number} {state}" for state, number in numbers.items() if number]
@@ -50,7 +51,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     if request.fixed:
         say(console, f"Held fixed: {settings_text(request.fixed)}")
     say(console)
-    print_trials(console, trials, held=tuple(request.fixed), over=not folder.in_use)
+    print_trials(console, trials, held=tuple(record.fixed), over=not folder.in_use)
     say(console)
     for one in read_baselines(folder.baselines)[:1]:
         best = figure(one.validation_auroc)

@@ -250,7 +250,7 @@ def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool)
     trials = read_trials(run)
     if not brief:
         say(console)
-        held = tuple(record.request.fixed)
+        held = tuple(record.fixed)
         print_trials(console, trials, held=held, most=TABLE_ROWS, over=True)
         if len(trials) > TABLE_ROWS:
             more = len(trials) - TABLE_ROWS

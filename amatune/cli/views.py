@@ -24,6 +24,7 @@ from amatune.cli.progress import PROGRESS_SECONDS, pictures_bar
 from amatune.cli.tables import ENDED, STYLES, cell, make_table
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
+from amatune.several import JOINT
 from amatune.tuning.events import (
     Event,
     RetrainStarted,
@@ -122,7 +123,8 @@ class View:
                     f"a trial: up to {counted(event.steps, 'step')}, {event.steps_per_epoch:,} in "
                     f"an epoch, each on {event.batch} of {event.training_images:,} training images"
                 )
-                for line in event.methods or (budget,):
+                of_each = () if JOINT in event.method else (budget,)  # several have their own
+                for line in (*event.methods, *of_each):
                     self.say(line)
                 if event.run is not None:
                     self.recall(event.run, event.finished)

@@ -84,7 +84,7 @@ def rung_epochs(run: RunFolder) -> list[int]:
     try:
         method = registry.searched_method(request.method)
         several = isinstance(method, registry.SeveralMethods)
-        default = record.configuration(method, request.fixed)
+        default = record.configuration(method, record.fixed)
         grace = 2 if several else default.grace_epochs() + 1
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []

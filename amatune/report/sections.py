@@ -410,7 +410,7 @@ _ORDER: list[State] = ["done", "running", "pruned", "failed", "waiting"]
 
 
 def _trials(evidence: Evidence) -> list[Block]:
-    fixed = evidence.record.request.fixed
+    fixed = evidence.record.fixed
     ranked = sorted(
         evidence.trials, key=lambda t: (_ORDER.index(t.state), -(t.auroc or 0.0), t.number)
     )

@@ -8,6 +8,8 @@
     started, command, versions, machine   of the first session
     gpu_share   measured once; null where that failed
     continued   the sessions after the first
+    asked       "auto" where the methods were left to it, and became those of the request
+    held        of several methods: all that is held fixed, by their names, budgets included
 
 The file may have come from another person. It is checked when it is read, and what it holds is
 never run: a search space written in Python is kept in it as text.
@@ -135,6 +137,13 @@ class RunRecord:
     share_is_known: bool = False  # whether the share of a GPU was measured, or could not be
     gpu_share: GpuShare | None = None
     continued: tuple[Circumstances, ...] = ()
+    asked: str = ""
+    held: Mapping[str, Any] | None = None
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The settings that are held fixed, by the names that the search gives them."""
+        return self.request.fixed if self.held is None else self.held
 
     @property
     def image_shape(self) -> ImageShape:

@@ -38,13 +38,15 @@ class Allocation:
                 return name
         played = self.played(tried)
         best = {name: max(map(self._figure, own)) for name, own in tried.items()}
-        error = hanley_mcneil(min(max(*best.values(), 0.5), 1.0), *self.sides)
+        # At 1 the formula gives 0, as if the next anomalies were sure to be found too.
+        highest = 1 - 1 / (2 * self.sides[0])
+        error = hanley_mcneil(min(max(*best.values(), 0.5), highest), *self.sides)
         total = max(sum(played.values()), 2.0)
 
         def bound(name: str) -> float:
             return best[name] + error * math.sqrt(2 * math.log(total) / played[name])
 
-        return max(self.names, key=bound)
+        return max(self.names, key=lambda name: (bound(name), -played[name]))
 
     def played(self, tried: Tried) -> dict[str, float]:
         """How often each method has had its turn, above 0."""

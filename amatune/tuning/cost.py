@@ -26,7 +26,7 @@ from amatune.tuning.events import (
     TimeEstimate,
     TrialUpdate,
 )
-from amatune.tuning.methods import longest, told
+from amatune.tuning.methods import defaults, longest, told
 from amatune.wording import clock, counted
 
 MEASURED_SECONDS = 5.0  # of training, before anything is said of the rest
@@ -57,10 +57,11 @@ class Budget:
         return self.epochs * self.steps_per_epoch
 
 
-def warnings_of(record: RunRecord, method: Method, images: np.ndarray) -> list[str]:
+def warnings_of(
+    record: RunRecord, method: Method, config: DetectorConfig, images: np.ndarray
+) -> list[str]:
     """Whether a whole trial is much shorter than trainings of the method usually are, and a batch
     not much smaller than all of the training `images` (N, C, H, W)."""
-    config = record.configuration(method, record.request.fixed)
     budget = Budget.of(config, len(images))
     usual = method.detector.usual_steps
     if usual is None:
@@ -146,7 +147,6 @@ def started(
     """What is said of a search before it begins, with so many trials finished before."""
     request = record.request
     budget = Budget.of(longest(record, method), len(images.train))
-    methods = told(request, record.image_shape)
     return SearchStarted(
         run=run,
         method=request.method,
@@ -158,19 +158,22 @@ def started(
         steps_per_epoch=budget.steps_per_epoch,
         batch=budget.batch,
         training_images=budget.images,
-        fixed=request.fixed,
+        fixed=record.fixed,
         concurrent=room.concurrent,
         cpus_per_trial=request.cpus_per_trial,
         gpus_per_trial=room.gpus_per_trial,
         validation_normals=len(images.normal),
         validation_anomalies=len(images.anomaly),
-        methods=tuple(methods),
+        methods=tuple(told(record)),
         warnings=(
             *problem.warnings,
             *method.detector.limits(),
             *room.notes,
             *_unfit_for_sqlite(request, run or Path(request.runs_dir)),
-            *(() if methods else warnings_of(record, method, images.train)),
+            *itertools.chain.from_iterable(
+                warnings_of(record, one, config, images.train)
+                for one, config in zip(method.alone(), defaults(record, method), strict=True)
+            ),
         ),
     )
 

@@ -11,7 +11,7 @@ from amatune.cluster import capacity
 from amatune.cluster.job import CALIBRATION_IMAGES
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.problem import Problem
-from amatune.errors import ConfigError, RequestError
+from amatune.errors import ConfigError, DivergedError, RequestError
 from amatune.registry import Method, SeveralMethods, find_method
 from amatune.runs.record import RunRecord
 from amatune.runs.request import SearchRequest, budget
@@ -21,7 +21,6 @@ from amatune.several import (
     JOINT,
     METHOD,
     auto_methods,
-    is_auto,
     own_settings,
     told_auto,
 )
@@ -40,33 +39,41 @@ def side_made_use_of(request: SearchRequest, method: Method) -> int | None:
     return method.detector.largest_side
 
 
+Settled = tuple[SearchRequest, Method, list[dict[str, Any]], dict[str, Any] | None]
+
+
 def settled(
     request: SearchRequest,
     method: SeveralMethods,
     problem: Problem,
     first: Sequence[Mapping[str, Any]],
-) -> tuple[SearchRequest, Method, list[dict[str, Any]]]:
-    """The request with its methods by name and, among what is held fixed, the steps of each; the
-    methods; the settings to try `first` by their names. `auto` may come down to one method.
+) -> Settled:
+    """The request with its methods by name; the methods; the settings to try `first` by their
+    names; and, by these, all that is held fixed: what the request says, and the steps of each.
+    `auto` may come down to one method, which has no names of that kind and None for the last.
 
     Without a request for steps each method has its usual number, which is what it needs. With one,
     these are those of the method that takes most time for them, as measured on this machine's
     processor, and the others have as many as take that time, never more than is usual for them. One
     that learns in a single pass has that, and one whose `steps_per_epoch` is held fixed has these.
 
-    Raises `RequestError` for settings that none of the methods has.
+    Raises `RequestError` for settings that none of the methods has, and for what is of one alone.
     """
     if request.space is not None:
         raise RequestError(
             f"a search space belongs to one method, and these are {', '.join(method.members)}; "
             "leave --space out, or name one method"
         )
+    if request.sampler == "qmc":
+        raise RequestError(
+            "qmc spreads one sequence over one space, and each method has its own; choose another "
+            "sampler, or one method"
+        )
     if METHOD in request.fixed:
         raise RequestError("the method cannot be held fixed; name it alone with --method")
     if request.method == AUTO:
         names = auto_methods(problem.image_shape, _features_are_there(request))
         if len(names) == 1:
-            problem.warnings.append(told_auto(names, problem.image_shape))
             return _alone(names[0], request, method, first)
         method = SeveralMethods.of(names)
     tried = [first_of_several(method.members, one) for one in first]
@@ -86,7 +93,7 @@ def settled(
     if request.steps is not None and usual:
         steps = _in_equal_time(request, method.members, fixed, steps, epochs, problem)
     fixed |= {f"{name}.steps_per_epoch": number for name, number in steps.items()}
-    return replace(request, method=method.name, fixed=fixed, epochs=epochs), method, tried
+    return replace(request, method=method.name, epochs=epochs), method, tried, fixed
 
 
 def _alone(
@@ -94,7 +101,7 @@ def _alone(
     request: SearchRequest,
     method: SeveralMethods,
     first: Sequence[Mapping[str, Any]],
-) -> tuple[SearchRequest, Method, list[dict[str, Any]]]:
+) -> Settled:
     """What a search of one out of several methods is."""
     alone = find_method(name)
     usual = alone.detector.usual_steps
@@ -103,9 +110,14 @@ def _alone(
     tried = []
     for one in first:
         known = first_of_several(method.members, one)
-        if known[METHOD] == name:
-            tried.append(_own(method.members, name, known))
-    return replace(request, method=name, fixed=fixed, epochs=epochs, steps=steps), alone, tried
+        if known[METHOD] != name:
+            raise RequestError(
+                f"cannot try {json.dumps(dict(one), default=repr):.200}: auto takes {name} alone "
+                "on these pictures"
+            )
+        tried.append(_own(method.members, name, known))
+    asked = replace(request, method=name, fixed=fixed, epochs=epochs, steps=steps)
+    return asked, alone, tried, None
 
 
 def _in_equal_time(
@@ -125,13 +137,16 @@ def _in_equal_time(
         config = detector.Config.from_dict(own_settings(members, name, fixed))
         config = config.resolve(problem.image_shape)
         few = problem.train_images()[: max(FEW * config.batch_size, CALIBRATION_IMAGES)]
-        step, scoring = capacity.pace(detector, config, few, *problem.validation_images())
+        try:
+            step, scoring = capacity.pace(detector, config, few, *problem.validation_images())
+        except DivergedError:  # so early; as a trial it may do the same, and others go on
+            continue
         paces[name] = max(step, MINIMUM), scoring / config.score_every()
+    if not paces:
+        return {name: min(most[name], wanted) for name in most}
     seconds = max(wanted * step + scoring for step, scoring in paces.values())
-    return {
-        name: max(1, min(most[name], round((seconds - scoring) / step)))
-        for name, (step, scoring) in paces.items()
-    }
+    known = {name: round((seconds - scoring) / step) for name, (step, scoring) in paces.items()}
+    return {name: max(1, min(most[name], known.get(name, wanted))) for name in most}
 
 
 def _features_are_there(request: SearchRequest) -> bool:
@@ -148,17 +163,21 @@ def _features_are_there(request: SearchRequest) -> bool:
     return True
 
 
-def resumed(saved: SearchRequest, request: SearchRequest, shape: ImageShape) -> SearchRequest:
-    """The request to continue a run of several methods, where what was asked at its beginning is
-    said again: these became names, and settings among others."""
-    names = saved.method.split(JOINT)
-    if request.method == AUTO and is_auto(names, shape):
-        request = replace(request, method=saved.method)
-    if len(names) == 1:
+def resumed(record: RunRecord, request: SearchRequest) -> SearchRequest:
+    """The request to continue a run, where `auto` is said again, which became methods, and one of
+    these alone settings and a budget."""
+    if record.asked != AUTO or request.method != AUTO:
         return request
-    members = SeveralMethods.of(tuple(names)).members
-    fixed = {**saved.fixed, **expanded(members, request.fixed)}
-    return replace(request, fixed=fixed)
+    saved = record.request
+    if JOINT in saved.method:
+        return replace(request, method=saved.method)
+    return replace(
+        request,
+        method=saved.method,
+        fixed=saved.fixed,
+        epochs=saved.epochs,
+        steps=saved.steps,
+    )
 
 
 def expanded(members: Mapping[str, Method], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,12 +218,16 @@ def first_of_several(members: Mapping[str, Method], settings: Mapping[str, Any])
             told = f'"method" must say whose they are: {" or ".join(able or members)}'
         raise RequestError(f"cannot try {json.dumps(dict(settings), default=repr):.200}: {told}")
     own = {key: value for key, value in whole.items() if key.startswith(f"{name}.")}
+    others = [one for one in settings if one != METHOD and not {one, f"{name}.{one}"} & own.keys()]
+    if others:
+        told = json.dumps(dict(settings), default=repr)
+        raise RequestError(f"cannot try {told:.200}: {others[0]} is no setting of {name}")
     return {METHOD: name, **own}
 
 
 def defaults(record: RunRecord, method: Method) -> list[DetectorConfig]:
     """The default configuration, or of several methods each one's, those held fixed included."""
-    fixed = record.request.fixed
+    fixed = record.fixed
     if not isinstance(method, SeveralMethods):
         return [record.configuration(method, fixed)]
     return [record.configuration(method, {**fixed, METHOD: name}) for name in method.members]
@@ -227,22 +250,22 @@ def default_of(
     return SimpleNamespace(**values)
 
 
-def told(request: SearchRequest, image_shape: ImageShape) -> list[str]:
-    """What each of several methods gets, and why these where `auto` would take them, a sentence
-    each."""
-    names = request.method.split(JOINT)
-    if len(names) == 1:
-        return []
+def told(record: RunRecord) -> list[str]:
+    """What `auto` took, and what each of several methods gets, a sentence each."""
+    names = record.request.method.split(JOINT)
+    found = [told_auto(names, record.image_shape)] if record.asked == AUTO else []
+    if record.held is None:
+        return found
     each = []
     for name in names:
-        steps = request.fixed.get(f"{name}.steps_per_epoch")
+        steps = record.held.get(f"{name}.steps_per_epoch")
         each.append(
             f"{name} one pass"
             if steps is None
-            else f"{name} {counted(steps * request.epochs, 'step')}"
+            else f"{name} {counted(steps * record.request.epochs, 'step')}"
         )
     return [
-        *([told_auto(names, image_shape)] if is_auto(names, image_shape) else []),
+        *found,
         f"{counted(len(names), 'method')} in one search, trials of {', '.join(each)}; their "
         "defaults come first, in full, and are the controls; then whichever promises most",
     ]

@@ -16,7 +16,7 @@ from amatune.files import read_json, read_text, usable_path
 from amatune.registry import SeveralMethods, searched_method, survey_methods
 from amatune.runs import RunFolder
 from amatune.runs.request import LOCAL, SLICES, SearchRequest, budget, is_uri
-from amatune.several import AUTO, JOINT, METHOD, joined
+from amatune.several import AUTO, JOINT, METHOD, auto_methods, joined
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
 
@@ -126,8 +126,15 @@ def budgeted(options: SearchOptions) -> SearchOptions:
     method = searched_method(joined(_texts(options.get("method", SearchRequest.method))))
     if isinstance(method, SeveralMethods):
         # The steps of each method follow from what they cost.
-        epochs, steps = options.get("epochs") or SLICES, options.get("steps")
-        return {**options, "epochs": min(epochs, steps or epochs), "steps": steps}
+        epochs, steps = options.get("epochs"), options.get("steps")
+        if epochs is not None and steps is None:
+            raise RequestError(
+                f"{epochs} epochs alone are passes over the images, which are no equal budget for "
+                f"{method.name.replace(JOINT, ', ')}; give the steps too, or leave both out"
+            )
+        if epochs is None:
+            epochs = SLICES if steps is None else max(1, min(SLICES, steps))
+        return {**options, "epochs": epochs, "steps": steps}
     usual = method.detector.usual_steps
     epochs, steps = budget(usual, options.get("epochs"), options.get("steps"))
     return {**options, "epochs": epochs, "steps": steps}
@@ -154,6 +161,8 @@ def options_of(request: SearchRequest) -> SearchOptions:
     values |= {name: getattr(problem, name) for name in _PROBLEM}
     values["fix"] = dict(values.pop("fixed"))
     del values["name"]
+    if JOINT in request.method and request.steps is None:
+        del values["epochs"]  # the usual slices: alone they would be passes
     options: SearchOptions = {back.get(name, name): value for name, value in values.items()}  # type: ignore[assignment]
     return options
 
@@ -229,13 +238,15 @@ def first_settings(
 
 def _params(theirs: str, params: Mapping[str, Any], method: str) -> dict[str, Any] | None:
     """What a trial of a search of the method or methods `theirs` drew, for a search of `method`;
-    None for a trial of another one out of several."""
-    if method == AUTO or JOINT in method:
-        return {METHOD: theirs, **params} if JOINT not in theirs else dict(params)
-    if JOINT not in theirs:
-        return dict(params)
-    if params[METHOD] != method:
+    None for a trial of a method that is not in it."""
+    several = method == AUTO or JOINT in method
+    if JOINT not in theirs and not several:
+        return dict(params)  # of another method: it is told of where settings are
+    name = params.get(METHOD, theirs)
+    if name not in (auto_methods(None) if method == AUTO else method.split(JOINT)):
         return None
+    if several:
+        return {**params, METHOD: name}
     return {key.removeprefix(f"{method}."): v for key, v in params.items() if key != METHOD}
 
 
@@ -253,6 +264,8 @@ def _settings(given: FirstSettings) -> list[dict[str, Any]]:
         raise RequestError(f"{place} must hold an object of settings by name, or a list of them")
     if not listed:
         raise RequestError(f"{place} must hold settings; it is an empty list")
+    if any(not isinstance(name, str) for one in listed for name in one):
+        raise RequestError(f"{place} must name the settings by text")
     return [dict(one) for one in listed]
 
 

@@ -221,7 +221,7 @@ def run_best(
             epochs=work_of[chosen].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
             rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
-            comparison=_compare(finished, validated, chosen, groups),
+            comparison=_compare(finished, validated, chosen, seeds, groups),
             baselines=baselines,
             against_baseline=against_baseline(
                 [one.scores(TEST)[validated[chosen].score] for one in finished[chosen]],
@@ -356,14 +356,15 @@ def _choose(
         {name: validated[name].scores for name in names},
         {name: statistics.fmean(validated[name].aurocs) for name in names},
         groups,
-        control(validated),
+        control(validated, seeds),
     )
 
 
-def control(validated: Mapping[str, _Validated]) -> str:
+def control(validated: Mapping[str, _Validated], seeds: int) -> str:
     """The default that others must be ahead of: of several methods', the one that validation
-    images prefer."""
-    means = {name: statistics.fmean(one.aurocs) for name, one in validated.items()}
+    images prefer, of those that failed with no seed where there is one."""
+    names = [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)
+    means = {name: statistics.fmean(validated[name].aurocs) for name in names}
     defaults = [name for name in means if name.partition("-")[0] == DEFAULT]
     return max(defaults, key=lambda name: means[name], default=DEFAULT)
 
@@ -435,10 +436,11 @@ def _compare(
     finished: Mapping[str, Sequence[Retraining]],
     validated: Mapping[str, _Validated],
     chosen: str,
+    seeds: int,
     groups: metrics.Groups | None,
 ) -> Comparison | None:
     """The chosen one against the default; None for the default itself, or when it failed."""
-    default = control(validated)
+    default = control(validated, seeds)
     if chosen == default or default not in validated:
         return None
     ours, theirs = (

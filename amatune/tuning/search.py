@@ -33,7 +33,7 @@ from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
-from amatune.several import METHOD
+from amatune.several import AUTO, METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.baselines import validated_baselines
@@ -137,15 +137,19 @@ def begun(
     request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]]
 ) -> tuple[RunRecord, Problem]:
     """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
+    asked = request.method
     request = _with_inert_settings_fixed(method, request)
     side = side_made_use_of(request, method)
     problem = make_problem(request.problem, request.data_dir, side)
+    held = None
     if isinstance(method, SeveralMethods):
-        request, method, first = settled(request, method, problem, first)
+        request, method, first, held = settled(request, method, problem, first)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),
         begun=Circumstances.now(),
+        asked=asked if asked == AUTO else "",
+        held=held,
     )
     return replace(record, first=_first_trials(record, method, first)), problem
 
@@ -260,6 +264,7 @@ def _run_session(
         decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
         method.detector.early_score,
         _allocation(record, method, images),
+        record.held,
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:
@@ -273,7 +278,7 @@ def _run_session(
             finished = session.count(*FINISHED)
             emit(started(run.path, record, method, problem, images, found, finished))
             if not isinstance(method, SeveralMethods):  # whose trials have nothing in common
-                default = record.configuration(method, request.fixed)
+                default = record.configuration(method, record.fixed)
                 emit.begin(plan(record, default, images, found, session.left))
             ending = execution.execute(
                 session,
@@ -337,7 +342,7 @@ def _grace(record: RunRecord, method: Method) -> int:
     beside it."""
     if isinstance(method, SeveralMethods):
         return 2
-    return record.configuration(method, record.request.fixed).grace_epochs() + 1
+    return record.configuration(method, record.fixed).grace_epochs() + 1
 
 
 def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) -> optuna.Study:
@@ -368,23 +373,23 @@ def _first_trials(
         return record.configuration(method, settings)
 
     require = partial(require_memory, method, record.image_shape)
-    default: Any = complete(request.fixed)
+    default: Any = complete(record.fixed)
     given: list[Mapping[str, Any]] = [{}, *others]
     defaults = [default]
     if isinstance(method, SeveralMethods):
         controls = [{METHOD: name} for name in method.members]
-        defaults = [complete({**request.fixed, **one}) for one in controls]
-        default = default_of(method.members, request.fixed, record.image_shape)
+        defaults = [complete({**record.fixed, **one}) for one in controls]
+        default = default_of(method.members, record.fixed, record.image_shape)
         given = [*controls, *others]
     for one in defaults:
         method.detector.require_available(one)
     space = space_of(method, request.space)
     if request.space is not None:
-        check_space(method, space, request.fixed, complete, require)
+        check_space(method, space, record.fixed, complete, require)
     found: list[Mapping[str, Any]] = []
     for one in given:
-        settings = settings_to_try(space, one, default, request.fixed)
-        require(complete({**settings, **request.fixed}))
+        settings = settings_to_try(space, one, default, record.fixed)
+        require(complete({**settings, **record.fixed}))
         if settings not in found:
             found.append(settings)
     return tuple(found)
@@ -397,7 +402,7 @@ def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunR
     and when the run brings a program that is not trusted.
     """
     record = run.record()
-    request = resumed(record.request, request, record.image_shape)
+    request = resumed(record, request)
     differences = record.request.differences(request)
     if differences:
         raise RequestError(

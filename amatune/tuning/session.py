@@ -25,7 +25,7 @@ from amatune.several import METHOD, named, of_its_method
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.events import Listener, State, TrialUpdate
-from amatune.tuning.proposals import make_sampler
+from amatune.tuning.proposals import make_sampler, quiet_optuna
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.spaces import HeldFixed
 from amatune.tuning.trainings import Training, Trainings
@@ -50,7 +50,8 @@ class Session(Trainings[Attempt]):
     `ConfigError` when they do not go together. Event files go below `tensorboard`, by default
     the run's own folder. `decides_at` are the epochs at which trials may be stopped, for methods
     that are not scored after every epoch. `early_score` names what they are compared by.
-    `allocation`, in a search of several methods, says which of them has the next proposal.
+    `allocation`, in a search of several methods, says which of them has the next proposal, and
+    `held` what is held fixed by their names; None: as the request says.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session(Trainings[Attempt]):
         decides_at: Sequence[int] = (),
         early_score: str | None = None,
         allocation: Allocation | None = None,
+        held: Mapping[str, Any] | None = None,
     ) -> None:
         folder = tensorboard or run.tensorboard
         super().__init__(checkpoints, folder, checkpoint_seconds, request.objective, decides_at)
@@ -78,6 +80,7 @@ class Session(Trainings[Attempt]):
         self._listener = listener
         self._early_score = early_score
         self._allocation = allocation
+        self._held = request.fixed if held is None else held
         self.gpus_per_trial = 0.0  # to be told before the first trial starts
         self._unfinished: list[FrozenTrial | optuna.Trial] = list(
             study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -105,8 +108,8 @@ class Session(Trainings[Attempt]):
         while self.left > 0 and not self.is_satisfied:
             trial = self._next_trial()
             try:
-                suggested = self._space(HeldFixed(trial, self._request.fixed))
-                settings = of_its_method({**suggested, **self._request.fixed})
+                suggested = self._space(HeldFixed(trial, self._held))
+                settings = of_its_method({**suggested, **self._held})
                 config = self._complete_config(settings)
             except ConfigError as error:
                 self._fail(trial, str(error), trial.params, epoch=0, auroc=None)
@@ -248,8 +251,23 @@ class Session(Trainings[Attempt]):
             return optuna.Trial(self._study, orphan._trial_id)
         if self._allocation and not waiting:
             # Kept by the study as a trial that waits, so that a kill changes no choice.
-            self._study.enqueue_trial({METHOD: self._allocation.next_method(trials)})
+            self._study.enqueue_trial(self._proposed(self._allocation.next_method(trials), trials))
         return self._study.ask()
+
+    def _proposed(self, name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """Settings of one out of several methods, proposed by its own trials alone: beside better
+        ones of another method all of them would be poor, and none worth coming near to."""
+        own = [trial for trial in trials if trial.params.get(METHOD) == name]
+        seed = derive_seed(self._request.seed, name, 0)
+        with quiet_optuna():
+            alone = optuna.create_study(
+                direction="maximize",
+                sampler=make_sampler(self._request.sampler, seed, len(own)),
+            )
+        alone.add_trials(own)
+        trial = alone.ask()
+        self._space(HeldFixed(trial, {**self._held, METHOD: name}))
+        return {**trial.params, METHOD: name}
 
     def _reported(self, attempt: Attempt) -> dict[int, float]:
         number = attempt.trial.number

@@ -40,7 +40,7 @@ def shortlist(
             f"{record.request.epochs} "
             "epochs yet; continue the search with --resume"
         )
-    fixed = record.request.fixed
+    fixed = record.fixed
     several = isinstance(method, SeveralMethods)
     own: list[dict[str, Any]] = [{}]
     if isinstance(method, SeveralMethods):
@@ -72,7 +72,7 @@ def _controls(
     record: RunRecord, method: Method, defaults: Sequence[DetectorConfig]
 ) -> list[tuple[str, bool, dict[str, Any]]]:
     """Names and settings of the default configurations."""
-    fixed = record.request.fixed
+    fixed = record.fixed
     if not isinstance(method, SeveralMethods):
         searched = {name: getattr(defaults[0], name) for name in record.searched}
         return [(DEFAULT, True, {**searched, **fixed})]

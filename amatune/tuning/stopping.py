@@ -99,9 +99,8 @@ class Halving(optuna.pruners.BasePruner):
         return found[trial.number] < sorted(found.values())[-going_on]
 
     def peers(self, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        """What a trial may be compared with: in a search of several methods, those of its own."""
-        trials = study.get_trials(deepcopy=False)
-        return [other for other in trials if other.params.get(METHOD) == trial.params.get(METHOD)]
+        """What a trial may be compared with."""
+        return of_its_method(study.get_trials(deepcopy=False), trial)
 
 
 class MedianRule(optuna.pruners.BasePruner):
@@ -117,6 +116,7 @@ class MedianRule(optuna.pruners.BasePruner):
         if now is None or now < self.grace:
             return False
         full = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        full = of_its_method(full, trial)
         if len(full) < MEDIAN_OF:
             return False
         there = [t for t in full if now in t.intermediate_values]
@@ -129,6 +129,11 @@ class MedianRule(optuna.pruners.BasePruner):
         if own == early.get(str(now)):
             earlier = {int(epoch): value for epoch, value in early.items()}
         return max(own, *earlier.values()) < statistics.median(found.values())
+
+
+def of_its_method(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> list[FrozenTrial]:
+    """In a search of several methods those of the trial's own; in that of one all."""
+    return [other for other in trials if other.params.get(METHOD) == trial.params.get(METHOD)]
 
 
 def is_noise(figures: Sequence[float], sides: tuple[int, int] | None) -> bool:
@@ -150,9 +155,6 @@ def _epoch_in(trial: FrozenTrial, first: int, until: float) -> int | None:
     been stopped: behind its own warm-up. None when there is none."""
     beginning = max(first, trial.user_attrs.get(GRACE, 0) + 1)
     epochs = [epoch for epoch in trial.intermediate_values if beginning <= epoch < until]
-    last = trial.last_step or math.inf
-    if not epochs and trial.state == TrialState.COMPLETE and last < first:
-        return trial.last_step  # of a method that needs fewer: it has cost no more than the others
     return min(epochs, default=None)
 
 

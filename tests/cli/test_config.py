@@ -225,6 +225,20 @@ def test_the_record_of_a_run_reproduces_its_request(
     assert asked[0] == dataclasses.replace(EARLIER, **changed)
 
 
+def test_the_record_of_a_search_of_several_methods_reproduces_its_request(
+    asked: list[Any], save_run: Callable[..., RunFolder]
+) -> None:
+    """Each method's default comes by itself, and is not tried as somebody's wish."""
+    several = SearchRequest(method="ama+deep-svdd", epochs=25, fixed={"width": 0.5, "ama.k": 2})
+    first = [{"method": "ama"}, {"method": "deep-svdd"}, {"method": "ama", "ama.lr": 0.001}]
+    run = save_run(several, first=first)
+    assert call(f"search --config {run.run_json}") == 1
+    assert asked[0] == several
+    assert asked[3] == first[2:]
+    assert call(f"search --config {run.run_json} --steps 50 --method ama --method alad") == 1
+    assert asked[0] == dataclasses.replace(several, method="ama+alad", steps=50)
+
+
 def test_the_record_of_a_default_run_reproduces_its_request(
     asked: list[Any], save_run: Callable[..., RunFolder]
 ) -> None:

@@ -158,6 +158,8 @@ ROWS: list[tuple[str, str]] = [
     ("search --method ama --method alad --fix epochs=3", "epochs cannot be held fixed"),
     ("search --method ama --method alad --anomaly-fraction 0.1", "does not learn from labelled"),
     ("search --method auto --tile 64", "tile"),
+    ("search --method ama --method alad --sampler qmc", "qmc spreads one sequence"),
+    ("search --method ama --method alad --epochs 5", "5 epochs alone are passes"),
     ("search --trials 0", "trials must be at least 1, got 0"),
     ("search --trials many", "'--trials': 'many' is not a whole number"),
     ("search --trials 1.5", "'1.5' is not a whole number"),

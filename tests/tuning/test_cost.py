@@ -51,7 +51,8 @@ def test_few_steps_and_large_batches_are_said(
     monkeypatch.setattr(METHOD.detector, "usual_steps", 300)
     changes = {"fixed": {"batch_size": 16}, **changes}
     record = write_record(RunFolder(tmp_path), request(tmp_path, **changes))
-    found = cost.warnings_of(record, METHOD, np.zeros((50, 1, 8, 8), np.uint8))
+    config = record.configuration(METHOD, record.fixed)
+    found = cost.warnings_of(record, METHOD, config, np.zeros((50, 1, 8, 8), np.uint8))
     assert bool(found) == (told is not None)
     assert told is None or told in found[0]
     if told and "learns" in told:

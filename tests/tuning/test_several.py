@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+import torch
+from fake_method import OtherConfig, OtherTrainable
 from fake_search import SHAPE, FakeProblem, install, request, write_record
 from fake_session import play
 from optuna.distributions import CategoricalDistribution
@@ -14,16 +17,18 @@ from optuna.trial import TrialState, create_trial
 
 from amatune.cluster import capacity
 from amatune.cluster.checkpoints import Checkpoints
-from amatune.errors import RequestError
+from amatune.cluster.job import Job
+from amatune.errors import DivergedError, RequestError
 from amatune.registry import Method, SeveralMethods, find_method, searched_method
 from amatune.runs import RunFolder
+from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.several import METHOD
 from amatune.tuning import search
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.methods import first_of_several, resumed, settled, side_made_use_of, told
-from amatune.tuning.options import first_settings, with_options
+from amatune.tuning.options import budgeted, first_settings, options_of, with_options
 from amatune.tuning.session import Session
 from amatune.tuning.stopping import make_pruner
 from amatune.tuning.study import open_study
@@ -44,21 +49,36 @@ def asked(method: str = "fake+other", **changes: Any) -> SearchRequest:
     return replace(request("runs", method=method, **changes))
 
 
-def settle(asked: SearchRequest, problem: Any = None) -> tuple[SearchRequest, Method, list[Any]]:
+def settle(
+    asked: SearchRequest, problem: Any = None
+) -> tuple[SearchRequest, Method, dict[str, Any] | None]:
     method = searched_method(asked.method)
     assert isinstance(method, SeveralMethods)
-    return settled(asked, method, problem or FakeProblem(), [])
+    found, method_found, _, held = settled(asked, method, problem or FakeProblem(), [])
+    return found, method_found, held
+
+
+def record_of(found: SearchRequest, held: Any, shape: Any = SHAPE, auto: bool = False) -> RunRecord:
+    problem = {**FakeProblem().to_dict(), "image_shape": list(shape)}
+    return RunRecord(
+        request=found,
+        problem=ProblemRecord.from_dict(problem),
+        begun=Circumstances.now(),
+        asked="auto" if auto else "",
+        held=held,
+    )
 
 
 # --- What each gets -----------------------------------------------------------------------------
 
 
 def test_without_a_request_for_steps_each_has_its_usual_number() -> None:
-    found, method, _ = settle(asked(epochs=9))
+    found, method, held = settle(asked(epochs=9))
     assert found.epochs == 1  # of the fewest usual steps, of which an epoch has one or more
-    assert found.fixed == {"fake.steps_per_epoch": 1, "other.steps_per_epoch": 36}
+    assert held == {"fake.steps_per_epoch": 1, "other.steps_per_epoch": 36}
+    assert found.fixed == {}  # it stays what was asked
     assert method.name == "fake+other"
-    (line,) = told(found, SHAPE)
+    (line,) = told(record_of(found, held))
     assert "2 methods in one search, trials of fake 1 step, other 36 steps" in line
 
 
@@ -80,16 +100,32 @@ def test_steps_that_are_asked_for_are_those_of_the_costliest(
 ) -> None:
     monkeypatch.setattr(find_method("fake").detector, "usual_steps", 40)
     monkeypatch.setattr(capacity, "pace", lambda detector, *_: paces[detector.name])
-    found, _, _ = settle(asked(epochs=4, steps=8))
-    assert found.fixed == {f"{name}.steps_per_epoch": one for name, one in expected.items()}
-    assert found.epochs == 4
+    found, _, held = settle(asked(epochs=4, steps=8))
+    assert held == {f"{name}.steps_per_epoch": one for name, one in expected.items()}
+    assert (found.epochs, found.steps) == (4, 8)
+
+
+@pytest.mark.parametrize("broken", [("other",), ("fake", "other")])
+def test_who_diverges_while_it_is_measured_has_the_steps_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...]
+) -> None:
+    def pace(detector: Any, *_: Any) -> tuple[float, float]:
+        if detector.name in broken:
+            raise DivergedError("it collapsed")
+        return 0.1, 0.0
+
+    monkeypatch.setattr(find_method("fake").detector, "usual_steps", 40)
+    monkeypatch.setattr(capacity, "pace", pace)
+    _, _, held = settle(asked(epochs=4, steps=8))
+    assert held == {"fake.steps_per_epoch": 2, "other.steps_per_epoch": 2}
 
 
 def test_what_is_held_fixed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find_method("other").detector, "usual_steps", None)
     fixed = {"fake.steps_per_epoch": 7, "batch_size": 9, "other.glow": 0.2}
-    found, _, _ = settle(asked(epochs=4, fixed=fixed))
-    assert found.fixed == {
+    found, _, held = settle(asked(epochs=4, fixed=fixed))
+    assert found.fixed == fixed
+    assert held == {
         "fake.steps_per_epoch": 7,
         "fake.batch_size": 9,
         "other.batch_size": 9,
@@ -124,6 +160,8 @@ def test_what_none_of_them_can_is_refused(changes: dict[str, Any], message: str)
         ({METHOD: "fake", "quality": 0.2}, {METHOD: "fake", "fake.quality": 0.2}),
         ({"fake.quality": 0.2}, {METHOD: "fake", "fake.quality": 0.2}),
         ({METHOD: "fake"}, {METHOD: "fake"}),
+        ({METHOD: "fake", "glow": 0.2}, "glow is no setting of fake"),
+        ({METHOD: "fake", "other.quality": 0.2}, "other.quality is no setting of fake"),
         ({"quality": 0.2}, '"method" must say whose they are: fake or other'),
         ({METHOD: "fame"}, "the method 'fame' is none of fake, other"),
         ({METHOD: ["fake"]}, "is none of fake, other"),
@@ -165,45 +203,109 @@ def features(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 
 
 def test_auto_compares_what_suits_the_pictures(features: dict[str, bool]) -> None:
-    found, _, _ = settle(asked("auto", epochs=25), Pictures(28))
+    small, large = (1, 28, 28), (1, 256, 256)
+    found, _, held = settle(asked("auto", epochs=25), Pictures(28))
     assert found.method == "features+deep-svdd+ama"
-    assert found.fixed["features.epochs"] == 1
-    assert found.fixed["ama.steps_per_epoch"] * found.epochs == 3000
-    assert (
-        "auto compares features, deep-svdd, ama on pictures of 28x28;"
-        in told(found, (1, 28, 28))[0]
-    )
+    assert held is not None
+    assert held["features.epochs"] == 1
+    assert held["ama.steps_per_epoch"] * found.epochs == 3000
+    lines = told(record_of(found, held, small, auto=True))
+    assert "auto compares features, deep-svdd, ama on pictures of 28x28;" in lines[0]
+    # Whoever named them knows.
+    assert len(told(record_of(found, held, small))) == 1
     features["there"] = False
-    found, _, _ = settle(asked("auto"), Pictures(256))
+    found, _, held = settle(asked("auto"), Pictures(256))
     assert found.method == "deep-svdd+ama"
-    assert "features needs a network that is not here" in told(found, SHAPE)[0]
+    lines = told(record_of(found, held, large, auto=True))
+    assert "features needs a network that is not here" in lines[0]
     assert side_made_use_of(asked("auto"), searched_method("auto")) is None
 
 
 @pytest.mark.usefixtures("features")
 def test_auto_takes_frozen_features_alone_for_large_pictures() -> None:
-    problem = Pictures(256)
     fixed = {"batch_size": 8, "ama.lr": 1e-3, "features.coreset": 0.2}
-    found, method, _ = settle(asked("auto", fixed=fixed, epochs=25, steps=500), problem)
-    assert (found.method, method.name) == ("features", "features")
+    wanted = asked("auto", fixed=fixed, epochs=25, steps=500)
+    found, method, held = settle(wanted, Pictures(256))
+    assert (found.method, method.name, held) == ("features", "features", None)
     assert (found.epochs, found.steps) == (1, None)
     assert found.fixed == {"batch_size": 8, "coreset": 0.2}
-    (line,) = problem.warnings
+    (line,) = told(record_of(found, held, (1, 256, 256), auto=True))
     assert "auto takes features alone on pictures of 256x256" in line
     assert "--image-size 64, or less, compares them too" in line
-    assert side_made_use_of(asked("auto"), searched_method("auto")) == 256
+    assert side_made_use_of(wanted, searched_method("auto")) == 256
+    several = searched_method("auto")
+    assert isinstance(several, SeveralMethods)
+    first = [{METHOD: "features", "dims": 50}]
+    assert settled(wanted, several, Pictures(256), first)[2] == [{"dims": 50}]
+    with pytest.raises(RequestError, match="auto takes features alone on these pictures"):
+        settled(wanted, several, Pictures(256), [{METHOD: "ama", "k": 3}])
 
 
-def test_a_run_goes_on_by_what_was_asked_at_its_beginning() -> None:
-    saved, _, _ = settle(asked(fixed={"quality": 0.3}, epochs=9))
-    again = resumed(saved, replace(saved, fixed={"quality": 0.3}), SHAPE)
-    assert again == saved
-    of_auto = replace(saved, method="features+deep-svdd+ama", fixed={"ama.lr": 1e-3})
-    assert resumed(of_auto, replace(of_auto, method="auto", fixed={}), (1, 28, 28)) == of_auto
-    alone = replace(saved, method="features", fixed={})
-    assert resumed(alone, replace(alone, method="auto"), (3, 256, 256)) == alone
-    other = resumed(saved, replace(saved, method="auto"), SHAPE)
-    assert saved.differences(other)
+def test_auto_that_is_said_again_goes_on_with_what_it_took() -> None:
+    saved, _, held = settle(asked(fixed={"quality": 0.3}, epochs=9))
+    record = record_of(saved, held, auto=True)
+    assert resumed(record, replace(saved, method="auto")) == saved
+    assert resumed(record, saved) == saved
+    assert resumed(record, replace(saved, method="ama")).method == "ama"  # which is refused
+    alone = record_of(replace(saved, method="other"), None, auto=True)
+    again = replace(saved, method="auto", fixed={"ama.lr": 1e-3}, steps=500, epochs=25)
+    assert resumed(alone, again) == alone.request
+    named = record_of(saved, held)
+    assert resumed(named, replace(saved, method="auto")).method == "auto"
+
+
+def test_a_runs_options_begin_the_same_search_again() -> None:
+    wanted = asked(fixed={"quality": 0.3, "other.glow": 0.2}, epochs=25)
+    found, _, held = settle(wanted)
+    options = options_of(found)
+    again = with_options(SearchRequest(), budgeted(options))
+    assert settle(replace(again, name=found.name))[2] == held
+    more = with_options(SearchRequest(), budgeted({**options, "steps": 50}))
+    assert more.steps == 50
+    assert more.fixed == found.fixed
+
+
+def test_epochs_alone_are_refused() -> None:
+    with pytest.raises(RequestError, match="5 epochs alone are passes over the images"):
+        budgeted({"method": ["fake", "other"], "epochs": 5})
+    assert budgeted({"method": ["fake", "other"], "epochs": 5, "steps": 50})["epochs"] == 5
+    assert budgeted({"method": ["fake", "other"], "steps": 10})["epochs"] == 10
+    with pytest.raises(RequestError, match="epochs"):
+        with_options(SearchRequest(), budgeted({"method": "auto", "epochs": 0, "steps": 5}))
+
+
+def test_methods_that_cannot_be_told_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = find_method("other").detector
+    monkeypatch.setattr(other, "Config", find_method("fake").detector.Config)
+    with pytest.raises(RequestError, match="fake, other have one class of settings"):
+        searched_method("fake+other")
+
+
+def test_a_trainable_that_is_none_of_ours_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = searched_method("fake+other")
+    monkeypatch.setattr(type(find_method("other")), "trainable_class", lambda _: dict)
+    with pytest.raises(RequestError, match="cannot be searched beside other methods"):
+        method.trainable_class()
+
+
+def test_a_member_makes_its_detector_by_its_own_trainable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that goes on to its base class."""
+    made = []
+
+    def new_detector(self: Any) -> Any:
+        made.append(type(self).__name__)
+        return super(OtherTrainable, self)._new_detector()
+
+    monkeypatch.setattr(OtherTrainable, "_new_detector", new_detector)
+    joined = object.__new__(searched_method("fake+other").trainable_class())
+    config = {**OtherConfig(glow=0.2).to_dict(), METHOD: "other"}
+    joined._job = Job(folder="", config=config, settings={}, seed=3, tensorboard="")
+    joined._train, joined._device = torch.zeros((4, *SHAPE), dtype=torch.uint8), "cpu"
+    detector = joined._new_detector()
+    assert type(detector) is find_method("other").detector
+    assert detector.config.to_dict()["glow"] == 0.2
+    assert made == ["OtherTrainable"]
+    assert joined._job.config == config
 
 
 # --- Whose turn it is ---------------------------------------------------------------------------
@@ -264,11 +366,16 @@ def test_the_rule_by_hand() -> None:
     """UCB1 with the best figure for the mean."""
     trials = [tried("fake", 0.7), tried("fake", 0.9), tried("fake", 0.6), tried("other", 0.87)]
     # Error at .9 with 50 and 50: Hanley and McNeil's, .0314; sqrt(2 ln 4 / n): .961 and 1.665.
-    assert (
-        ALLOCATION.next_method(trials) == "fake"
-    )  # .900 + .0302 against .870 + .0523: .9302, .9223
+    # .900 + .0302 against .870 + .0523
+    assert ALLOCATION.next_method(trials) == "fake"
     trials[-1] = tried("other", 0.88)
     assert ALLOCATION.next_method(trials) == "other"  # .9323
+    # Nothing is sure: at 1 the other one is tried again, now and then.
+    certain = [tried("fake", 1.0), tried("other", 0.98)]
+    for _ in range(60):
+        name = ALLOCATION.next_method(certain)
+        certain.append(tried(name, {"fake": 1.0, "other": 0.98}[name]))
+    assert [t.params[METHOD] for t in certain].count("other") > 1
     # A trial that was stopped counts by what it was compared by.
     trials[-1] = tried("other", 0.88, TrialState.PRUNED)
     assert ALLOCATION.next_method(trials) == "other"
@@ -277,11 +384,24 @@ def test_the_rule_by_hand() -> None:
 # --- The session --------------------------------------------------------------------------------
 
 
-def open_session(tmp_path: Path, trials: int, epochs: int = 9) -> tuple[Session, optuna.Study]:
+class InTurn(Allocation):
+    """Without any learning."""
+
+    def next_method(self, trials: Any) -> str:
+        return self.names[len(trials) % 2]
+
+
+def open_session(
+    tmp_path: Path,
+    trials: int,
+    epochs: int = 9,
+    kind: type[Allocation] = Allocation,
+    **changes: Any,
+) -> tuple[Session, optuna.Study]:
     """Over a study of two methods in a file."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir(exist_ok=True)
-    wanted = request(tmp_path, method="fake+other", trials=trials, epochs=epochs)
+    wanted = request(tmp_path, method="fake+other", trials=trials, epochs=epochs, **changes)
     record = write_record(run, wanted)
     method = searched_method(wanted.method)
     assert isinstance(method, SeveralMethods)
@@ -290,7 +410,7 @@ def open_session(tmp_path: Path, trials: int, epochs: int = 9) -> tuple[Session,
         assert [one[METHOD] for one in first] == list(BOTH)
         studies.create_study(run, first)
     studies.take_over(run)
-    study = open_study(run, make_pruner("asha", epochs, 2))
+    study = open_study(run, make_pruner(wanted.scheduler, epochs, 2))
 
     def complete(settings: Mapping[str, Any]) -> Any:
         return record.configuration(method, settings)
@@ -303,7 +423,7 @@ def open_session(tmp_path: Path, trials: int, epochs: int = 9) -> tuple[Session,
         method.space,
         complete,
         lambda _event: None,
-        allocation=Allocation(BOTH, 3, (50, 60)),
+        allocation=kind(BOTH, 3, (50, 60)),
     )
     return session, study
 
@@ -326,17 +446,59 @@ def test_defaults_are_evaluated_in_full_and_rungs_compare_within_a_method(tmp_pa
     assert {t.user_attrs[studies.SETTINGS][METHOD] for t in trials} == set(BOTH)
 
 
-def test_a_method_is_not_stopped_by_another_one_s_figures(tmp_path: Path) -> None:
-    session, study = open_session(tmp_path, trials=8)
-    names: dict[int, str] = {}
+@pytest.mark.parametrize(("scheduler", "trials"), [("asha", 8), ("median", 16)])
+def test_a_method_is_not_stopped_by_another_ones_figures(
+    tmp_path: Path, scheduler: str, trials: int
+) -> None:
+    session, study = open_session(tmp_path, trials=trials, kind=InTurn, scheduler=scheduler)
 
     def values(number: int, _epoch: int) -> float:
-        names[number] = study.get_trials()[number].params[METHOD]
-        return {"fake": 0.9, "other": 0.5}[names[number]] + number / 1000  # each ever better
+        # Each ever better than those of its method before it, one method far behind.
+        return [0.9, 0.5][number % 2] + number / 1000
 
     play(session, values)
+    assert [t.params[METHOD] for t in study.get_trials()] == list(BOTH) * (trials // 2)
     assert {t.state for t in study.get_trials()} == {TrialState.COMPLETE}
-    assert set(names.values()) == set(BOTH)
+
+
+def test_a_default_is_not_stopped_by_better_ones_that_came_before_it(tmp_path: Path) -> None:
+    """As when trials run side by side."""
+    session, study = open_session(tmp_path, trials=6)
+    for value in (0.9, 0.91, 0.92, 0.93):
+        study.add_trial(tried_at_rung("other", value))
+    play(session, lambda _number, _epoch: 0.6)
+    assert {t.state for t in study.get_trials()[:2]} == {TrialState.COMPLETE}
+
+
+def tried_at_rung(name: str, value: float) -> optuna.trial.FrozenTrial:
+    return create_trial(
+        params={METHOD: name},
+        distributions={METHOD: CategoricalDistribution(list(BOTH))},
+        intermediate_values=dict.fromkeys(range(1, 10), value),
+        value=value,
+    )
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_method_that_is_behind_is_searched_by_its_own_trials(
+    tmp_path: Path, sampler: str
+) -> None:
+    """As if the other one, far ahead with each trial, were not there: its late proposals come
+    near to its best ones."""
+    session, study = open_session(tmp_path, 44, 1, InTurn, scheduler="none", sampler=sampler)
+
+    def values(number: int, _epoch: int) -> float:
+        own = study.get_trials()[number].params
+        if own[METHOD] == "fake":
+            return 0.95
+        return 0.7 - abs(own["other.quality"] - 0.8) / 2 - abs(own["other.glow"] - 0.15) / 2
+
+    play(session, values)
+    found = [t.params for t in study.get_trials() if t.params[METHOD] == "other"]
+    assert len(found) == 22
+    late = [one["other.quality"] for one in found[12:]][::2]  # every other one is at random
+    at_random = [one["other.quality"] for one in found[1:10]]
+    assert np.mean(np.abs(np.array(late) - 0.8)) < 0.6 * np.mean(np.abs(np.array(at_random) - 0.8))
 
 
 @pytest.mark.parametrize("die_at", [1, 3, 5, 8, 13, 21, 30, 40])
@@ -374,8 +536,12 @@ def test_killed_anywhere_the_same_methods_follow(
     trials = study.get_trials()
     assert len(trials) == 5
     assert all(t.state.is_finished() for t in trials)
-    assert [t.params[METHOD] for t in trials[:2]] == list(BOTH)
-    assert all(METHOD in t.params for t in trials)
+    (tmp_path / "whole").mkdir()
+    session, whole = open_session(tmp_path / "whole", trials=5, epochs=4)
+    play(session, worse_and_worse)
+    assert [(t.params, t.state) for t in trials] == [
+        (t.params, t.state) for t in whole.get_trials()
+    ]
 
 
 # --- Options ------------------------------------------------------------------------------------
@@ -409,6 +575,10 @@ def test_a_warm_start_crosses_from_one_method_to_several_and_back(tmp_path: Path
     assert "fake.quality" in both[0]
     (alone,) = first_settings(warm_start="run", runs_dir=tmp_path, method="other")
     assert alone.keys() == {"quality", "glow"}
+    (other,) = first_settings(warm_start="run", runs_dir=tmp_path, method="other+ama")
+    assert other[METHOD] == "other"
+    with pytest.raises(RequestError, match="must name the settings by text"):
+        first_settings([{3: 0.2}])  # type: ignore[dict-item]
     with pytest.raises(RequestError, match="with the method ama has reached its full budget"):
         first_settings(warm_start="run", runs_dir=tmp_path, method="ama")
 
