@@ -45,6 +45,7 @@ def test_a_record_comes_back_as_it_was_written(run: RunFolder) -> None:
         record.with_gpu_share(None),
         record.with_gpu_share(GpuShare(0.25, {1: 10.0, 2: 19.5}, 5_000, True)),
         record.continue_with(dataclasses.replace(record.request, trials=9)),
+        dataclasses.replace(record, asked="auto", held={"ama.steps_per_epoch": 3, "ama.k": None}),
     ):
         run.write(one)
         assert run.record() == one
@@ -121,6 +122,8 @@ def with_(**changes: Any) -> Any:
         (lambda values: _with_count(values, None), "counts must be an object of a whole number"),
         (without("first"), "first is not there"),
         (with_(first=[3]), "first must be a list of an object"),
+        (with_(held=[3]), "held must be an object"),
+        (with_(asked=3), "asked must be text, got 3"),
         (without("started"), "started not there"),
         (with_(command=None), "command must be text, got None"),
         (with_(versions={"amatune": 1}), "versions must be an object of text, got"),

@@ -108,7 +108,10 @@ def test_it_goes_on_with_more_trials(tested: Any, tmp_path: Path) -> None:
     run_search(asked, resume=True)
     after = studies.read_trials(RunFolder(tmp_path / "run"))
     assert after[:5] == before
-    assert after[5].settings[METHOD] in ("fake", "other")
+    name = after[5].settings[METHOD]
+    # As many steps as the earlier ones had: what was measured once stays.
+    assert after[5].settings[f"{name}.steps_per_epoch"] == {"fake": 10, "other": 9}[name]
+    assert RunFolder(tmp_path / "run").record().held == run.record().held is not None
     with pytest.raises(RequestError, match="method"):
         run_search(request(tmp_path, method="fake", trials=7, epochs=4), resume=True)
 
