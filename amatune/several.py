@@ -167,13 +167,15 @@ def detector_of(members: Mapping[str, Member], name: str) -> type[Detector]:
     """A class that builds the detector of the member whose configuration it is given."""
     detectors = [one.detector for one in members.values()]
 
+    def of(config: DetectorConfig) -> type[Detector]:
+        return next(one for one in detectors if type(config) is one.Config)
+
     def new(_cls: type, config: Any, *others: Any, **named: Any) -> Detector:
-        own = next(one for one in detectors if type(config) is one.Config)
-        return own(config, *others, **named)
+        return of(config)(config, *others, **named)
 
     @classmethod  # type: ignore[misc]
     def require_available(_cls: type, config: Any) -> None:
-        next(one for one in detectors if type(config) is one.Config).require_available(config)
+        of(config).require_available(config)
 
     @classmethod  # type: ignore[misc]
     def limits(_cls: type) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ from amatune.several import METHOD
 from amatune.tuning import session as sessions
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
-from amatune.tuning.methods import default_of
+from amatune.tuning.defaults import default_of
 from amatune.tuning.seeds import derive_seed
 from amatune.tuning.session import Session
 from amatune.tuning.spaces import settings_to_try

@@ -75,12 +75,13 @@ def given(context: typer.Context, *, but_for: Sequence[str] = ()) -> dict[str, A
     file = context.default_map or {}
     there = {name: file[name] for name in _FIXING if name in file}
     if here and there:
+        from amatune.runs.request import SearchRequest
         from amatune.several import joined
         from amatune.tuning.options import fixed_settings
 
         if "fix" in there:
             there["fix"] = assigned(there["fix"])
-        method = joined(values.get("method") or ["ama"])
+        method = joined(values.get("method") or [SearchRequest.method])
         held = [fixed_settings(method, **one) for one in (there, here)]
         values = {key: value for key, value in values.items() if key not in _FIXING}
         values["fix"] = {**held[0], **held[1]}

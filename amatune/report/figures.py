@@ -24,6 +24,7 @@ from amatune import registry
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
+from amatune.tuning.defaults import first_decision
 from amatune.tuning.proposals import quiet_optuna
 from amatune.tuning.stopping import decision_epochs
 
@@ -83,9 +84,7 @@ def rung_epochs(run: RunFolder) -> list[int]:
         return []
     try:
         method = registry.searched_method(request.method)
-        several = isinstance(method, registry.SeveralMethods)
-        default = record.configuration(method, record.fixed)
-        grace = 2 if several else default.grace_epochs() + 1
+        grace = first_decision(record, method)
     except RequestError:  # a method, or a setting of it, that is no longer there
         return []
     return list(decision_epochs(request.scheduler, request.epochs, grace))

@@ -18,6 +18,7 @@ from amatune.files import network_filesystem
 from amatune.registry import Method
 from amatune.runs.record import RunRecord
 from amatune.runs.request import SearchRequest
+from amatune.tuning.defaults import defaults, longest
 from amatune.tuning.events import (
     Event,
     Listener,
@@ -26,7 +27,7 @@ from amatune.tuning.events import (
     TimeEstimate,
     TrialUpdate,
 )
-from amatune.tuning.methods import defaults, longest, told
+from amatune.tuning.methods import told
 from amatune.wording import clock, counted
 
 MEASURED_SECONDS = 5.0  # of training, before anything is said of the rest

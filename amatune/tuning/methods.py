@@ -4,12 +4,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 from amatune.cluster import capacity
 from amatune.cluster.job import CALIBRATION_IMAGES
-from amatune.config import DetectorConfig, ImageShape
 from amatune.data.problem import Problem
 from amatune.errors import ConfigError, DivergedError, RequestError
 from amatune.registry import Method, SeveralMethods, find_method
@@ -111,10 +109,7 @@ def _alone(
     for one in first:
         known = first_of_several(method.members, one)
         if known[METHOD] != name:
-            raise RequestError(
-                f"cannot try {json.dumps(dict(one), default=repr):.200}: auto takes {name} alone "
-                "on these pictures"
-            )
+            raise _cannot_try(one, f"auto takes {name} alone on these pictures")
         tried.append(_own(method.members, name, known))
     asked = replace(request, method=name, fixed=fixed, epochs=epochs, steps=steps)
     return asked, alone, tried, None
@@ -216,38 +211,16 @@ def first_of_several(members: Mapping[str, Method], settings: Mapping[str, Any])
         told = f"the method {name!r} is none of {', '.join(members)}"
         if name is None:
             told = f'"method" must say whose they are: {" or ".join(able or members)}'
-        raise RequestError(f"cannot try {json.dumps(dict(settings), default=repr):.200}: {told}")
+        raise _cannot_try(settings, told)
     own = {key: value for key, value in whole.items() if key.startswith(f"{name}.")}
     others = [one for one in settings if one != METHOD and not {one, f"{name}.{one}"} & own.keys()]
     if others:
-        told = json.dumps(dict(settings), default=repr)
-        raise RequestError(f"cannot try {told:.200}: {others[0]} is no setting of {name}")
+        raise _cannot_try(settings, f"{others[0]} is no setting of {name}")
     return {METHOD: name, **own}
 
 
-def defaults(record: RunRecord, method: Method) -> list[DetectorConfig]:
-    """The default configuration, or of several methods each one's, those held fixed included."""
-    fixed = record.fixed
-    if not isinstance(method, SeveralMethods):
-        return [record.configuration(method, fixed)]
-    return [record.configuration(method, {**fixed, METHOD: name}) for name in method.members]
-
-
-def longest(record: RunRecord, method: Method) -> DetectorConfig:
-    """The default configuration; of several methods, the one that is trained in most epochs."""
-    return max(defaults(record, method), key=lambda config: config.epochs)
-
-
-def default_of(
-    members: Mapping[str, Method], fixed: Mapping[str, Any], image_shape: ImageShape
-) -> Any:
-    """The members' default configurations as one object with the names of a search of several."""
-    values: dict[str, Any] = {METHOD: next(iter(members))}
-    for name, member in members.items():
-        own = own_settings(members, name, fixed)
-        config: DetectorConfig = member.detector.Config.from_dict(own).resolve(image_shape)
-        values |= {f"{name}.{key}": getattr(config, key) for key in config.to_dict()}
-    return SimpleNamespace(**values)
+def _cannot_try(settings: Mapping[str, Any], why: str) -> RequestError:
+    return RequestError(f"cannot try {json.dumps(dict(settings), default=repr):.200}: {why}")
 
 
 def told(record: RunRecord) -> list[str]:

@@ -16,8 +16,8 @@ from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
 from amatune.tuning.cost import plan, started
+from amatune.tuning.defaults import defaults
 from amatune.tuning.events import Listener, TimeEstimate
-from amatune.tuning.methods import defaults
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.search import begun, continued
 from amatune.tuning.session import FINISHED
@@ -41,13 +41,11 @@ def rehearse(
     finished = 0
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
-        record, problem = continued(run, request, method, first, trust_space)
-        method = registry.searched_method(record.request.method)
+        record, problem, method = continued(run, request, method, first, trust_space)
         if run.study_path.exists():
             finished = len(studies.open_study(run).get_trials(deepcopy=False, states=FINISHED))
     else:
-        record, problem = begun(request, method, first)
-        method = registry.searched_method(record.request.method)
+        record, problem, method = begun(request, method, first)
         RunFolder.require_free(request.runs_dir, request.name)
     with tempfile.TemporaryDirectory(prefix="amatune-") as scratch:
         problem.list_damaged(Path(scratch) / "broken.txt")

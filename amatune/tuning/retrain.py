@@ -351,7 +351,7 @@ def _choose(
 
     One that failed with some seed is not chosen while another failed with none.
     """
-    names = [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)
+    names = _whole(validated, seeds)
     return choose(
         {name: validated[name].scores for name in names},
         {name: statistics.fmean(validated[name].aurocs) for name in names},
@@ -363,10 +363,14 @@ def _choose(
 def control(validated: Mapping[str, _Validated], seeds: int) -> str:
     """The default that others must be ahead of: of several methods', the one that validation
     images prefer, of those that failed with no seed where there is one."""
-    names = [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)
-    means = {name: statistics.fmean(validated[name].aurocs) for name in names}
-    defaults = [name for name in means if name.partition("-")[0] == DEFAULT]
-    return max(defaults, key=lambda name: means[name], default=DEFAULT)
+    names = _whole(validated, seeds)
+    defaults = [name for name in names if name.partition("-")[0] == DEFAULT]
+    return max(defaults, key=lambda name: statistics.fmean(validated[name].aurocs), default=DEFAULT)
+
+
+def _whole(validated: Mapping[str, _Validated], seeds: int) -> list[str]:
+    """Those that failed with no seed; all where there is none."""
+    return [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)
 
 
 def _test(

@@ -8,7 +8,7 @@ import numpy as np
 from amatune.cluster import capacity, connection
 from amatune.registry import Method
 from amatune.runs.record import RunRecord
-from amatune.tuning.methods import longest
+from amatune.tuning.defaults import longest
 
 
 def measured(record: RunRecord, method: Method, images: np.ndarray) -> RunRecord:

@@ -33,13 +33,14 @@ from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
-from amatune.several import AUTO, METHOD
+from amatune.several import AUTO
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.cost import Estimating, plan, started
+from amatune.tuning.defaults import controls, default_of, first_decision
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded
-from amatune.tuning.methods import default_of, resumed, settled, side_made_use_of
+from amatune.tuning.methods import resumed, settled, side_made_use_of
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
 from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
@@ -101,13 +102,11 @@ def run_search(
     if resume:
         run = RunFolder.open(request.name, request.runs_dir)
         with run.alone():
-            record, problem = continued(run, request, method, first, trust_space)
-            method = registry.searched_method(record.request.method)
+            record, problem, method = continued(run, request, method, first, trust_space)
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    record, problem = begun(request, method, first)
-    method = registry.searched_method(record.request.method)
+    record, problem, method = begun(request, method, first)
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         try:
@@ -135,8 +134,9 @@ def run_search(
 
 def begun(
     request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]]
-) -> tuple[RunRecord, Problem]:
-    """The record of a new run, and its problem; refuses what is impossible, and writes nothing."""
+) -> tuple[RunRecord, Problem, Method]:
+    """The record of a new run, its problem, and what `method` became where it was left to `auto`;
+    refuses what is impossible, and writes nothing."""
     asked = request.method
     request = _with_inert_settings_fixed(method, request)
     side = side_made_use_of(request, method)
@@ -151,7 +151,7 @@ def begun(
         asked=asked if asked == AUTO else "",
         held=held,
     )
-    return replace(record, first=_first_trials(record, method, first)), problem
+    return replace(record, first=_first_trials(record, method, first)), problem, method
 
 
 def continued(
@@ -160,14 +160,15 @@ def continued(
     method: Method,
     first: Sequence[Mapping[str, Any]],
     trust_space: bool,
-) -> tuple[RunRecord, Problem]:
-    """The record of a run that goes on, and its problem; likewise."""
+) -> tuple[RunRecord, Problem, Method]:
+    """The record of a run that goes on, its problem and its method; likewise."""
     if first:
         raise RequestError(
             "settings to try first belong to a new run; this one is continued as it is"
         )
     record = _reopened(run, _with_inert_settings_fixed(method, request), trust_space)
-    return record, record.open_problem(request.data_dir)
+    method = registry.searched_method(record.request.method)
+    return record, record.open_problem(request.data_dir), method
 
 
 def _with_inert_settings_fixed(method: Method, request: SearchRequest) -> SearchRequest:
@@ -261,7 +262,7 @@ def _run_session(
         emit,
         checkpoint_seconds,
         run.event_files(request.storage_path),
-        decision_epochs(request.scheduler, request.epochs, _grace(record, method)),
+        decision_epochs(request.scheduler, request.epochs, first_decision(record, method)),
         method.detector.early_score,
         _allocation(record, method, images),
         record.held,
@@ -325,7 +326,7 @@ def _allocation(record: RunRecord, method: Method, images: Images) -> Allocation
     if not isinstance(method, SeveralMethods):
         return None
     epochs = record.request.epochs
-    rung = next(iter(rungs(epochs, _grace(record, method))), epochs)
+    rung = next(iter(rungs(epochs, first_decision(record, method))), epochs)
     return Allocation(tuple(method.members), rung, _sides(record.request, images))
 
 
@@ -337,18 +338,10 @@ def _sides(request: SearchRequest, images: Images) -> tuple[int, int]:
     return anomalies, len(images.normal)
 
 
-def _grace(record: RunRecord, method: Method) -> int:
-    """The first epoch at which a trial may be stopped; of several methods, each trial has its own
-    beside it."""
-    if isinstance(method, SeveralMethods):
-        return 2
-    return record.configuration(method, record.fixed).grace_epochs() + 1
-
-
 def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) -> optuna.Study:
     """The run's study."""
     request = record.request
-    grace, sides = _grace(record, method), _sides(request, images)
+    grace, sides = first_decision(record, method), _sides(request, images)
     pruner = make_pruner(request.scheduler, request.epochs, grace, sides)
     # Also when resuming: the session before may have been killed before it came to this.
     if not run.study_path.exists():
@@ -373,22 +366,18 @@ def _first_trials(
         return record.configuration(method, settings)
 
     require = partial(require_memory, method, record.image_shape)
-    default: Any = complete(record.fixed)
-    given: list[Mapping[str, Any]] = [{}, *others]
-    defaults = [default]
-    if isinstance(method, SeveralMethods):
-        controls = [{METHOD: name} for name in method.members]
-        defaults = [complete({**record.fixed, **one}) for one in controls]
-        default = default_of(method.members, record.fixed, record.image_shape)
-        given = [*controls, *others]
+    defaults = [complete({**record.fixed, **own}) for own in controls(method)]
     for one in defaults:
         method.detector.require_available(one)
+    default: Any = defaults[0]
+    if isinstance(method, SeveralMethods):
+        default = default_of(method.members, record.fixed, record.image_shape)
     space = space_of(method, request.space)
     if request.space is not None:
         check_space(method, space, record.fixed, complete, require)
     found: list[Mapping[str, Any]] = []
-    for one in given:
-        settings = settings_to_try(space, one, default, record.fixed)
+    for given in (*controls(method), *others):
+        settings = settings_to_try(space, given, default, record.fixed)
         require(complete({**settings, **record.fixed}))
         if settings not in found:
             found.append(settings)

@@ -12,6 +12,7 @@ from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.several import METHOD, of_its_method
 from amatune.tuning import study as studies
+from amatune.tuning.defaults import defaults
 from amatune.tuning.retrainings import Candidate
 
 DEFAULT = "default"  # in a search of several methods followed by the method's name
@@ -40,19 +41,15 @@ def shortlist(
             f"{record.request.epochs} "
             "epochs yet; continue the search with --resume"
         )
-    fixed = record.fixed
     several = isinstance(method, SeveralMethods)
-    own: list[dict[str, Any]] = [{}]
-    if isinstance(method, SeveralMethods):
-        own = [{METHOD: name} for name in method.members]
-    defaults = [record.configuration(method, {**fixed, **one}, epochs) for one in own]
+    controls = defaults(record, method, epochs)
     found: list[Candidate] = []
-    aurocs: list[float | None] = [None for _ in defaults]
+    aurocs: list[float | None] = [None for _ in controls]
     for trial in full:
         known = trial.user_attrs[studies.SETTINGS if several else studies.CONFIG]
         config = record.configuration(method, known, epochs)
-        if config in defaults:
-            place = defaults.index(config)
+        if config in controls:
+            place = controls.index(config)
             aurocs[place] = trial.value if aurocs[place] is None else aurocs[place]
         elif len(found) < top and all(config != other.config for other in found):
             settings = trial.user_attrs[studies.SETTINGS]
@@ -62,19 +59,19 @@ def shortlist(
         *(
             Candidate(*named, config, auroc)
             for named, config, auroc in zip(
-                _controls(record, method, defaults), defaults, aurocs, strict=True
+                _controls(record, method, controls), controls, aurocs, strict=True
             )
         ),
     ]
 
 
 def _controls(
-    record: RunRecord, method: Method, defaults: Sequence[DetectorConfig]
+    record: RunRecord, method: Method, configs: Sequence[DetectorConfig]
 ) -> list[tuple[str, bool, dict[str, Any]]]:
     """Names and settings of the default configurations."""
     fixed = record.fixed
     if not isinstance(method, SeveralMethods):
-        searched = {name: getattr(defaults[0], name) for name in record.searched}
+        searched = {name: getattr(configs[0], name) for name in record.searched}
         return [(DEFAULT, True, {**searched, **fixed})]
     return [
         (f"{DEFAULT}-{name}", True, of_its_method({**first, **fixed, METHOD: name}))
