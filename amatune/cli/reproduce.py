@@ -25,6 +25,7 @@ _SCALE = "What a training may cost: small and medium for CPUs, paper as publishe
 _METHODS = "Row of the table, such as ama or deep-svdd; by default all. May be repeated."
 _ONLY = "Column, such as mnist-3, or what some begin with, such as mnist. May be repeated."
 _SOURCE = "What stands for a named data set: mnist=npz:PATH. May be repeated."
+_JOIN = "Take columns from a TABLE.json that was written elsewhere. May be repeated."
 _SEED = "Decides the seeds of the columns; each has its own."
 _ADDRESS = "Address of a running Ray cluster; by default this machine alone."
 _CONCURRENT = "Trainings at a time; by default as many as fit."
@@ -45,6 +46,7 @@ def reproduce(
     method: Annotated[list[str] | None, plain("ROW", _METHODS)] = None,
     only: Annotated[list[str] | None, plain("COLUMN", _ONLY)] = None,
     source: Annotated[list[str] | None, plain("NAME=PATH", _SOURCE)] = None,
+    join: Annotated[list[Path] | None, plain("FILE", _JOIN, parser=path)] = None,
     seed: Annotated[int, plain("N", _SEED, parser=whole)] = 0,
     data_dir: Annotated[Path | None, plain("DIR", DATA_DIR, parser=path)] = None,
     address: Annotated[str | None, plain("ADDRESS", _ADDRESS)] = None,
@@ -61,11 +63,12 @@ def reproduce(
     one test, as `amatune search` and `amatune best` do them. Runs lie in a folder of their own,
     RUNS/TABLE-SCALE; called again, the same command goes on where it stopped and skips what is
     there. The table beside the published figures is written there as Markdown, CSV, LaTeX and HTML,
-    also when it is not yet complete.
+    also when it is not yet complete, and as JSON, which --join puts together with others.
     """
     require_extra("search")
     require_extra("report", "jinja2")
     from amatune.cli.views import kind_of_view
+    from amatune.reproduce.elsewhere import read_elsewhere
     from amatune.reproduce.plan import make_plan
     from amatune.reproduce.scales import SCALES
     from amatune.reproduce.tables import TABLES
@@ -76,6 +79,7 @@ def reproduce(
     if dry_run and only_table:
         raise RequestError("--dry-run and --table exclude each other; give one of them")
     kind = kind_of_view(quiet=quiet, as_json=as_json)
+    columns = [column.name for column in TABLES[table].columns]
     plan = make_plan(
         TABLES[table],
         SCALES[scale],
@@ -83,6 +87,7 @@ def reproduce(
         methods=method or (),
         only=only or (),
         sources=_sources(source or ()),
+        elsewhere=read_elsewhere(join or (), table, scale, columns),
         data_dir=data_dir,
         address=address,
         concurrent=concurrent,
@@ -91,7 +96,7 @@ def reproduce(
     console = make_console()
     if not as_json:
         _print_plan(console, plan)
-    if not plan.jobs:
+    if not plan.jobs and not plan.elsewhere:
         raise RequestError(
             f"nothing of {table} can be run: {'; '.join(dict.fromkeys(plan.missing.values()))}"
         )
@@ -124,6 +129,10 @@ def _print_plan(console: "Console", plan: "Plan") -> None:
             hours = plan.trainings * plan.scale.seconds / 3600
             told += f", some {hours:.1f} hours of one core if none is stopped early"
     say(console, f"{told}.")
+    for name, column in plan.elsewhere.items():
+        say(console, f"{name} is taken from {column.file}")
+    for name in plan.both:
+        say(console, f"note: {name} has runs here, which are shown; what is joined of it is not")
     for name, why in plan.missing.items():
         say(console, f"note: {name} stays empty: {why}")
 

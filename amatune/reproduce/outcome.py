@@ -1,4 +1,8 @@
-"""What came out of a table, beside what was published."""
+"""What came out of a table, beside what was published.
+
+Cells are made of the runs that are there, or taken from a table that was written elsewhere: always
+whole columns, since methods are compared image by image.
+"""
 
 import dataclasses
 import itertools
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from amatune.errors import RequestError
+from amatune.reproduce.elsewhere import Figures, SavedColumn
 from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
 from amatune.reproduce.tables import Column, Row
@@ -23,23 +28,13 @@ BEST_CONTROL = "best by validation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One row in one column. `test` is None where it has not been tested; `why` says so."""
+class Cell(Figures):
+    """One row in one column."""
 
     row: Row
     column: Column
     published: float | None
-    test: TestFigures | None = None
-    score: str = ""
-    default: TestFigures | None = None  # of the default settings
-    trials: int = 0
-    seeds: int = 0
-    hours: float = 0.0  # of the search's trainings, added up
-    why: str = ""
-    # AUROC of the row that the paper has first minus this one's, on the same images, and p of the
-    # paired test, corrected by Holm for the rows of the column.
-    behind: float | None = None
-    p: float | None = None
+    why: str = ""  # it is empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +75,20 @@ class Outcome:
 
 
 def read_outcome(plan: Plan) -> Outcome:
-    """What is there of a plan."""
+    """What is there of a plan, here and in the columns that it takes from elsewhere."""
     failed = failures(plan)
     jobs = {job.name: job for job in plan.jobs}
     boards = {name: _board(job) for name, job in jobs.items()}
     cells: dict[tuple[str, str], Cell] = {}
     controls: dict[str, dict[str, TestFigures]] = {}
     for column in plan.table.columns:
+        if (saved := plan.elsewhere.get(column.name)) is not None:
+            for row in plan.table.rows:
+                published = plan.table.published.get(row.name, {}).get(column.name)
+                cells[row.name, column.name] = _saved_cell(row, column, published, saved)
+            for control, figures in saved.controls.items():
+                controls.setdefault(control, {})[column.name] = figures
+            continue
         own: dict[str, Cell] = {}
         seen: dict[str, list[SeedScores]] = {}
         for row in plan.table.rows:
@@ -140,6 +142,32 @@ def _cell(
         seeds=len(board.chosen.seeds),
         hours=0.0 if board.effort is None else board.effort.hours,
     )
+
+
+def _saved_cell(row: Row, column: Column, published: float | None, saved: SavedColumn) -> Cell:
+    found = saved.cells.get(row.name, Figures())
+    why = "" if found.test else f"not in {saved.file}"
+    return Cell(row=row, column=column, published=published, why=why, **vars(found))
+
+
+def saved_columns(outcome: Outcome) -> dict[str, SavedColumn]:
+    """The columns of which something is there, for `elsewhere` to read in another place."""
+    found = {}
+    for column in outcome.plan.table.columns:
+        cells = {}
+        for row in outcome.plan.table.rows:
+            cell = outcome.cells[row.name, column.name]
+            if cell.test is not None:
+                values = {one.name: getattr(cell, one.name) for one in dataclasses.fields(Figures)}
+                cells[row.name] = Figures(**values)
+        if cells:
+            controls = {
+                name: tests[column.name]
+                for name, tests in outcome.controls.items()
+                if column.name in tests
+            }
+            found[column.name] = SavedColumn(cells=cells, controls=controls)
+    return found
 
 
 def _add_controls(

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amatune.data.catalogue import dataset_info, find_dataset, is_path
 from amatune.errors import RequestError, did_you_mean
 from amatune.registry import method_names
+from amatune.reproduce.elsewhere import SavedColumn
 from amatune.reproduce.scales import Kind, Scale
 from amatune.reproduce.tables import Column, Row, Table
 from amatune.runs import RunFolder
@@ -53,6 +54,10 @@ class Plan:
     folder: Path
     jobs: tuple[Job, ...]
     missing: Mapping[str, str]  # row or column -> why it stays empty
+    # Column -> its figures from elsewhere; none of its runs is among the jobs.
+    elsewhere: Mapping[str, SavedColumn] = field(default_factory=dict)
+    # Columns that are elsewhere too, of which runs here are shown.
+    both: tuple[str, ...] = ()
 
     @property
     def trainings(self) -> int:
@@ -75,6 +80,7 @@ def make_plan(
     methods: Collection[str] = (),
     only: Collection[str] = (),
     sources: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, SavedColumn] | None = None,
     data_dir: Path | None = None,
     address: str | None = None,
     concurrent: int | None = None,
@@ -83,8 +89,10 @@ def make_plan(
     """The jobs of a table, column by column.
 
     `methods` are names of rows, all for none; `only` names of columns, or what some begin with.
-    `sources` say which file or folder stands for a named set, `npz:PATH` for instance. Each column
-    has a seed of its own; the methods share it, and with it the splits.
+    `sources` say which file or folder stands for a named set, `npz:PATH` for instance. `elsewhere`
+    are columns that were computed in another place: they are taken as they are, unless something
+    of the column has been tested here. Each column has a seed of its own; the methods share it, and
+    with it the splits.
 
     Raises `RequestError` for names that are not known.
     """
@@ -97,6 +105,7 @@ def make_plan(
         for row in rows
         if row.method not in method_names()
     }
+    elsewhere = elsewhere or {}
     named = {name for one in columns for name in (one.dataset, *one.ood)} - sources.keys()
     known = {name: find_dataset(name, data_dir) for name in sorted(named)}
     for column in columns:
@@ -135,7 +144,18 @@ def make_plan(
                 Job(row=row, column=column, request=request, top=scale.top, seeds=scale.seeds)
             )
     asked = dataclasses.replace(table, rows=rows, columns=columns)
-    return Plan(table=asked, scale=scale, folder=folder, jobs=tuple(jobs), missing=missing)
+    own = {job.column.name for job in jobs if job.tested}
+    names = [column.name for column in columns if column.name in elsewhere]
+    taken = {name: elsewhere[name] for name in names if name not in own}
+    return Plan(
+        table=asked,
+        scale=scale,
+        folder=folder,
+        jobs=tuple(job for job in jobs if job.column.name not in taken),
+        missing={name: why for name, why in missing.items() if name not in taken},
+        elsewhere=taken,
+        both=tuple(name for name in names if name in own),
+    )
 
 
 def _asked_rows(table: Table, names: Collection[str]) -> tuple[Row, ...]:

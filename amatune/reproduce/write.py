@@ -1,7 +1,9 @@
-"""A table for people and programs: Markdown, CSV, LaTeX and one HTML page."""
+"""A table for people and programs: Markdown, CSV, LaTeX, one HTML page, and JSON to be joined."""
 
 import csv
+import dataclasses
 import io
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +11,11 @@ from importlib import resources
 from pathlib import Path
 
 from amatune.files import write_bytes
-from amatune.reproduce.outcome import CLAIMED, Cell, Outcome
+from amatune.reproduce.elsewhere import SCHEMA, SavedTable
+from amatune.reproduce.outcome import CLAIMED, Cell, Outcome, saved_columns
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
+from amatune.version import __version__
 from amatune.wording import counted, csv_cell, interval, markdown_cell
 
 NOTHING = "-"
@@ -110,10 +114,13 @@ def _rivals(outcome: Outcome, column: str) -> list[Cell]:
 def _about(outcome: Outcome) -> list[str]:
     plan = outcome.plan
     done = sum(job.tested for job in plan.jobs)
+    runs = f"{done} of {counted(len(plan.jobs), 'run')} are there"
+    if plan.elsewhere:
+        joined = counted(len(plan.elsewhere), "column")
+        runs = f"{joined} computed elsewhere" + (f"; of the others {runs}" if plan.jobs else "")
     found = [
-        f"Scale {plan.scale.name}: {plan.scale.summary}. {done} of "
-        f"{counted(len(plan.jobs), 'run')} are there, {outcome.hours:.2f} hours of training in "
-        "their searches.",
+        f"Scale {plan.scale.name}: {plan.scale.summary}. {runs}, {outcome.hours:.2f} hours of "
+        "training in their searches.",
         "Every method was searched with the same number of trials on the same splits, chosen by "
         "the same anomalies, retrained over seeds and tested once on the same images. Figures "
         "are the mean test AUROC over seeds; in brackets, what was published.",
@@ -250,11 +257,24 @@ def html(outcome: Outcome) -> str:
     )
 
 
+def joinable(outcome: Outcome) -> str:
+    """JSON of all figures, which `elsewhere` reads in another place."""
+    saved = SavedTable(
+        schema=SCHEMA,
+        version=__version__,
+        table=outcome.plan.table.name,
+        scale=outcome.plan.scale.name,
+        columns=saved_columns(outcome),
+    )
+    return json.dumps(dataclasses.asdict(saved), indent=1, allow_nan=False) + "\n"
+
+
 FORMATS: Mapping[str, Callable[[Outcome], str]] = {
     "md": markdown,
     "csv": comma_separated,
     "tex": latex,
     "html": html,
+    "json": joinable,
 }
 
 

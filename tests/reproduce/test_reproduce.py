@@ -19,12 +19,21 @@ from amatune.cli import main
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import find_method
 from amatune.reproduce import run as running
+from amatune.reproduce.elsewhere import read_elsewhere
 from amatune.reproduce.outcome import read_outcome
 from amatune.reproduce.plan import make_plan
 from amatune.reproduce.run import carry_out, failures
 from amatune.reproduce.scales import SCALES
 from amatune.reproduce.tables import TABLES
-from amatune.reproduce.write import blocks, comma_separated, html, latex, markdown, sentences
+from amatune.reproduce.write import (
+    blocks,
+    comma_separated,
+    html,
+    joinable,
+    latex,
+    markdown,
+    sentences,
+)
 from amatune.results.leaderboard import model_folder
 from amatune.results.scores import TEST, save_scores
 
@@ -233,6 +242,86 @@ def test_texts_are_escaped(filled):
     assert "&lt;b>" in markdown(strange)
 
 
+# --- columns from elsewhere -----------------------------------------------------------------------
+
+
+def saved(filled, folder: Path, *columns: str, name: str = "table2.json", **change) -> Path:
+    """Some columns of the filled table, in a file."""
+    values = json.loads(joinable(filled.outcome))
+    if columns:
+        values["columns"] = {column: values["columns"][column] for column in columns}
+    file = folder / name
+    file.write_text(json.dumps(values | change))
+    return file
+
+
+def joined(folder: Path, *files: Path, rows=("ama", "deep-svdd", "alad")):
+    elsewhere = read_elsewhere(files, "table2", "small", [c.name for c in TABLES["table2"].columns])
+    return plan_of(folder, *rows, elsewhere=elsewhere)
+
+
+def test_columns_of_two_places_make_the_table_that_one_place_would(filled, tmp_path):
+    first = saved(filled, tmp_path, *DIGITS[:3], name="a.json")
+    second = saved(filled, tmp_path, *DIGITS[3:7], name="b.json")
+    outcome = read_outcome(joined(tmp_path, first, second))
+    assert outcome.tests == filled.outcome.tests
+    assert outcome.controls == filled.outcome.controls
+    assert outcome.hours == filled.outcome.hours
+    assert blocks(outcome) == blocks(filled.outcome)
+    for key, cell in filled.outcome.cells.items():
+        why = f"not in {first if key[1] in DIGITS[:3] else second}"
+        assert outcome.cells[key] == (
+            cell if cell.test or key[1] in DIGITS[7:] else replace(cell, why=why)
+        )
+    assert joinable(outcome) == joinable(filled.outcome)
+
+
+def test_columns_from_elsewhere_are_not_run_here(filled, tmp_path):
+    plan = joined(tmp_path, saved(filled, tmp_path, *DIGITS[:7]))
+    assert {job.column.name for job in plan.jobs} == set(DIGITS[7:])
+    assert set(plan.elsewhere) == set(DIGITS[:7])
+    told = " ".join(sentences(read_outcome(plan)))
+    assert "7 columns computed elsewhere; of the others 0 of 9 runs are there" in told
+
+
+def test_a_column_that_has_been_tested_here_is_not_joined(filled, tmp_path):
+    leave_result(plan_of(tmp_path, "deep-svdd", only=("mnist-0",)).jobs[0], 0.0)
+    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0", "mnist-1"))
+    assert plan.both == ("mnist-0",)
+    assert set(plan.elsewhere) == {"mnist-1"}
+    outcome = read_outcome(plan)
+    assert outcome.cells["ama", "mnist-0"].why == "not run yet"
+    theirs = filled.outcome.cells["deep-svdd", "mnist-0"].test
+    assert outcome.cells["deep-svdd", "mnist-0"].test != theirs
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"schema": 7}, "is no table that this version can join"),
+        ({"table": "table1"}, "is of table1 at scale small, not of table2 at scale small"),
+        ({"scale": "paper"}, "is of table2 at scale paper"),
+        ({"columns": {"mnist-11": {"cells": {}, "controls": {}}}}, "has a column 'mnist-11'"),
+        ({"columns": {"mnist-1": {"cells": {}}}}, "controls not there"),
+        (
+            {"columns": {"mnist-1": {"cells": {"ama": {"p": float("nan")}}, "controls": {}}}},
+            "p must be a finite number or None, got nan",
+        ),
+        ({"columns": {"mnist-1": {"cells": {"ama": {"test": 3}}, "controls": {}}}}, "in cells"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(filled, tmp_path, change, told):
+    with pytest.raises(RequestError, match=re.escape(told)) as caught:
+        joined(tmp_path, saved(filled, tmp_path, **change))
+    assert "table2.json" in str(caught.value)
+
+
+def test_a_column_is_joined_from_one_file(filled, tmp_path):
+    files = [saved(filled, tmp_path, "mnist-2", name=name) for name in ("a.json", "b.json")]
+    with pytest.raises(RequestError, match=r"mnist-2 is in .*a\.json and in .*b\.json"):
+        joined(tmp_path, *files)
+
+
 # --- carrying it out ------------------------------------------------------------------------------
 
 
@@ -320,7 +409,21 @@ def test_the_command_runs_what_is_missing_and_writes_the_table(tmp_path, monkeyp
     assert "1 run in " in told
     assert "[1/1] digit 3, Deep SVDD: tested" in told
     written = {file.suffix for file in (tmp_path / "table2-small").glob("table2.*")}
-    assert written == {".md", ".csv", ".tex", ".html"}
+    assert written == {".md", ".csv", ".tex", ".html", ".json"}
+
+
+def test_the_command_joins_tables(filled, tmp_path, monkeypatch, capsys):
+    called = pretend(monkeypatch)
+    file = saved(filled, tmp_path, *DIGITS[:7])
+    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
+    assert main([*COMMAND, *place, "--join", str(file)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert called == []
+    assert "mnist-3 is taken from" in told
+    own = filled.outcome.cells["deep-svdd", "mnist-3"].test.auroc
+    assert f"{own:.3f} (0.884)" in told
+    assert main([*COMMAND, *place, "--join", str(tmp_path / "no.json")]) == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_the_command_fails_with_the_runs_that_failed(tmp_path, monkeypatch, capsys):
