@@ -19,7 +19,8 @@ Compared, over the same seeds:
 
 and, when asked for with `--arms`: `by-first` and `by-R` compare by the method's first score or by
 AMA's R; `third` and `half` at one rung, after a third or a half of the budget; `no-tpe` proposes at
-random; and other ways to propose (`candidates.py`).
+random; `known-3` and `known-6` try so many settings first that did best on the other problems; and
+other ways to propose (`candidates.py`).
 
 The target is fixed for a problem: the median, over seeds that the arms do not use, of the best that
 random search has found after `--trials` full trainings; once in validation AUROC and once in the
@@ -42,7 +43,7 @@ from typing import Any
 import candidates
 import numpy as np
 import optuna
-from landscape import Curve, Landscape, early_scores, read_records
+from landscape import Curve, Landscape, Records, early_scores, is_recorded, read_records
 from record_curves import CURVES, HELD, METHODS, PROBLEMS, REPORTS, SIZE, VALIDATED
 
 from amatune.cluster.checkpoints import Checkpoints
@@ -84,6 +85,7 @@ class Arm:
     rungs: tuple[int, ...] = ()  # (): the usual ones; (0,): those of version 0.1
     sides: tuple[int, int] | None = SIDES
     proposals: str = ""  # of `candidates.py`; "": the usual ones
+    known: int = 0  # settings that did best on the other problems, tried after the defaults
 
 
 ARMS = {
@@ -97,6 +99,8 @@ ARMS = {
     "third": Arm("tpe", "asha", rungs=(9,)),
     "half": Arm("tpe", "asha", rungs=(12,)),
     "no-tpe": Arm("random", "asha"),
+    "known-3": Arm("tpe", "asha", known=3),
+    "known-6": Arm("tpe", "asha", known=6),
     **{name: Arm("tpe", "asha", proposals=name) for name in candidates.NAMES},
 }
 USUAL = ["random", "tpe", "old", "new", "no-noise", "ray"]
@@ -112,8 +116,15 @@ def old_rungs(epochs: int, grace: int) -> list[int]:
     return [grace] if 4 * grace <= 3 * epochs else []
 
 
-def search(landscape: Landscape, arm: Arm, seed: int, epochs: int) -> list[Ended]:
-    """A search by the real session that spends at most so many epochs."""
+def search(
+    landscape: Landscape,
+    arm: Arm,
+    seed: int,
+    epochs: int,
+    known: Sequence[Mapping[str, Any]] = (),
+) -> list[Ended]:
+    """A search by the real session that spends at most so many epochs. `known` settings are tried
+    right after the defaults."""
     method = find_method(landscape.records.method)
     scores = method.detector.score_names
     early_score = arm.score or method.detector.early_score or "auto"
@@ -146,9 +157,11 @@ def search(landscape: Landscape, arm: Arm, seed: int, epochs: int) -> list[Ended
         # In memory: what is measured is epochs, not time.
         study = optuna.create_study(direction="maximize", pruner=pruner)
         study.enqueue_trial(settings_to_try(method.space, {}, default, HELD[method.name]))
+        for settings in known:
+            study.enqueue_trial(dict(settings))
         place = Checkpoints(str(run.trials))
         session = Session(study, request, run, place, method.space, complete, lambda _event: None)
-        others = candidates.candidates(method.name, default.to_dict())
+        others = candidates.candidates(method.name, default.to_dict(), REPORTS)
         sessions.make_sampler = others.get(arm.proposals, proposals.make_sampler)
         try:
             return list(_advance(session, landscape, seed, epochs, column))
@@ -249,8 +262,14 @@ def summary(values: Sequence[float], full: int) -> str:
     return f"{told[0]:>6} [{told[1]} {told[2]}]".ljust(22)
 
 
-def compare(landscape: Landscape, arms: Sequence[str], seeds: int, trials: int) -> None:
-    """Print a table of a problem."""
+def compare(
+    landscape: Landscape,
+    arms: Sequence[str],
+    seeds: int,
+    trials: int,
+    others: Sequence[Records] = (),
+) -> None:
+    """Print a table of a problem. `others` are the recorded trainings of the other problems."""
     full = trials * REPORTS
     longer = full + AT_A_TIME * REPORTS  # those that run side by side end together
     searched = [
@@ -267,7 +286,8 @@ def compare(landscape: Landscape, arms: Sequence[str], seeds: int, trials: int) 
             if arm == "ray":
                 runs.append(ray_search(landscape, seed, full))
             else:
-                runs.append(search(landscape, ARMS[arm], seed, full))
+                known = candidates.portfolio(others, ARMS[arm].known)
+                runs.append(search(landscape, ARMS[arm], seed, full, known))
         reached = [until(one, target) for one in runs]
         truly = [until_true(one, true_target) for one in runs]
         after = [chosen(one, FIFTH * full) for one in runs]
@@ -284,10 +304,9 @@ def tell_early(file: Path, problems: Sequence[str]) -> None:
     """Print which score says earliest how a training ends."""
     looks = [3, 4, 6, 9, 12, 25]
     for method, problem in itertools.product(METHODS, problems):
-        try:
-            records = read_records(file, problem, method)
-        except KeyError:
+        if not is_recorded(file, problem, method):
             continue
+        records = read_records(file, problem, method)
         print(f"{method}, {problem}: {len(records.settings)} trainings, {records.broken} diverged")
         print(f"  {'after':16}" + "".join(f"{look:7}" for look in looks) + f"   of {REPORTS}")
         for name, values in early_scores(records, looks).items():
@@ -324,7 +343,12 @@ def main() -> None:
                 f"{records.broken} diverged; left out, R^2 {landscape.r_squared:.2f}; residuals "
                 f"{landscape.residual:.3f} x {scale:g} (between two seeds {landscape.noise:.3f})"
             )
-            compare(landscape, arguments.arms, arguments.seeds, arguments.trials)
+            others = [
+                read_records(arguments.file, other, arguments.method)
+                for other in PROBLEMS
+                if other != problem and is_recorded(arguments.file, other, arguments.method)
+            ]
+            compare(landscape, arguments.arms, arguments.seeds, arguments.trials, others)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ class Records:
         return int(self.validation.shape[2])
 
 
+def is_recorded(file: Path, problem: str, method: str) -> bool:
+    """Whether there are trainings of a method on a problem."""
+    with np.load(file) as arrays:
+        return f"{problem}_{method}_curves" in arrays
+
+
 def read_records(file: Path, problem: str, method: str) -> Records:
     """The trainings that `record_curves.py --pack` has written."""
     with np.load(file) as arrays:

@@ -4,6 +4,8 @@ from it.
 A patch is one place of the maps, a vector of D values.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -14,6 +16,7 @@ CONTRAST = 0.4  # standard deviation of normalised images, about that of photogr
 LEAST_CONTRAST = 0.02  # of an image: what has less is not made louder than this
 COMPARED = 128  # dimensions in which the greedy choice compares patches, as in PatchCore's code
 _BLOCK = 2048  # patches of the memory compared at a time
+_GROUP = 64  # of them, one of which is looked through for the nearest
 
 
 # --- from pictures to patches ---------------------------------------------------------------------
@@ -186,11 +189,19 @@ def nearest(patches: Tensor, memory: Tensor, count: int) -> tuple[Tensor, Tensor
     anew, since close to a neighbour the products cancel.
     """
     lengths = memory.square().sum(dim=1, keepdim=True)
-    sides = torch.cat([-2 * memory, lengths], dim=1)  # (K, D + 1)
+    # Whole groups: what is not in the memory is infinitely far away.
+    missing = -memory.shape[0] % _GROUP
+    sides = torch.cat(
+        [
+            F.pad(-2 * memory, (0, 0, 0, missing)),
+            F.pad(lengths, (0, 0, 0, missing), value=math.inf),
+        ],
+        dim=1,
+    )  # (K and the missing, D + 1)
     asked = torch.cat([patches, torch.ones_like(patches[..., :1])], dim=-1)
     found: list[Tensor] = []
     places: list[Tensor] = []
-    for start in range(0, memory.shape[0], _BLOCK):
+    for start in range(0, sides.shape[0], _BLOCK):
         order = asked @ sides[start : start + _BLOCK].T
         values, indices = _lowest(order, min(count, order.shape[-1]))
         found.append(values)
@@ -205,11 +216,25 @@ def nearest(patches: Tensor, memory: Tensor, count: int) -> tuple[Tensor, Tensor
 
 def _lowest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` lowest of the last axis, and their places."""
-    if count == 1:  # several times as fast as topk
-        lowest, place = values.min(dim=-1, keepdim=True)
-        return lowest, place
+    if count == 1:
+        return _lowest_one(values)
     lowest, place = values.topk(count, dim=-1, largest=False)
     return lowest, place
+
+
+def _lowest_one(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest of the last axis, and its place: first the group that it is in, then where in the
+    group. A place costs several times what a value does, by the ONNX Runtime most of all, and so is
+    looked for in two short rows instead of a long one."""
+    if values.shape[-1] % _GROUP:
+        lowest, place = values.min(dim=-1, keepdim=True)
+        return lowest, place
+    groups = values.unflatten(-1, (-1, _GROUP))
+    each = groups.amin(dim=-1)
+    group = each.argmin(dim=-1, keepdim=True)
+    rows = torch.arange(group.numel(), device=group.device).reshape(group.shape)
+    inside = groups.flatten(0, -2)[(rows * each.shape[-1] + group).squeeze(-1)]
+    return each.gather(-1, group), group * _GROUP + inside.argmin(dim=-1, keepdim=True)
 
 
 def reweighted(patch: Tensor, distance: Tensor, place: Tensor, memory: Tensor, b: int) -> Tensor:

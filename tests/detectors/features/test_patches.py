@@ -119,10 +119,11 @@ def test_shrinkage_is_that_of_ledoit_and_wolf(count):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-@pytest.mark.parametrize("block", [5, 1000])
-def test_nearest_patches_are_those_of_scikit_learn(count, block, monkeypatch):
+@pytest.mark.parametrize("block", [5, 128, 1024])
+@pytest.mark.parametrize("size", [23, 64, 300])  # less than a group, whole groups, and more
+def test_nearest_patches_are_those_of_scikit_learn(size, count, block, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", block)
-    queries, memory = random(3, 11, 6), random(23, 6, seed=1)
+    queries, memory = random(3, 11, 6), random(size, 6, seed=1)
     distances, places = nearest(queries, memory, count)
     known = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(memory.numpy())
     expected, indices = known.kneighbors(queries.reshape(33, 6).numpy())
