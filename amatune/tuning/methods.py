@@ -104,6 +104,13 @@ def _alone(
     alone = find_method(name)
     usual = alone.detector.usual_steps
     epochs, steps = budget(usual, None, request.steps if usual else None)
+    for key, value in request.fixed.items():
+        # `ama.lr` is of AMA where that is tried; `width` must be of something.
+        if "." not in key and not _own(method.members, name, {key: value}):
+            raise RequestError(
+                f"auto takes {name} alone on these pictures, which has no setting {key!r}; leave it "
+                "out, or name the methods to compare"
+            )
     fixed = _own(method.members, name, request.fixed)
     tried = []
     for one in first:

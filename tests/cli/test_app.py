@@ -45,7 +45,7 @@ def test_help_imports_nothing_slow() -> None:
 
 
 def test_the_process_exits_with_the_code() -> None:
-    done = python("-m", "amatune.cli", "search", "--trials", "none")
+    done = python("-m", "amatune", "search", "--trials", "none")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr

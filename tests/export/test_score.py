@@ -425,7 +425,7 @@ def test_a_reader_that_stops_reading(pictures: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "amatune.cli", "score", "model", str(pictures)],
+        [sys.executable, "-m", "amatune", "score", "model", str(pictures)],
         stdout=write,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,7 +1,0 @@
-"""`python -m amatune.cli`."""
-
-import sys
-
-from amatune.cli import main
-
-sys.exit(main())
