@@ -47,7 +47,17 @@ ARROWS: dict[str, set[str]] = {
     "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},
     "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
-    "reproduce": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
+    "reproduce": {
+        *TRAINED,
+        "files",
+        "reading",
+        "wording",
+        "metrics",
+        "data",
+        "runs",
+        "results",
+        "tuning",
+    },
     "estimator": TRAINED,
     "testing": {*TRAINED, "data", "export"},
     "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
@@ -55,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
         *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),
         *("tuning", "export", "report", "reproduce", "api"),
     },
+    "__main__": {"cli"},
 }
 
 # Packages of others that only some rooms may import ...

@@ -108,8 +108,8 @@ def _alone(
         # `ama.lr` is of AMA where that is tried; `width` must be of something.
         if "." not in key and not _own(method.members, name, {key: value}):
             raise RequestError(
-                f"auto takes {name} alone on these pictures, which has no setting {key!r}; leave it "
-                "out, or name the methods to compare"
+                f"auto takes {name} alone on these pictures, which has no setting {key!r}; leave "
+                "it out, or name the methods to compare"
             )
     fixed = _own(method.members, name, request.fixed)
     tried = []

@@ -239,7 +239,7 @@ def test_auto_takes_frozen_features_alone_for_large_pictures() -> None:
     assert settled(wanted, several, Pictures(256), first)[2] == [{"dims": 50}]
     with pytest.raises(RequestError, match="auto takes features alone on these pictures"):
         settled(wanted, several, Pictures(256), [{METHOD: "ama", "k": 3}])
-    with pytest.raises(RequestError, match="features alone .* has no setting 'width'; leave it"):
+    with pytest.raises(RequestError, match=r"features alone .* has no setting 'width'; leave it"):
         settled(asked("auto", fixed={"width": 0.5}), several, Pictures(256), [])
 
 
