@@ -1,8 +1,9 @@
 """Finds the methods: those of amatune's own folder, and those that installed packages bring.
 
 A method `deep-svdd` of amatune is three files named `deep_svdd.py`: the detector in
-`amatune/detectors` (`DETECTOR = ...`), its search space in `search_spaces` (`def space(trial)`) and
-its trainable in `trainables` (`TRAINABLE = ...`). The folder is the registry.
+`amatune/detectors` (`DETECTOR = ...`), its search space in `search_spaces` (`def space(trial)`,
+and `KNOWN` where settings are known that did well elsewhere) and its trainable in `trainables`
+(`TRAINABLE = ...`). The folder is the registry.
 
 A method of another package is a `Method` that the package names in the entry-point group
 `amatune.methods`, by the method's own name:
@@ -16,7 +17,7 @@ One that cannot be used, for whatever reason, harms no other.
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -48,6 +49,9 @@ class Method:
     # The `tune.Trainable`, or where it is, as "package.module:NAME": so that using the detector
     # imports no Ray.
     trainable: type | str
+    # Settings of the space that did well on other images, the best first: tried right after the
+    # defaults.
+    known: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         given: Any = self  # another package's, and perhaps not of the declared types
@@ -62,6 +66,10 @@ class Method:
             found.append(f"it has a setting {METHOD!r}, which in a search of several says whose")
         if not callable(given.space):
             found.append(f"its space must be a function of a trial, got {given.space!r}")
+        if not isinstance(given.known, Sequence) or not all(
+            isinstance(one, Mapping) for one in given.known
+        ):
+            found.append(f"its known settings must be a list of objects, got {given.known!r:.80}")
         is_place = isinstance(given.trainable, str) and _PLACE.fullmatch(given.trainable)
         if not (isinstance(given.trainable, type) or is_place):
             found.append(
@@ -107,7 +115,8 @@ class SeveralMethods(Method):
                 "search each alone"
             )
         name = JOINT.join(names)
-        return cls(name, detector_of(members, name), JoinedSpace(members), "", members)
+        space = JoinedSpace(members)
+        return cls(name, detector_of(members, name), space, "", members=members)
 
     def __post_init__(self) -> None:
         """Each member was checked when it was made."""
@@ -197,11 +206,13 @@ def _own_names() -> list[str]:
 
 def _own(name: str) -> Method:
     module = name.replace("-", "_")
+    searched = importlib.import_module(f"amatune.search_spaces.{module}")
     return Method(
         name=name,
         detector=importlib.import_module(f"amatune.detectors.{module}").DETECTOR,
-        space=importlib.import_module(f"amatune.search_spaces.{module}").space,
+        space=searched.space,
         trainable=f"amatune.trainables.{module}:TRAINABLE",
+        known=getattr(searched, "KNOWN", ()),
     )
 
 

@@ -13,14 +13,16 @@ Compared, over the same seeds:
     tpe         TPE with every other proposal random, every training to the end
     old         the same, stopped as in version 0.1: at a ninth and a third of the budget, by the
                 method's first score
-    new         what `amatune search` does
+    new         what `amatune search` does; the settings that a method is known for are those that
+                did best on the other two problems, so that none has seen its own
+    no-known    new, without these
     no-noise    new, without the rule that a rung whose figures differ by chance decides nothing
     ray         Ray's own OptunaSearch (TPE) and ASHAScheduler with their defaults
 
-and, when asked for with `--arms`: `by-first` and `by-R` compare by the method's first score or by
-AMA's R; `third` and `half` at one rung, after a third or a half of the budget; `no-tpe` proposes at
-random; `known-3` and `known-6` try so many settings first that did best on the other problems; and
-other ways to propose (`candidates.py`).
+and, when asked for with `--arms`: `by-first`, `by-R` and `by-l1_c` compare by the method's first
+score, by AMA's R and by ALAD's l1_c; `third` and `half` at one rung, after a third or a half of the
+budget; `no-tpe` proposes at random; `known-3` and `known-6` try so many settings first that did
+best on the other problems; and other ways to propose (`candidates.py`).
 
 The target is fixed for a problem: the median, over seeds that the arms do not use, of the best that
 random search has found after `--trials` full trainings; once in validation AUROC and once in the
@@ -85,25 +87,30 @@ class Arm:
     rungs: tuple[int, ...] = ()  # (): the usual ones; (0,): those of version 0.1
     sides: tuple[int, int] | None = SIDES
     proposals: str = ""  # of `candidates.py`; "": the usual ones
-    known: int = 0  # settings that did best on the other problems, tried after the defaults
+    # Settings that did best on the other problems, tried after the defaults; None: as many as the
+    # method is known for.
+    known: int | None = 0
 
 
 ARMS = {
     "random": Arm("random", "none"),
     "tpe": Arm("tpe", "none"),
     "old": Arm("tpe", "asha", score="first", rungs=(0,), sides=None),
-    "new": Arm("tpe", "asha"),
-    "no-noise": Arm("tpe", "asha", sides=None),
+    "new": Arm("tpe", "asha", known=None),
+    "no-known": Arm("tpe", "asha"),
+    "no-noise": Arm("tpe", "asha", known=None, sides=None),
     "by-first": Arm("tpe", "asha", score="first"),
     "by-R": Arm("tpe", "asha", score="R"),  # of AMA
+    "by-l1_c": Arm("tpe", "asha", score="l1_c"),  # of ALAD
     "third": Arm("tpe", "asha", rungs=(9,)),
     "half": Arm("tpe", "asha", rungs=(12,)),
     "no-tpe": Arm("random", "asha"),
     "known-3": Arm("tpe", "asha", known=3),
     "known-6": Arm("tpe", "asha", known=6),
+    "known-l1_c": Arm("tpe", "asha", known=3, score="l1_c"),
     **{name: Arm("tpe", "asha", proposals=name) for name in candidates.NAMES},
 }
-USUAL = ["random", "tpe", "old", "new", "no-noise", "ray"]
+USUAL = ["random", "tpe", "old", "new", "no-known", "no-noise", "ray"]
 
 
 def old_rungs(epochs: int, grace: int) -> list[int]:
@@ -286,7 +293,10 @@ def compare(
             if arm == "ray":
                 runs.append(ray_search(landscape, seed, full))
             else:
-                known = candidates.portfolio(others, ARMS[arm].known)
+                count = ARMS[arm].known
+                if count is None:
+                    count = len(find_method(landscape.records.method).known)
+                known = candidates.portfolio(others, count)
                 runs.append(search(landscape, ARMS[arm], seed, full, known))
         reached = [until(one, target) for one in runs]
         truly = [until_true(one, true_target) for one in runs]

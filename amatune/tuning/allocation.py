@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,6 +30,8 @@ class Allocation:
     names: Sequence[str]  # of the methods
     rung: int  # epochs after which trials are compared
     sides: tuple[int, int]  # validation anomalies and normal images
+    # By method, settings that it tries right after its default.
+    known: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def next_method(self, trials: Sequence[FrozenTrial]) -> str:
         """The method to propose for, after these trials, running ones included."""

@@ -4,6 +4,7 @@ One validation AUROC per epoch is all that steers it; no test image is read. The
 AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
 """
 
+import contextlib
 import shlex
 import shutil
 import time
@@ -33,7 +34,7 @@ from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
-from amatune.several import AUTO
+from amatune.several import AUTO, METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.baselines import validated_baselines
@@ -327,7 +328,13 @@ def _allocation(record: RunRecord, method: Method, images: Images) -> Allocation
         return None
     epochs = record.request.epochs
     rung = next(iter(rungs(epochs, first_decision(record, method))), epochs)
-    return Allocation(tuple(method.members), rung, _sides(record.request, images))
+    known = _known(record, method)
+    return Allocation(
+        tuple(method.members),
+        rung,
+        _sides(record.request, images),
+        {name: [one for one in known if one[METHOD] == name] for name in method.members},
+    )
 
 
 def _sides(request: SearchRequest, images: Images) -> tuple[int, int]:
@@ -353,7 +360,8 @@ def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) ->
 def _first_trials(
     record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], ...]:
-    """The settings of the default configuration, and of the `others` to try after it.
+    """The settings of the default configuration, the `others` to try after it, and then those that
+    the method is known for, where they go with what is held fixed.
 
     Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
     lacks what the method needs.
@@ -369,9 +377,7 @@ def _first_trials(
     defaults = [complete({**record.fixed, **own}) for own in controls(method)]
     for one in defaults:
         method.detector.require_available(one)
-    default: Any = defaults[0]
-    if isinstance(method, SeveralMethods):
-        default = default_of(method.members, record.fixed, record.image_shape)
+    default = _default(record, method)
     space = space_of(method, request.space)
     if request.space is not None:
         check_space(method, space, record.fixed, complete, require)
@@ -381,7 +387,36 @@ def _first_trials(
         require(complete({**settings, **record.fixed}))
         if settings not in found:
             found.append(settings)
+    if not isinstance(method, SeveralMethods):  # of which each has its own when it is its turn
+        found += [settings for settings in _known(record, method) if settings not in found]
     return tuple(found)
+
+
+def _known(record: RunRecord, method: Method) -> list[dict[str, Any]]:
+    """What a method, or each of several, is known to do well with on other images; without what
+    does not go with settings that are held fixed."""
+    if record.request.sampler != "tpe" or record.request.space is not None:
+        return []
+    default, found = _default(record, method), []
+    for one in method.alone():
+        for own in one.known:
+            given = dict(own)
+            if isinstance(method, SeveralMethods):
+                given = {METHOD: one.name, **{f"{one.name}.{k}": v for k, v in own.items()}}
+            free = {name: value for name, value in given.items() if name not in record.fixed}
+            with contextlib.suppress(RequestError):
+                settings = settings_to_try(method.space, free, default, record.fixed)
+                config = record.configuration(method, {**settings, **record.fixed})
+                require_memory(method, record.image_shape, config)
+                found.append(settings)
+    return found
+
+
+def _default(record: RunRecord, method: Method) -> Any:
+    """The default configuration; of several methods, all of them as one."""
+    if isinstance(method, SeveralMethods):
+        return default_of(method.members, record.fixed, record.image_shape)
+    return record.configuration(method, record.fixed)
 
 
 def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunRecord:

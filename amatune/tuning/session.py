@@ -251,13 +251,18 @@ class Session(Trainings[Attempt]):
             return optuna.Trial(self._study, orphan._trial_id)
         if self._allocation and not waiting:
             # Kept by the study as a trial that waits, so that a kill changes no choice.
-            self._study.enqueue_trial(self._proposed(self._allocation.next_method(trials), trials))
+            name = self._allocation.next_method(trials)
+            own = [trial for trial in trials if trial.params.get(METHOD) == name]
+            known = [{}, *self._allocation.known.get(name, ())]  # after its default
+            is_known = 0 < len(own) < len(known)
+            self._study.enqueue_trial(
+                dict(known[len(own)]) if is_known else self._proposed(name, own)
+            )
         return self._study.ask()
 
-    def _proposed(self, name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    def _proposed(self, name: str, own: Sequence[FrozenTrial]) -> dict[str, Any]:
         """Settings of one out of several methods, proposed by its own trials alone: beside better
         ones of another method all of them would be poor, and none worth coming near to."""
-        own = [trial for trial in trials if trial.params.get(METHOD) == name]
         seed = derive_seed(self._request.seed, name, 0)
         with quiet_optuna():
             alone = optuna.create_study(

@@ -58,6 +58,16 @@ def test_the_default_configuration_lies_in_the_space(method, shape):
     assert config.replace(**suggested) == config
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", [n for n in method_names() if find_method(n).known])
+def test_known_settings_lie_in_the_space_and_leave_nothing_out(name, shape):
+    method = find_method(name)
+    config = method.detector.Config(epochs=30).resolve(shape)
+    for given in method.known:
+        assert settings_to_try(method.space, given, config, {}) == given
+        assert config.replace(**given) != config
+
+
 def test_ama_searches_what_its_negatives_use():
     searched = {}
     for _, settings in proposals("ama", 100):

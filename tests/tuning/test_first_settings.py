@@ -1,11 +1,14 @@
 """Files with settings to try first: whatever they hold, it is settings or one message."""
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_method import METHOD as FAKE
+from fake_search import install, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +16,7 @@ from amatune.detectors.ama import AMAConfig
 from amatune.errors import RequestError
 from amatune.registry import find_method
 from amatune.tuning.options import first_settings
+from amatune.tuning.search import begun
 from amatune.tuning.spaces import settings_to_try
 
 WHOLE = json.dumps([{"lr": 1e-3, "k": 3}, {"lambda_reg": 0.01, "negative_share": 0.1}, {}]).encode()
@@ -85,3 +89,54 @@ def test_what_cannot_be_tried_is_told(file: Path, text: str, told: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match=told):
         tried(file)
+
+
+# --- what a method is known for -------------------------------------------------------------------
+
+GOOD = {"quality": 0.9, "kind": "plain"}
+BOOSTED = {"quality": 0.8, "kind": "boosted", "boost": 0.25}
+DEFAULT = {"quality": 0.5, "kind": "plain"}
+KNOWN = dataclasses.replace(FAKE, known=[GOOD, BOOSTED])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [DEFAULT, GOOD, BOOSTED]),
+        (
+            {"fixed": {"kind": "boosted"}},
+            [
+                {"quality": 0.5, "boost": 0.0},
+                {"quality": 0.9, "boost": 0.0},
+                {"quality": 0.8, "boost": 0.25},
+            ],
+        ),
+        ({"fixed": {"kind": "plain"}}, [{"quality": 0.5}, {"quality": 0.9}]),
+        ({"fixed": {"quality": 0.1}}, [{"kind": "plain"}, {"kind": "boosted", "boost": 0.25}]),
+        ({"sampler": "random"}, [DEFAULT]),
+        ({"space": {"json": {"quality": {"low": 0, "high": 1}}}}, [{"quality": 0.5}]),
+    ],
+)
+def test_known_settings_follow_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: list[Any]
+) -> None:
+    install(monkeypatch)
+    first = list(begun(request(tmp_path, **changes), KNOWN, [])[0].first)
+    assert first == expected
+
+
+def test_what_the_user_wants_tried_comes_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    wanted = [{"quality": 0.7}, GOOD]
+    first = begun(request(tmp_path), KNOWN, wanted)[0].first
+    assert list(first) == [DEFAULT, {"quality": 0.7, "kind": "plain"}, GOOD, BOOSTED]
+
+
+def test_known_settings_that_do_not_fit_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    method = dataclasses.replace(FAKE, known=[{"quality": 7.0}, {"colour": "red"}, GOOD])
+    assert list(begun(request(tmp_path), method, [])[0].first) == [DEFAULT, GOOD]

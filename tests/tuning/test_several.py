@@ -398,6 +398,7 @@ def open_session(
     trials: int,
     epochs: int = 9,
     kind: type[Allocation] = Allocation,
+    known: dict[str, Any] | None = None,
     **changes: Any,
 ) -> tuple[Session, optuna.Study]:
     """Over a study of two methods in a file."""
@@ -425,7 +426,7 @@ def open_session(
         method.space,
         complete,
         lambda _event: None,
-        allocation=kind(BOTH, 3, (50, 60)),
+        allocation=kind(BOTH, 3, (50, 60), known or {}),
     )
     return session, study
 
@@ -470,6 +471,35 @@ def test_a_default_is_not_stopped_by_better_ones_that_came_before_it(tmp_path: P
         study.add_trial(tried_at_rung("other", value))
     play(session, lambda _number, _epoch: 0.6)
     assert {t.state for t in study.get_trials()[:2]} == {TrialState.COMPLETE}
+
+
+def test_a_methods_known_settings_come_when_it_is_its_turn(tmp_path: Path) -> None:
+    good = [{METHOD: "other", "other.quality": q, "other.glow": 0.2} for q in (0.7, 0.75)]
+    session, study = open_session(
+        tmp_path, trials=8, kind=InTurn, known={"other": good}, scheduler="none"
+    )
+    play(session, lambda _number, _epoch: 0.6)
+    params = [t.params for t in study.get_trials()]
+    assert [one[METHOD] for one in params] == list(BOTH) * 4
+    assert params[3:6:2] == good
+    assert params[7] not in good
+    assert params[2] != params[4]
+
+
+def test_each_of_several_methods_is_known_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = searched_method("fake+other")
+    for name, known in (
+        ("other", [{"quality": 0.7, "glow": 0.2}]),
+        ("fake", [{"quality": 0.9}, {"quality": 9.0}]),
+    ):
+        whole = replace(method.members[name], known=known)
+        monkeypatch.setitem(method.members, name, whole)  # type: ignore[attr-defined]
+    record = record_of(*settle(asked("fake+other"))[::2])
+    assert search._known(record, method) == [
+        {METHOD: "fake", "fake.quality": 0.9, "fake.kind": "plain"},
+        {METHOD: "other", "other.quality": 0.7, "other.glow": 0.2},
+    ]
+    assert len(search._first_trials(record, method, [])) == 2
 
 
 def tried_at_rung(name: str, value: float) -> optuna.trial.FrozenTrial:
