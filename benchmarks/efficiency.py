@@ -275,12 +275,15 @@ def compare(
     seeds: int,
     trials: int,
     others: Sequence[Records] = (),
+    target_seeds: int | None = None,
 ) -> None:
-    """Print a table of a problem. `others` are the recorded trainings of the other problems."""
+    """Print a table of a problem. `others` are the recorded trainings of the other problems; so
+    many searches set the target as there are of each arm, or as `target_seeds` says."""
     full = trials * REPORTS
     longer = full + AT_A_TIME * REPORTS  # those that run side by side end together
     searched = [
-        search(landscape, ARMS["random"], TARGET_SEEDS + seed, longer) for seed in range(seeds)
+        search(landscape, ARMS["random"], TARGET_SEEDS + seed, longer)
+        for seed in range(target_seeds or seeds)
     ]
     best = [one for ended in searched if (one := chosen(ended[:trials])) is not None]
     target = float(np.median([one.auroc for one in best]))
@@ -329,6 +332,7 @@ def main() -> None:
     parser.add_argument("problems", nargs="*", default=PROBLEMS, help=", ".join(PROBLEMS))
     parser.add_argument("--method", choices=METHODS, default="ama")
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--target-seeds", type=int, help="that set the target; default: --seeds")
     parser.add_argument("--trials", type=int, default=50, help="of the search that sets the target")
     parser.add_argument("--scale", type=float, nargs="+", default=[0.5, 1.0], help="of residuals")
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, "ray"], default=USUAL)
@@ -358,7 +362,14 @@ def main() -> None:
                 for other in PROBLEMS
                 if other != problem and is_recorded(arguments.file, other, arguments.method)
             ]
-            compare(landscape, arguments.arms, arguments.seeds, arguments.trials, others)
+            compare(
+                landscape,
+                arguments.arms,
+                arguments.seeds,
+                arguments.trials,
+                others,
+                arguments.target_seeds,
+            )
 
 
 if __name__ == "__main__":

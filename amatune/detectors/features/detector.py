@@ -74,7 +74,9 @@ MOST_VALUES = 2**26  # ... with as many values in all
 MOST_KEPT = 10_000  # patches of a coreset
 PLACES_AT_ONCE = 512  # whose covariances are inverted together
 VALUE = 4  # bytes of a value of a map
-PIXELS_AT_ONCE = 2**20  # that the network sees at a time: bounds the memory of its maps
+# That the network sees at a time: bounds the memory of its maps. On a CPU they stay below 32 MiB,
+# above which glibc asks the system for each anew, and half of the time goes into that.
+PIXELS_AT_ONCE, PIXELS_AT_ONCE_GPU = 2**17, 2**20
 
 
 class Features(Detector):
@@ -190,6 +192,10 @@ class Features(Detector):
             raise DivergedError(f"the features of {self.config.backbone} are not finite")
         self.has_learnt = True
 
+    def _epoch(self, count: int) -> Iterator[Tensor]:  # noqa: ARG002 - as many as there are
+        """One image: whole batches of large ones would be brought to floating point for nothing."""
+        yield torch.zeros(1, dtype=torch.int64)
+
     def train_step(
         self,
         batch: Tensor,  # noqa: ARG002 - all has been learnt when the epoch began
@@ -298,7 +304,8 @@ class Features(Detector):
     def _at_once(self) -> int:
         """How many images, or tiles, the network sees at a time."""
         height, width = self.config.seen(self.image_shape)
-        return max(1, PIXELS_AT_ONCE // (height * width))
+        most = PIXELS_AT_ONCE if self.device.type == "cpu" else PIXELS_AT_ONCE_GPU
+        return max(1, most // (height * width))
 
     def prepare(self, images: Tensor) -> None:  # noqa: ARG002 - nothing is taken from them
         """Raise `RequestError` where nothing has been learnt yet."""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import amatune.detector as base_module
 from amatune import metrics
 from amatune.data.feature_cache import FeatureCache
 from amatune.detectors.features import Features, FeaturesConfig, backbones, detector
@@ -298,13 +299,27 @@ def test_foreign_memories_are_refused():
 
 def test_large_pictures_are_seen_a_few_at_a_time():
     assert Features(config(resolution=1024), (1, 16, 16)).at_most(256) == 1
-    assert Features(config(resolution=128), (1, 16, 16)).at_most(256) == 64
+    assert Features(config(resolution=128), (1, 16, 16)).at_most(256) == 8
+    tiled = Features(config(tile=64), (1, 512, 512))
+    assert tiled.at_most(256) == 1  # of many tiles
+
+
+def test_learning_brings_a_few_pictures_at_a_time_to_floating_point(monkeypatch):
+    """Whole batches of large ones would be most of the memory."""
+    brought = []
+    plain = base_module.to_unit_range
+    monkeypatch.setattr(base_module, "to_unit_range", lambda x: brought.append(len(x)) or plain(x))
+    monkeypatch.setattr(detector, "PIXELS_AT_ONCE", 3 * 64 * 64)
+    Features(config(resolution=64), SHAPE).train_epoch(images(20))
+    assert sum(brought) == 21  # and the one of the step
+    assert max(brought) == 3
 
 
 # --- the cache ------------------------------------------------------------------------------------
 
 
 def test_maps_are_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "PIXELS_AT_ONCE", 2**20)
     seen = []
     forward = backbones._Random.forward
     monkeypatch.setattr(
