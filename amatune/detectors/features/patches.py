@@ -229,7 +229,7 @@ def _lowest_one(values: Tensor) -> tuple[Tensor, Tensor]:
     if values.shape[-1] % _GROUP:
         lowest, place = values.min(dim=-1, keepdim=True)
         return lowest, place
-    groups = values.unflatten(-1, (-1, _GROUP))
+    groups = values.reshape(*values.shape[:-1], -1, _GROUP)
     each = groups.amin(dim=-1)
     group = each.argmin(dim=-1, keepdim=True)
     rows = torch.arange(group.numel(), device=group.device).reshape(group.shape)
