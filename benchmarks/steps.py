@@ -73,6 +73,7 @@ def train(method: str, problem: str, steps: int, arguments: argparse.Namespace) 
         "epochs": EPOCHS,
         "steps_per_epoch": -(-steps // EPOCHS),
         **({"batch_size": arguments.batch} if arguments.batch else {}),
+        **(find_method(method).known[arguments.known - 1] if arguments.known else {}),
     }
     config = detector_class.Config.from_dict(settings)
     detector = detector_class(config, made.image_shape, seed=arguments.seed)
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--batch", type=int, help="images; by default the method's")
+    parser.add_argument("--known", type=int, metavar="N", help="the Nth settings it is known for")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/steps"))
     arguments = parser.parse_args()
@@ -100,6 +102,7 @@ def main() -> None:
         for method in arguments.methods:
             for steps in arguments.steps:
                 own = [problem, method, steps, arguments.width, arguments.batch, arguments.seed]
+                own += [f"known{arguments.known}"] if arguments.known else []
                 file = arguments.output / f"{'-'.join(map(str, own))}.json"
                 if not file.exists():
                     found = train(method, problem, steps, arguments)
