@@ -11,7 +11,11 @@ from amatune.reading import build
 from amatune.results.leaderboard import TestFigures
 
 SCHEMA = 1
+CONTROLS = ("PCA", "PCA / complexity", "mean brightness")  # that need no detector
+BEST_CONTROL = "best by validation"
 _MOST_BYTES = 2**24
+_MOST = 10**9  # hours, or trials
+_LONGEST = 100  # characters of a score's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +72,18 @@ def read_elsewhere(
             )
         try:
             saved = build(SavedTable, values)
+            if (saved.table, saved.scale) != (table, scale):
+                raise RequestError(
+                    f"it is of {saved.table:.20} at scale {saved.scale:.20}, not of {table} at "
+                    f"scale {scale}"
+                )
+            if unknown := sorted(set(saved.columns) - set(known)):
+                raise RequestError(f"it has a column {unknown[0]!r:.80}, which {table} has not")
+            for name, column in saved.columns.items():
+                _check(name, column)
         except RequestError as error:
-            raise RequestError(f"{file} is no table that can be joined: {error}") from None
-        if (saved.table, saved.scale) != (table, scale):
-            raise RequestError(
-                f"{file} is of {saved.table} at scale {saved.scale}, not of {table} at scale "
-                f"{scale}; what is joined must be of the same"
-            )
+            raise RequestError(f"{file} is no table that can be joined: {error!s:.200}") from None
         for name, column in saved.columns.items():
-            if name not in known:
-                raise RequestError(f"{file} has a column {name!r}, which {table} has not")
             if name in found:
                 raise RequestError(
                     f"{name} is in {found[name].file} and in {file}; give one of them, or remove "
@@ -85,3 +91,27 @@ def read_elsewhere(
                 )
             found[name] = dataclasses.replace(column, file=str(file))
     return found
+
+
+def _check(name: str, column: SavedColumn) -> None:
+    """Raise `RequestError` for figures that no run can have."""
+    tested = [cell.test for cell in column.cells.values() if cell.test is not None]
+    if not tested:
+        raise RequestError(f"nothing of {name!r:.80} has been tested")
+    for one in column.cells.values():
+        if one.default is not None:
+            tested.append(one.default)
+        if (one.behind is None) != (one.p is None):
+            raise RequestError("behind and p must be there both, or neither")
+        if not (-1 <= (one.behind or 0) <= 1 and 0 <= (one.p or 0) <= 1):
+            raise RequestError(f"a difference of AUROCs cannot be {one.behind}, nor p {one.p}")
+        if min(one.hours, one.trials, one.seeds) < 0 or max(one.hours, one.trials) > _MOST:
+            raise RequestError("hours, trials and seeds must be numbers of things, not negative")
+        if len(one.score) > _LONGEST or not one.score.isprintable():
+            raise RequestError(f"a score cannot be called {one.score!r:.80}")
+    if unknown := sorted(set(column.controls) - {*CONTROLS, BEST_CONTROL}):
+        raise RequestError(f"there is no measure {unknown[0]!r:.80}")
+    for test in (*tested, *column.controls.values()):
+        found = [value for value in vars(test).values() if value is not None]
+        if not all(0 <= value <= 1 for value in found):
+            raise RequestError("figures of a test must be in [0, 1]")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from amatune.errors import RequestError
-from amatune.reproduce.elsewhere import Figures, SavedColumn
+from amatune.reproduce.elsewhere import BEST_CONTROL, CONTROLS, Figures, SavedColumn
 from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
 from amatune.reproduce.tables import Column, Row
@@ -23,8 +23,6 @@ from amatune.results.selection import SeedScores
 
 CLAIMED = "ama"  # the row that the paper has first
 FEWEST = 6  # problems for a signed-rank test: with fewer, no p can be below .05
-CONTROLS = ("PCA", "PCA / complexity", "mean brightness")  # that need no detector
-BEST_CONTROL = "best by validation"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from amatune.runs.request import SearchRequest
 from amatune.tuning.options import SearchOptions, budgeted, with_options
 from amatune.tuning.seeds import derive_seed
 
+_BETWEEN = "--"  # column and row in the name of a run
 _COLOUR = frozenset({"cifar10", "cifar100", "svhn", "imagenet-resize"})
 
 
@@ -69,7 +70,12 @@ class Plan:
 
 def run_name(row: Row, column: Column) -> str:
     """Of the run that fills a cell."""
-    return f"{column.name}--{row.run or row.name}"
+    return f"{column.name}{_BETWEEN}{row.run or row.name}"
+
+
+def column_of(run: str) -> str:
+    """The column that a run of this name is of."""
+    return run.partition(_BETWEEN)[0]
 
 
 def make_plan(
@@ -144,7 +150,12 @@ def make_plan(
                 Job(row=row, column=column, request=request, top=scale.top, seeds=scale.seeds)
             )
     asked = dataclasses.replace(table, rows=rows, columns=columns)
-    own = {job.column.name for job in jobs if job.tested}
+    own = {
+        column.name
+        for column in columns
+        for row in table.rows  # also those that were not asked for
+        if RunFolder(folder / run_name(row, column)).leaderboard.exists()
+    }
     names = [column.name for column in columns if column.name in elsewhere]
     taken = {name: elsewhere[name] for name in names if name not in own}
     return Plan(

@@ -77,6 +77,7 @@ def run_search(
     resume: bool = False,
     *,
     first: Sequence[Mapping[str, Any]] = (),
+    known: bool = True,
     trust_space: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> SearchOutcome:
@@ -90,7 +91,8 @@ def run_search(
     `ClusterLostError` when Ray's processes die; the run can be continued.
 
     `first` are settings to try right after the defaults; what they leave out has its default.
-    They belong to a new run alone.
+    They belong to a new run alone. Without `known`, those that the method is known for are not
+    tried after them: for images that these were found on.
 
     A run whose space is a Python program is continued, and the program run, only with
     `trust_space`: it is the program of whoever started the run. That of a new run comes with the
@@ -107,7 +109,7 @@ def run_search(
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
 
-    record, problem, method = begun(request, method, first)
+    record, problem, method = begun(request, method, first, known)
     run = RunFolder.create(request.runs_dir, request.name, request.problem.dataset)
     with run.alone():
         try:
@@ -134,7 +136,7 @@ def run_search(
 
 
 def begun(
-    request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]]
+    request: SearchRequest, method: Method, first: Sequence[Mapping[str, Any]], known: bool = True
 ) -> tuple[RunRecord, Problem, Method]:
     """The record of a new run, its problem, and what `method` became where it was left to `auto`;
     refuses what is impossible, and writes nothing."""
@@ -152,7 +154,8 @@ def begun(
         asked=asked if asked == AUTO else "",
         held=held,
     )
-    return replace(record, first=_first_trials(record, method, first)), problem, method
+    tried = _first_trials(record, method, first, known)
+    return replace(record, first=tried), problem, method
 
 
 def continued(
@@ -358,10 +361,10 @@ def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) ->
 
 
 def _first_trials(
-    record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]]
+    record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]], known: bool = True
 ) -> tuple[Mapping[str, Any], ...]:
-    """The settings of the default configuration, the `others` to try after it, and then those that
-    the method is known for, where they go with what is held fixed.
+    """The settings of the default configuration, the `others` to try after it, and then, if
+    `known`, those that the method is known for, where they go with what is held fixed.
 
     Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
     lacks what the method needs.
@@ -387,7 +390,8 @@ def _first_trials(
         require(complete({**settings, **record.fixed}))
         if settings not in found:
             found.append(settings)
-    if not isinstance(method, SeveralMethods):  # of which each has its own when it is its turn
+    # Of several methods each has its own when it is its turn.
+    if known and not isinstance(method, SeveralMethods):
         found += [settings for settings in _known(record, method) if settings not in found]
     return tuple(found)
 
@@ -408,7 +412,8 @@ def _known(record: RunRecord, method: Method) -> list[dict[str, Any]]:
                 settings = settings_to_try(method.space, free, default, record.fixed)
                 config = record.configuration(method, {**settings, **record.fixed})
                 require_memory(method, record.image_shape, config)
-                found.append(settings)
+                if settings not in found:
+                    found.append(settings)
     return found
 
 

@@ -253,11 +253,10 @@ class Session(Trainings[Attempt]):
             # Kept by the study as a trial that waits, so that a kill changes no choice.
             name = self._allocation.next_method(trials)
             own = [trial for trial in trials if trial.params.get(METHOD) == name]
-            known = [{}, *self._allocation.known.get(name, ())]  # after its default
-            is_known = 0 < len(own) < len(known)
-            self._study.enqueue_trial(
-                dict(known[len(own)]) if is_known else self._proposed(name, own)
-            )
+            tried = [trial.params for trial in own]
+            known = (one for one in self._allocation.known.get(name, ()) if one not in tried)
+            proposed = next(known, None) if own else None  # after its default
+            self._study.enqueue_trial(dict(proposed or self._proposed(name, own)))
         return self._study.ask()
 
     def _proposed(self, name: str, own: Sequence[FrozenTrial]) -> dict[str, Any]:

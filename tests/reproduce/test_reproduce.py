@@ -299,21 +299,71 @@ def test_a_column_that_has_been_tested_here_is_not_joined(filled, tmp_path):
     ("change", "told"),
     [
         ({"schema": 7}, "is no table that this version can join"),
-        ({"table": "table1"}, "is of table1 at scale small, not of table2 at scale small"),
-        ({"scale": "paper"}, "is of table2 at scale paper"),
-        ({"columns": {"mnist-11": {"cells": {}, "controls": {}}}}, "has a column 'mnist-11'"),
+        ({"table": "table1"}, "it is of table1 at scale small, not of table2 at scale small"),
+        ({"scale": "paper"}, "it is of table2 at scale paper, not of table2 at scale small"),
+        (
+            {"columns": {"mnist-11": {"cells": {}, "controls": {}}}},
+            "it has a column 'mnist-11', which table2 has not",
+        ),
         ({"columns": {"mnist-1": {"cells": {}}}}, "controls not there"),
         (
             {"columns": {"mnist-1": {"cells": {"ama": {"p": float("nan")}}, "controls": {}}}},
             "p must be a finite number or None, got nan",
         ),
         ({"columns": {"mnist-1": {"cells": {"ama": {"test": 3}}, "controls": {}}}}, "in cells"),
+        ({"columns": {"mnist-1": {"cells": {}, "controls": {}}}}, "nothing of 'mnist-1' has been"),
+        ({"columns": {"mnist-1": {"cells": {"ama": {}}, "controls": {}}}}, "nothing of 'mnist-1'"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(filled, tmp_path, change, told):
     with pytest.raises(RequestError, match=re.escape(told)) as caught:
         joined(tmp_path, saved(filled, tmp_path, **change))
     assert "table2.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"test": {"auroc": -7.0}}, "figures of a test must be in [0, 1]"),
+        ({"test": {"auroc_high": 1e308}}, "figures of a test must be in [0, 1]"),
+        ({"test": {"auroc": 10**400}}, "auroc must be a finite number"),
+        ({"trials": 10**4200}, "trials must be a whole number"),
+        ({"hours": -1.0}, "hours, trials and seeds must be numbers of things"),
+        ({"behind": None, "p": 0.1}, "behind and p must be there both, or neither"),
+        ({"behind": 0.1, "p": 5.0}, "a difference of AUROCs cannot be 0.1, nor p 5.0"),
+        ({"score": "\x1b[31m"}, "a score cannot be called"),
+        ({"score": "x" * 1000}, "a score cannot be called"),
+    ],
+)
+def test_figures_that_no_run_can_have_are_refused(filled, tmp_path, change, told):
+    values = json.loads(saved(filled, tmp_path, "mnist-2").read_text())
+    cell = values["columns"]["mnist-2"]["cells"]["deep-svdd"]
+    cell |= {k: {**cell[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
+    with pytest.raises(RequestError, match=re.escape(told)) as caught:
+        joined(tmp_path, saved(filled, tmp_path, **values))
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_measure_that_is_none_is_refused(filled, tmp_path):
+    values = json.loads(saved(filled, tmp_path, "mnist-2").read_text())
+    controls = values["columns"]["mnist-2"]["controls"]
+    controls["=HYPERLINK()"] = next(iter(controls.values()))
+    with pytest.raises(RequestError, match="there is no measure '=HYPER"):
+        joined(tmp_path, saved(filled, tmp_path, **values))
+
+
+def test_a_run_that_failed_here_is_not_missed_where_its_column_is_joined(filled, tmp_path):
+    file = saved(filled, tmp_path, "mnist-0")
+    plan = joined(tmp_path, file)
+    plan.folder.mkdir()
+    (plan.folder / "failed.json").write_text('{"mnist-0--alad": "why", "mnist-1--alad": "why"}')
+    assert failures(plan) == {"mnist-1--alad": "why"}
+
+
+def test_a_column_tested_here_by_another_row_is_not_joined(filled, tmp_path):
+    leave_result(plan_of(tmp_path, "deep-svdd", only=("mnist-0",)).jobs[0], 0.0)
+    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0"), rows=("ama",))
+    assert plan.both == ("mnist-0",)
 
 
 def test_a_column_is_joined_from_one_file(filled, tmp_path):
@@ -329,7 +379,8 @@ def pretend(monkeypatch, search=None, best=None):
     """In the place of searches and retrainings; what was called, in order."""
     called = []
 
-    def run_search(request, _listener, resume):
+    def run_search(request, _listener, resume, known):
+        assert not known  # found on images of these tables
         called.append((request.name, resume))
         return search(request) if search else SimpleNamespace(interrupted=False)
 

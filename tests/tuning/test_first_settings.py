@@ -96,7 +96,7 @@ def test_what_cannot_be_tried_is_told(file: Path, text: str, told: str) -> None:
 GOOD = {"quality": 0.9, "kind": "plain"}
 BOOSTED = {"quality": 0.8, "kind": "boosted", "boost": 0.25}
 DEFAULT = {"quality": 0.5, "kind": "plain"}
-KNOWN = dataclasses.replace(FAKE, known=[GOOD, BOOSTED])
+KNOWN = dataclasses.replace(FAKE, known=[GOOD, BOOSTED, BOOSTED])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ KNOWN = dataclasses.replace(FAKE, known=[GOOD, BOOSTED])
         ),
         ({"fixed": {"kind": "plain"}}, [{"quality": 0.5}, {"quality": 0.9}]),
         ({"fixed": {"quality": 0.1}}, [{"kind": "plain"}, {"kind": "boosted", "boost": 0.25}]),
+        ({"fixed": {"quality": 0.1, "boost": 0.1}}, [{"kind": "plain"}, {"kind": "boosted"}]),
         ({"sampler": "random"}, [DEFAULT]),
         ({"space": {"json": {"quality": {"low": 0, "high": 1}}}}, [{"quality": 0.5}]),
     ],
@@ -140,3 +141,8 @@ def test_known_settings_that_do_not_fit_are_left_out(
     install(monkeypatch)
     method = dataclasses.replace(FAKE, known=[{"quality": 7.0}, {"colour": "red"}, GOOD])
     assert list(begun(request(tmp_path), method, [])[0].first) == [DEFAULT, GOOD]
+
+
+def test_known_settings_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    assert list(begun(request(tmp_path), KNOWN, [GOOD], known=False)[0].first) == [DEFAULT, GOOD]

@@ -486,6 +486,19 @@ def test_a_methods_known_settings_come_when_it_is_its_turn(tmp_path: Path) -> No
     assert params[2] != params[4]
 
 
+def test_known_settings_wait_behind_what_the_user_wants_tried(tmp_path: Path) -> None:
+    good = [{METHOD: "other", "other.quality": q, "other.glow": 0.2} for q in (0.7, 0.75)]
+    session, study = open_session(
+        tmp_path, trials=10, kind=InTurn, known={"other": good}, scheduler="none"
+    )
+    study.enqueue_trial({METHOD: "other", "other.quality": 0.3, "other.glow": 0.1})
+    study.enqueue_trial(good[1])  # which is then not tried again
+    play(session, lambda _number, _epoch: 0.6)
+    params = [t.params for t in study.get_trials()]
+    assert params.count(good[0]) == 1
+    assert params.count(good[1]) == 1
+
+
 def test_each_of_several_methods_is_known_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     method = searched_method("fake+other")
     for name, known in (

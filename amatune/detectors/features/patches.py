@@ -210,6 +210,8 @@ def nearest(patches: Tensor, memory: Tensor, count: int) -> tuple[Tensor, Tensor
     if len(found) > 1:
         _, best = _lowest(torch.cat(found, dim=-1), count)
         place = place.gather(-1, best)
+    # Of patches that are not finite none is near: their distances must not be numbers either.
+    place = place.clamp(max=memory.shape[0] - 1)
     neighbours = memory[place]  # (..., count, D)
     return (patches.unsqueeze(-2) - neighbours).square().sum(dim=-1).sqrt(), place
 
@@ -229,7 +231,7 @@ def _lowest_one(values: Tensor) -> tuple[Tensor, Tensor]:
     if values.shape[-1] % _GROUP:
         lowest, place = values.min(dim=-1, keepdim=True)
         return lowest, place
-    groups = values.reshape(*values.shape[:-1], -1, _GROUP)
+    groups = values.reshape(*values.shape[:-1], values.shape[-1] // _GROUP, _GROUP)
     each = groups.amin(dim=-1)
     group = each.argmin(dim=-1, keepdim=True)
     rows = torch.arange(group.numel(), device=group.device).reshape(group.shape)

@@ -139,6 +139,17 @@ def test_close_neighbours_have_exact_distances():
     assert float(distances) == pytest.approx(1e-3 * 50**0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_not_finite_is_near_to_nothing(value, count):
+    queries, memory = random(2, 6), random(5, 6, seed=1)
+    queries[1, 2] = value
+    distances, places = nearest(queries, memory, count)
+    assert bool(((places >= 0) & (places < 5)).all())
+    assert torch.isfinite(distances[0]).all()
+    assert not torch.isfinite(distances[1]).any()
+
+
 def test_reweighting_is_equation_7():
     memory, patch = random(12, 4), random(2, 4, seed=1) * 2
     distances, places = nearest(patch, memory, 1)
