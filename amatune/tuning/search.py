@@ -4,7 +4,6 @@ One validation AUROC per epoch is all that steers it; no test image is read. The
 AUROC of many trials is biased upwards and never a result: `retrain.run_best` makes results.
 """
 
-import contextlib
 import shlex
 import shutil
 import time
@@ -22,10 +21,9 @@ from amatune.cluster import connection, execution
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
-from amatune.config import DetectorConfig
 from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
-from amatune.errors import ClusterLostError, ConfigError, DiskFullError, RequestError
+from amatune.errors import ClusterLostError, DiskFullError, RequestError
 from amatune.registry import Method, SeveralMethods
 from amatune.results.baselines import BaselineFigure
 from amatune.results.objective import set_bounds
@@ -39,12 +37,13 @@ from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
 from amatune.tuning.baselines import validated_baselines
 from amatune.tuning.cost import Estimating, plan, started
-from amatune.tuning.defaults import controls, default_of, first_decision
+from amatune.tuning.defaults import first_decision
 from amatune.tuning.events import Event, Listener, Saving, SearchEnded
+from amatune.tuning.first_trials import first_trials, known_settings
 from amatune.tuning.methods import resumed, settled, side_made_use_of
 from amatune.tuning.room import find_room, measured
 from amatune.tuning.session import FINISHED, Session
-from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
+from amatune.tuning.spaces import space_of
 from amatune.tuning.stopping import decision_epochs, make_pruner, rungs
 
 __all__ = ["SearchOutcome", "SearchRequest", "run_search"]
@@ -154,7 +153,7 @@ def begun(
         asked=asked if asked == AUTO else "",
         held=held,
     )
-    tried = _first_trials(record, method, first, known)
+    tried = first_trials(record, method, first, known)
     return replace(record, first=tried), problem, method
 
 
@@ -331,7 +330,7 @@ def _allocation(record: RunRecord, method: Method, images: Images) -> Allocation
         return None
     epochs = record.request.epochs
     rung = next(iter(rungs(epochs, first_decision(record, method))), epochs)
-    known = _known(record, method)
+    known = known_settings(record, method)
     return Allocation(
         tuple(method.members),
         rung,
@@ -358,70 +357,6 @@ def _study(run: RunFolder, record: RunRecord, method: Method, images: Images) ->
         studies.create_study(run, record.first, request.study_storage)
     studies.take_over(run)
     return studies.open_study(run, pruner)
-
-
-def _first_trials(
-    record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]], known: bool = True
-) -> tuple[Mapping[str, Any], ...]:
-    """The settings of the default configuration, the `others` to try after it, and then, if
-    `known`, those that the method is known for, where they go with what is held fixed.
-
-    Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
-    lacks what the method needs.
-    """
-    request = record.request
-
-    def complete(settings: Mapping[str, Any]) -> DetectorConfig:
-        if request.steps is not None and "steps_per_epoch" in settings:
-            raise ConfigError("steps_per_epoch follows from steps and epochs; give epochs alone")
-        return record.configuration(method, settings)
-
-    require = partial(require_memory, method, record.image_shape)
-    defaults = [complete({**record.fixed, **own}) for own in controls(method)]
-    for one in defaults:
-        method.detector.require_available(one)
-    default = _default(record, method)
-    space = space_of(method, request.space)
-    if request.space is not None:
-        check_space(method, space, record.fixed, complete, require)
-    found: list[Mapping[str, Any]] = []
-    for given in (*controls(method), *others):
-        settings = settings_to_try(space, given, default, record.fixed)
-        require(complete({**settings, **record.fixed}))
-        if settings not in found:
-            found.append(settings)
-    # Of several methods each has its own when it is its turn.
-    if known and not isinstance(method, SeveralMethods):
-        found += [settings for settings in _known(record, method) if settings not in found]
-    return tuple(found)
-
-
-def _known(record: RunRecord, method: Method) -> list[dict[str, Any]]:
-    """What a method, or each of several, is known to do well with on other images; without what
-    does not go with settings that are held fixed."""
-    if record.request.sampler != "tpe" or record.request.space is not None:
-        return []
-    default, found = _default(record, method), []
-    for one in method.alone():
-        for own in one.known:
-            given = dict(own)
-            if isinstance(method, SeveralMethods):
-                given = {METHOD: one.name, **{f"{one.name}.{k}": v for k, v in own.items()}}
-            free = {name: value for name, value in given.items() if name not in record.fixed}
-            with contextlib.suppress(RequestError):
-                settings = settings_to_try(method.space, free, default, record.fixed)
-                config = record.configuration(method, {**settings, **record.fixed})
-                require_memory(method, record.image_shape, config)
-                if settings not in found:
-                    found.append(settings)
-    return found
-
-
-def _default(record: RunRecord, method: Method) -> Any:
-    """The default configuration; of several methods, all of them as one."""
-    if isinstance(method, SeveralMethods):
-        return default_of(method.members, record.fixed, record.image_shape)
-    return record.configuration(method, record.fixed)
 
 
 def _reopened(run: RunFolder, request: SearchRequest, trust_space: bool) -> RunRecord:

@@ -24,9 +24,9 @@ from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
 from amatune.runs.request import SearchRequest
 from amatune.several import METHOD
-from amatune.tuning import search
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
+from amatune.tuning.first_trials import first_trials, known_settings
 from amatune.tuning.methods import first_of_several, resumed, settled, side_made_use_of, told
 from amatune.tuning.options import budgeted, first_settings, options_of, with_options
 from amatune.tuning.session import Session
@@ -409,7 +409,7 @@ def open_session(
     method = searched_method(wanted.method)
     assert isinstance(method, SeveralMethods)
     if not run.study_path.exists():
-        first = search._first_trials(record, method, [])
+        first = first_trials(record, method, [])
         assert [one[METHOD] for one in first] == list(BOTH)
         studies.create_study(run, first)
     studies.take_over(run)
@@ -508,11 +508,11 @@ def test_each_of_several_methods_is_known_for_its_own(monkeypatch: pytest.Monkey
         whole = replace(method.members[name], known=known)
         monkeypatch.setitem(method.members, name, whole)  # type: ignore[attr-defined]
     record = record_of(*settle(asked("fake+other"))[::2])
-    assert search._known(record, method) == [
+    assert known_settings(record, method) == [
         {METHOD: "fake", "fake.quality": 0.9, "fake.kind": "plain"},
         {METHOD: "other", "other.quality": 0.7, "other.glow": 0.2},
     ]
-    assert len(search._first_trials(record, method, [])) == 2
+    assert len(first_trials(record, method, [])) == 2
 
 
 def tried_at_rung(name: str, value: float) -> optuna.trial.FrozenTrial:
