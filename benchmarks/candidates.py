@@ -251,9 +251,8 @@ def portfolio(others: Sequence[Records], count: int) -> list[dict[str, Any]]:
     ranks: dict[int, list[float]] = {}
     settings = {}
     for records in others:
-        preferred = records.validation[:, :, -1].argmax(axis=1)
-        ends = records.development[np.arange(len(preferred)), preferred]
-        for number, rank in zip(records.numbers, rankdata(ends) / len(ends), strict=True):
+        ends = rankdata(records.ends) / len(records.numbers)
+        for number, rank in zip(records.numbers, ends, strict=True):
             ranks.setdefault(int(number), []).append(float(rank))
         settings |= dict(zip(map(int, records.numbers), records.settings, strict=True))
     best = sorted(ranks, key=lambda number: -float(np.mean(ranks[number])))

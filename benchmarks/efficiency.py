@@ -291,15 +291,15 @@ def compare(
     print(f"target {target:.3f} in validation, {true_target:.3f} true; {seeds} seeds")
     print(f"{'':10}{'validation target':>22}{'true target':>22}   not reached   true after a fifth")
     for arm in arms:
+        count = 0 if arm == "ray" else ARMS[arm].known
+        if count is None:
+            count = len(find_method(landscape.records.method).known)
+        known = candidates.portfolio(others, count)
         runs: list[list[Ended]] = []
         for seed in range(seeds):
             if arm == "ray":
                 runs.append(ray_search(landscape, seed, full))
             else:
-                count = ARMS[arm].known
-                if count is None:
-                    count = len(find_method(landscape.records.method).known)
-                known = candidates.portfolio(others, count)
                 runs.append(search(landscape, ARMS[arm], seed, full, known))
         reached = [until(one, target) for one in runs]
         truly = [until_true(one, true_target) for one in runs]

@@ -49,6 +49,13 @@ class Records:
         """How often a training was looked at."""
         return int(self.validation.shape[2])
 
+    @property
+    def ends(self) -> np.ndarray:
+        """The development AUROC (T,) at the end of the score that validation prefers there."""
+        preferred = self.validation[:, :, -1].argmax(axis=1)
+        found: np.ndarray = self.development[np.arange(len(preferred)), preferred]
+        return found
+
 
 def is_recorded(file: Path, problem: str, method: str) -> bool:
     """Whether there are trainings of a method on a problem."""
@@ -238,7 +245,7 @@ def early_scores(records: Records, looks: Sequence[int]) -> dict[str, list[float
     for place, number in enumerate(records.numbers):
         same = [i for i in np.flatnonzero(records.numbers == number) if i != place]
         other = same[0] if same else place
-        ends.append(records.development[other, records.validation[other, :, -1].argmax()])
+        ends.append(records.ends[other])
     curves = {name: records.validation[:, i] for i, name in enumerate(records.scores)}
     curves["best"] = records.validation.max(axis=1)
     for name, values in records.losses.items():

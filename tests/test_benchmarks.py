@@ -190,22 +190,11 @@ def test_curves_are_recorded_packed_and_replayed(run, tmp_path):
     assert "digits deep-svdd 0 1000" in run("record_curves.py", *work, *few)  # twice, for the noise
     assert "deep-svdd 0" not in run("record_curves.py", *work, *few)  # nothing is missing
     assert "digits_deep-svdd 2 trainings" in run("record_curves.py", *work, "--pack")
-    small = [
-        "--seeds",
-        1,
-        "--trials",
-        5,
-        "--scale",
-        1,
-        "--arms",
-        "old",
-        "known-3",
-        "one-ranking",
-        "ray",
-    ]
+    arms = ("old", "known-3", "one-ranking", "ray")
+    small = ["--seeds", 1, "--trials", 5, "--scale", 1, "--arms", *arms]
     output = run("efficiency.py", "digits", "--method", "deep-svdd", *work[2:], *small)
     assert "deep-svdd, digits: 2 trainings, 0 diverged" in output
-    for arm in ("old", "known-3", "one-ranking", "ray"):
+    for arm in arms:
         assert f"\n{arm} " in output
 
 
