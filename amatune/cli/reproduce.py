@@ -25,7 +25,7 @@ _SCALE = "What a training may cost: small and medium for CPUs, paper as publishe
 _METHODS = "Row of the table, such as ama or deep-svdd; by default all. May be repeated."
 _ONLY = "Column, such as mnist-3, or what some begin with, such as mnist. May be repeated."
 _SOURCE = "What stands for a named data set: mnist=npz:PATH. May be repeated."
-_JOIN = "Take columns from a TABLE.json that was written elsewhere. May be repeated."
+_JOIN = "Take cells from a TABLE.json that was written elsewhere. May be repeated."
 _SEED = "Decides the seeds of the columns; each has its own."
 _ADDRESS = "Address of a running Ray cluster; by default this machine alone."
 _CONCURRENT = "Trainings at a time; by default as many as fit."
@@ -79,7 +79,6 @@ def reproduce(
     if dry_run and only_table:
         raise RequestError("--dry-run and --table exclude each other; give one of them")
     kind = kind_of_view(quiet=quiet, as_json=as_json)
-    columns = [column.name for column in TABLES[table].columns]
     plan = make_plan(
         TABLES[table],
         SCALES[scale],
@@ -87,7 +86,7 @@ def reproduce(
         methods=method or (),
         only=only or (),
         sources=_sources(source or ()),
-        elsewhere=read_elsewhere(join or (), table, scale, columns),
+        elsewhere=read_elsewhere(join or (), TABLES[table], scale),
         data_dir=data_dir,
         address=address,
         concurrent=concurrent,
@@ -130,11 +129,12 @@ def _print_plan(console: "Console", plan: "Plan") -> None:
             told += f", some {hours:.1f} hours of one core if none is stopped early"
     say(console, f"{told}.")
     for name, column in plan.elsewhere.items():
-        say(console, f"{name} is taken from {column.file}")
+        say(console, f"{name}: {counted(len(column.cells), 'row')} taken from {column.file}")
     for name in plan.both:
-        say(console, f"note: {name} has runs here, which are shown; what is joined of it is not")
+        say(console, f"note: {name} is here, and shown; what is joined of it is not")
     for name, why in plan.missing.items():
-        say(console, f"note: {name} stays empty: {why}")
+        if name not in plan.elsewhere:
+            say(console, f"note: {name} stays empty: {why}")
 
 
 def _print_cost(console: "Console", plan: "Plan") -> None:

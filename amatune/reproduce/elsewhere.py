@@ -1,4 +1,4 @@
-"""Columns of a table that were computed elsewhere: figures as they are written and read again."""
+"""Cells of a table that were computed elsewhere: figures as they are written and read again."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,17 @@ from pathlib import Path
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text
 from amatune.reading import build
+from amatune.reproduce.tables import Table, compared_with
 from amatune.results.leaderboard import TestFigures
 
-SCHEMA = 1
+SCHEMA = 2
 CONTROLS = ("PCA", "PCA / complexity", "mean brightness")  # that need no detector
 BEST_CONTROL = "best by validation"
 _MOST_BYTES = 2**24
 _MOST = 10**9  # hours, or trials
 _LONGEST = 100  # characters of a score's name
+# Of a control's AUROC on the same images, computed on two machines.
+_SAME = 5e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Figures:
     trials: int = 0
     seeds: int = 0
     hours: float = 0.0  # of the search's trainings, added up
-    # AUROC of the row that the paper has first minus this one's, on the same images, and p of the
+    # AUROC of the row of AMA by the same rule minus this one's, on the same images, and p of the
     # paired test, corrected by Holm for the rows of the column.
     behind: float | None = None
     p: float | None = None
@@ -36,11 +39,11 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedColumn:
-    """All that is there of a problem."""
+    """What is there of a problem."""
 
     cells: dict[str, Figures]  # by row
     controls: dict[str, TestFigures]  # by name
-    file: str = ""  # that it was read from
+    file: str = ""  # that it was read from, or those
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,12 @@ class SavedTable:
     columns: dict[str, SavedColumn] = field(default_factory=dict)
 
 
-def read_elsewhere(
-    files: Sequence[Path], table: str, scale: str, known: Sequence[str]
-) -> Mapping[str, SavedColumn]:
-    """By name, the columns in tables that were written elsewhere; `known` are those of the table.
+def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[str, SavedColumn]:
+    """By name, the columns in files of a table that were written elsewhere.
 
+    A column may be in several files, some rows in each, where all were tested on the same images.
     Raises `RequestError` for a file that is no such table, is of another table or scale, or has a
-    column that another file has too.
+    cell that another file has too, or a column of other images than another file.
     """
     found: dict[str, SavedColumn] = {}
     for file in files:
@@ -72,25 +74,61 @@ def read_elsewhere(
             )
         try:
             saved = build(SavedTable, values)
-            if (saved.table, saved.scale) != (table, scale):
+            if (saved.table, saved.scale) != (table.name, scale):
                 raise RequestError(
-                    f"it is of {saved.table:.20} at scale {saved.scale:.20}, not of {table} at "
-                    f"scale {scale}"
+                    f"it is of {saved.table:.20} at scale {saved.scale:.20}, not of {table.name} "
+                    f"at scale {scale}"
                 )
-            if unknown := sorted(set(saved.columns) - set(known)):
-                raise RequestError(f"it has a column {unknown[0]!r:.80}, which {table} has not")
+            if unknown := sorted(set(saved.columns) - {column.name for column in table.columns}):
+                raise RequestError(
+                    f"it has a column {unknown[0]!r:.80}, which {table.name} has not"
+                )
             for name, column in saved.columns.items():
                 _check(name, column)
         except RequestError as error:
             raise RequestError(f"{file} is no table that can be joined: {error!s:.200}") from None
         for name, column in saved.columns.items():
-            if name in found:
-                raise RequestError(
-                    f"{name} is in {found[name].file} and in {file}; give one of them, or remove "
-                    "it from one"
-                )
-            found[name] = dataclasses.replace(column, file=str(file))
+            cells = {row: _compared(row, column.cells, table) for row in column.cells}
+            own = dataclasses.replace(column, cells=cells, file=str(file))
+            found[name] = _together(name, found[name], own) if name in found else own
     return found
+
+
+def _together(name: str, one: SavedColumn, other: SavedColumn) -> SavedColumn:
+    """The rows of both."""
+    if twice := sorted(set(one.cells) & set(other.cells)):
+        raise RequestError(
+            f"{twice[0]} of {name} is in {one.file} and in {other.file}; give one of them, or "
+            "remove it from one"
+        )
+    if apart := other_images(one.controls, other.controls):
+        raise RequestError(
+            f"{name} cannot be put together from {one.file} and {other.file}, which were tested on "
+            f"other images: {apart}"
+        )
+    return SavedColumn(
+        cells={**one.cells, **other.cells},
+        controls={**other.controls, **one.controls},
+        file=f"{one.file} and {other.file}",
+    )
+
+
+def _compared(row: str, cells: Mapping[str, Figures], table: Table) -> Figures:
+    """The cell, without a difference from a training that is not in the file."""
+    beside = {one.name: compared_with(one) for one in table.rows}.get(row)
+    if beside in cells:
+        return cells[row]
+    return dataclasses.replace(cells[row], behind=None, p=None)
+
+
+def other_images(one: Mapping[str, TestFigures], other: Mapping[str, TestFigures]) -> str | None:
+    """How measures that need no detector tell that they are not of the same images, else None."""
+    for name in CONTROLS:
+        if name in one and name in other:
+            ours, theirs = one[name].auroc, other[name].auroc
+            if abs(ours - theirs) > _SAME:
+                return f"the AUROC of {name} is {ours:.4f} in one, {theirs:.4f} in the other"
+    return None
 
 
 def _check(name: str, column: SavedColumn) -> None:

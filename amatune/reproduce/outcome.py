@@ -1,7 +1,7 @@
 """What came out of a table, beside what was published.
 
-Cells are made of the runs that are there, or taken from a table that was written elsewhere: always
-whole columns, since methods are compared image by image.
+Cells are made of the runs that are there, or taken from a table that was written elsewhere. Methods
+are compared image by image where both were tested in one place.
 """
 
 import dataclasses
@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from scipy import stats
 
 from amatune.errors import RequestError
-from amatune.reproduce.elsewhere import BEST_CONTROL, CONTROLS, Figures, SavedColumn
+from amatune.reproduce.elsewhere import (
+    BEST_CONTROL,
+    CONTROLS,
+    Figures,
+    SavedColumn,
+    other_images,
+)
 from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
-from amatune.reproduce.tables import Column, Row
+from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, Column, Row, compared_with
 from amatune.results.difference import holm, paired_difference
 from amatune.results.leaderboard import Leaderboard, TestFigures, kept_test_scores, read_leaderboard
 from amatune.results.selection import SeedScores
 
-CLAIMED = "ama"  # the row that the paper has first
 FEWEST = 6  # problems for a signed-rank test: with fewer, no p can be below .05
 
 
@@ -37,12 +42,13 @@ class Cell(Figures):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTest:
-    """The claimed row against another, over problems (Demsar, JMLR 7, 2006)."""
+    """A row of AMA against another method, over problems (Demsar, JMLR 7, 2006)."""
 
     group: str
+    own: Row
     other: Row
     problems: int
-    ahead: int  # in how many the claimed row is
+    ahead: int  # in how many AMA is
     difference: float  # of the mean AUROC
     p: float | None  # signed-rank, corrected by Holm; None for fewer than `FEWEST` problems
 
@@ -80,15 +86,10 @@ def read_outcome(plan: Plan) -> Outcome:
     cells: dict[tuple[str, str], Cell] = {}
     controls: dict[str, dict[str, TestFigures]] = {}
     for column in plan.table.columns:
-        if (saved := plan.elsewhere.get(column.name)) is not None:
-            for row in plan.table.rows:
-                published = plan.table.published.get(row.name, {}).get(column.name)
-                cells[row.name, column.name] = _saved_cell(row, column, published, saved)
-            for control, figures in saved.controls.items():
-                controls.setdefault(control, {})[column.name] = figures
-            continue
+        saved = plan.elsewhere.get(column.name)
         own: dict[str, Cell] = {}
         seen: dict[str, list[SeedScores]] = {}
+        here: dict[str, TestFigures] = {}
         for row in plan.table.rows:
             name = run_name(row, column)
             published = plan.table.published.get(row.name, {}).get(column.name)
@@ -105,8 +106,14 @@ def read_outcome(plan: Plan) -> Outcome:
             score = row.score or board.primary_score
             own[row.name] = _cell(row, column, published, board, score, jobs[name])
             seen[row.name] = kept_test_scores(board, board.chosen, score)
-            _add_controls(controls, column, board)
-        cells |= {(name, column.name): cell for name, cell in _compared(own, seen).items()}
+            here = _controls(board) | here  # every run of a column has the same
+        own = _compared(own, seen)
+        if saved is not None:
+            own = _joined(own, saved, other_images(here, saved.controls))
+            here = {**saved.controls, **here}
+        cells |= {(name, column.name): cell for name, cell in own.items()}
+        for control, figures in here.items():
+            controls.setdefault(control, {})[column.name] = figures
     tests = tuple(test for group in plan.table.groups for test in _group_tests(plan, cells, group))
     return Outcome(plan=plan, cells=cells, controls=controls, tests=tests)
 
@@ -142,10 +149,22 @@ def _cell(
     )
 
 
-def _saved_cell(row: Row, column: Column, published: float | None, saved: SavedColumn) -> Cell:
-    found = saved.cells.get(row.name, Figures())
-    why = "" if found.test else f"not in {saved.file}"
-    return Cell(row=row, column=column, published=published, why=why, **vars(found))
+def _joined(own: Mapping[str, Cell], saved: SavedColumn, apart: str | None) -> dict[str, Cell]:
+    """The cells of a column, with those from elsewhere, unless these are of other images."""
+    found = dict(own)
+    for name, figures in saved.cells.items():
+        if name not in own or own[name].test is not None:
+            continue
+        if apart:
+            why = f"in {saved.file}, but tested on other images ({apart})"
+            found[name] = dataclasses.replace(own[name], why=why)
+            continue
+        values = vars(figures)
+        beside = compared_with(own[name].row)
+        if beside and beside in own and own[beside].test is not None:
+            values = {**values, "behind": None, "p": None}  # they are of another training
+        found[name] = dataclasses.replace(own[name], why="", **values)
+    return found
 
 
 def saved_columns(outcome: Outcome) -> dict[str, SavedColumn]:
@@ -168,61 +187,64 @@ def saved_columns(outcome: Outcome) -> dict[str, SavedColumn]:
     return found
 
 
-def _add_controls(
-    controls: dict[str, dict[str, TestFigures]], column: Column, board: Leaderboard
-) -> None:
-    """Every run of a column has the same; the first that is read gives them."""
+def _controls(board: Leaderboard) -> dict[str, TestFigures]:
     known = {baseline.name: baseline.test for baseline in board.baselines}
     if board.baselines:
         known[BEST_CONTROL] = board.baselines[0].test
-    for name in (*CONTROLS, BEST_CONTROL):
-        if name in known:
-            controls.setdefault(name, {}).setdefault(column.name, known[name])
+    return {name: known[name] for name in (*CONTROLS, BEST_CONTROL) if name in known}
 
 
 def _compared(
     cells: Mapping[str, Cell], scores: Mapping[str, Sequence[SeedScores]]
 ) -> dict[str, Cell]:
-    """The cells of a column, each but the claimed one and its other scores tested against it."""
-    others = [n for n in scores if n != CLAIMED and cells[n].row.run != CLAIMED]
-    if CLAIMED not in scores or not others:
-        return dict(cells)
-    tests = [paired_difference(scores[CLAIMED], scores[name]) for name in others]
-    corrected = holm([test.p for test in tests])
+    """The cells of a column, each tested against the row of AMA that it is compared with."""
+    pairs = {
+        name: beside
+        for name in scores
+        if (beside := compared_with(cells[name].row)) is not None and beside in scores
+    }
     found = dict(cells)
-    for name, test, p in zip(others, tests, corrected, strict=True):
+    if not pairs:
+        return found
+    tests = [paired_difference(scores[beside], scores[name]) for name, beside in pairs.items()]
+    corrected = holm([test.p for test in tests])
+    for name, test, p in zip(pairs, tests, corrected, strict=True):
         found[name] = dataclasses.replace(cells[name], behind=test.difference, p=p)
     return found
 
 
 def _group_tests(plan: Plan, cells: Mapping[tuple[str, str], Cell], group: str) -> list[GroupTest]:
+    """Of AMA with its score by validation, as others have theirs, and with the score of the
+    paper."""
+    rows = {row.name: row for row in plan.table.rows}
     found, ps = [], []
-    for row in plan.table.rows:
-        if row.name == CLAIMED or row.run == CLAIMED:
-            continue
-        both = [
-            (mine.test.auroc, theirs.test.auroc)
-            for name in plan.table.groups[group]
-            if (mine := cells.get((CLAIMED, name))) is not None
-            and (theirs := cells.get((row.name, name))) is not None
-            and mine.test is not None
-            and theirs.test is not None
-        ]
-        if not both:
-            continue
-        apart = [mine - theirs for mine, theirs in both]
-        tested = len(both) >= FEWEST and any(apart)
-        ps.append(float(stats.wilcoxon(apart).pvalue) if tested else None)
-        found.append(
-            GroupTest(
-                group=group,
-                other=row,
-                problems=len(both),
-                ahead=sum(one > 0 for one in apart),
-                difference=statistics.fmean(apart),
-                p=None,
+    for own in (CLAIMED_CHOSEN, CLAIMED):
+        for other in plan.table.rows:
+            if own not in rows or compared_with(other) is None:
+                continue
+            apart = [
+                mine.test.auroc - theirs.test.auroc
+                for name in plan.table.groups[group]
+                if (mine := cells.get((own, name))) is not None
+                and (theirs := cells.get((other.name, name))) is not None
+                and mine.test is not None
+                and theirs.test is not None
+            ]
+            if not apart:
+                continue
+            tested = len(apart) >= FEWEST and any(apart)
+            ps.append(float(stats.wilcoxon(apart).pvalue) if tested else None)
+            found.append(
+                GroupTest(
+                    group=group,
+                    own=rows[own],
+                    other=other,
+                    problems=len(apart),
+                    ahead=sum(one > 0 for one in apart),
+                    difference=statistics.fmean(apart),
+                    p=None,
+                )
             )
-        )
     known = [p for p in ps if p is not None]
     corrected = iter(holm(known)) if known else itertools.repeat(0.0)
     return [

@@ -55,10 +55,22 @@ class Plan:
     folder: Path
     jobs: tuple[Job, ...]
     missing: Mapping[str, str]  # row or column -> why it stays empty
-    # Column -> its figures from elsewhere; none of its runs is among the jobs.
+    # Column -> figures from elsewhere; none of these runs is among the jobs.
     elsewhere: Mapping[str, SavedColumn] = field(default_factory=dict)
-    # Columns that are elsewhere too, of which runs here are shown.
+    # Runs that are here and elsewhere: those here are shown.
     both: tuple[str, ...] = ()
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Runs whose figures come from elsewhere."""
+        rows = {row.name: row for row in self.table.rows}
+        return frozenset(
+            run_name(rows[row], column)
+            for column in self.table.columns
+            if column.name in self.elsewhere
+            for row in self.elsewhere[column.name].cells
+            if row in rows
+        )
 
     @property
     def trainings(self) -> int:
@@ -71,11 +83,6 @@ class Plan:
 def run_name(row: Row, column: Column) -> str:
     """Of the run that fills a cell."""
     return f"{column.name}{_BETWEEN}{row.run or row.name}"
-
-
-def column_of(run: str) -> str:
-    """The column that a run of this name is of."""
-    return run.partition(_BETWEEN)[0]
 
 
 def make_plan(
@@ -96,9 +103,8 @@ def make_plan(
 
     `methods` are names of rows, all for none; `only` names of columns, or what some begin with.
     `sources` say which file or folder stands for a named set, `npz:PATH` for instance. `elsewhere`
-    are columns that were computed in another place: they are taken as they are, unless something
-    of the column has been tested here. Each column has a seed of its own; the methods share it, and
-    with it the splits.
+    are cells that were computed in another place: they are taken as they are, unless they have been
+    tested here. Each column has a seed of its own; the methods share it, and with it the splits.
 
     Raises `RequestError` for names that are not known.
     """
@@ -111,7 +117,6 @@ def make_plan(
         for row in rows
         if row.method not in method_names()
     }
-    elsewhere = elsewhere or {}
     named = {name for one in columns for name in (one.dataset, *one.ood)} - sources.keys()
     known = {name: find_dataset(name, data_dir) for name in sorted(named)}
     for column in columns:
@@ -124,10 +129,12 @@ def make_plan(
                 )
     # Splits and proposals of another seed are other runs.
     folder = runs_dir / f"{table.name}-{scale.name}{f'-seed{seed}' if seed else ''}"
+    both, taken = _divided(table, columns, folder, elsewhere or {})
     jobs = []
     for column in columns:
+        there = taken[column.name].cells if column.name in taken else {}
         for row in rows:
-            if row.run or row.name in missing or column.name in missing:
+            if row.run or row.name in there or row.name in missing or column.name in missing:
                 continue
             kind: Kind = "colour" if column.dataset in _COLOUR else "grey"
             cost = scale.budget(row.method, kind)
@@ -150,23 +157,38 @@ def make_plan(
                 Job(row=row, column=column, request=request, top=scale.top, seeds=scale.seeds)
             )
     asked = dataclasses.replace(table, rows=rows, columns=columns)
-    own = {
-        column.name
-        for column in columns
-        for row in table.rows  # also those that were not asked for
-        if RunFolder(folder / run_name(row, column)).leaderboard.exists()
-    }
-    names = [column.name for column in columns if column.name in elsewhere]
-    taken = {name: elsewhere[name] for name in names if name not in own}
     return Plan(
         table=asked,
         scale=scale,
         folder=folder,
-        jobs=tuple(job for job in jobs if job.column.name not in taken),
-        missing={name: why for name, why in missing.items() if name not in taken},
+        jobs=tuple(jobs),
+        missing=missing,
         elsewhere=taken,
-        both=tuple(name for name in names if name in own),
+        both=both,
     )
+
+
+def _divided(
+    table: Table,
+    columns: Collection[Column],
+    folder: Path,
+    elsewhere: Mapping[str, SavedColumn],
+) -> tuple[tuple[str, ...], dict[str, SavedColumn]]:
+    """Runs that are in both places, and by column what is only elsewhere."""
+    both: dict[str, None] = {}
+    taken: dict[str, SavedColumn] = {}
+    for column in columns:
+        if column.name not in elsewhere:
+            continue
+        cells = dict(elsewhere[column.name].cells)
+        for row in table.rows:
+            name = run_name(row, column)
+            if row.name in cells and RunFolder(folder / name).leaderboard.exists():
+                both[name] = None
+                del cells[row.name]
+        if cells:
+            taken[column.name] = dataclasses.replace(elsewhere[column.name], cells=cells)
+    return tuple(both), taken
 
 
 def _asked_rows(table: Table, names: Collection[str]) -> tuple[Row, ...]:
@@ -176,8 +198,9 @@ def _asked_rows(table: Table, names: Collection[str]) -> tuple[Row, ...]:
             raise RequestError(f"{table.name} has no row {name!r}, {did_you_mean(name, known)}")
     if not names:
         return table.rows
-    # A score of a run needs the run.
-    return tuple(row for row in table.rows if row.name in names or row.run in names)
+    # The scores of a run are shown with it, and one of them needs the run.
+    needed = {*names, *(row.run for row in table.rows if row.run and row.name in names)}
+    return tuple(row for row in table.rows if row.name in needed or row.run in needed)
 
 
 def _asked_columns(table: Table, names: Collection[str]) -> tuple[Column, ...]:

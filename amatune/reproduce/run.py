@@ -6,7 +6,7 @@ from typing import Literal
 
 from amatune.errors import AmatuneError, ClusterLostError, DiskFullError
 from amatune.files import read_json, read_text, write_json
-from amatune.reproduce.plan import Job, Plan, column_of
+from amatune.reproduce.plan import Job, Plan
 from amatune.tuning.events import Listener
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
@@ -72,7 +72,7 @@ def failures(plan: Plan) -> dict[str, str]:
     return {
         str(name): str(why)
         for name, why in known.items()
-        if name not in tested and column_of(name) not in plan.elsewhere
+        if name not in tested and name not in plan.taken
     }
 
 

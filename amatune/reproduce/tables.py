@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CHOSEN = ""  # in the place of a score: the one that ranked the run's pictures
+CLAIMED = "ama"  # the row that the paper has first
+CLAIMED_CHOSEN = "ama-chosen"  # the same with its score by validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,13 @@ class Row:
     fixed: Mapping[str, Any] = field(default_factory=dict)  # beside what the scale holds fixed
     score: str = CHOSEN  # whose figure is shown
     run: str = ""  # row whose run it is read from; "": its own
+
+
+def compared_with(row: Row) -> str | None:
+    """The row of AMA that has its score by the same rule as this one; None for AMA's own rows."""
+    if CLAIMED in (row.name, row.run):
+        return None
+    return CLAIMED_CHOSEN if row.score == CHOSEN else CLAIMED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from amatune.files import write_bytes
 from amatune.reproduce.elsewhere import SCHEMA, SavedTable
-from amatune.reproduce.outcome import CLAIMED, Cell, Outcome, saved_columns
+from amatune.reproduce.outcome import Cell, Outcome, saved_columns
+from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, compared_with
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
 from amatune.version import __version__
@@ -71,25 +72,17 @@ def sentences(outcome: Outcome) -> list[str]:
 def _claim(outcome: Outcome) -> list[str]:
     table = outcome.plan.table
     rows = {row.name: row for row in table.rows}
-    if CLAIMED not in rows:
-        return []
-    name, found = rows[CLAIMED].title, []
+    found = []
     for column in table.columns:
-        mine = outcome.cells[CLAIMED, column.name]
-        others = [c for c in _rivals(outcome, column.name) if c.behind is not None]
-        if mine.test is None or not others:
-            continue
-        best = min(others, key=lambda cell: cell.behind or 0.0)
-        behind, p = best.behind or 0.0, 1.0 if best.p is None else best.p
-        evident = p < SIGNIFICANT
-        told = f"p = {p:.2g} after Holm's correction for {counted(len(others), 'pair')}"
-        if behind > 0:
-            ahead = "ahead of" if evident else "not told apart from"
-            told = f"{name} has the highest figure, {ahead} {best.row.title} ({told})"
-        else:
-            where = "behind" if evident else "not told apart from"
-            told = f"{name} is {where} {best.row.title} ({behind:+.3f}, {told})"
-        found.append(f"{column.title}: {told}.")
+        for own in (CLAIMED_CHOSEN, CLAIMED):
+            mine = outcome.cells.get((own, column.name))
+            others = [
+                cell
+                for (_, name), cell in outcome.cells.items()
+                if name == column.name and compared_with(cell.row) == own and cell.test is not None
+            ]
+            if mine is not None and mine.test is not None and others:
+                found.append(f"{column.title}: {rows[own].title}: {_against(mine, others)}.")
     for test in outcome.tests:
         how = (
             "too few for a signed-rank test"
@@ -97,18 +90,35 @@ def _claim(outcome: Outcome) -> list[str]:
             else f"signed-rank test, p = {test.p:.2g} after Holm's correction"
         )
         found.append(
-            f"{test.group}: {name} is ahead of {test.other.title} on {test.ahead} of "
+            f"{test.group}: {test.own.title}: ahead of {test.other.title} on {test.ahead} of "
             f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean ({how})."
         )
     return found
 
 
-def _rivals(outcome: Outcome, column: str) -> list[Cell]:
-    return [
-        cell
-        for (row, name), cell in outcome.cells.items()
-        if name == column and row != CLAIMED and cell.row.run != CLAIMED
-    ]
+def _against(mine: Cell, others: Sequence[Cell]) -> str:
+    """A row of AMA and the best of the others in one column."""
+    best = max(others, key=_auroc)
+    ahead = _auroc(mine) - _auroc(best)
+    if best.behind is None or best.p is None:
+        figure = "higher than" if ahead > 0 else "lower than"
+        return (
+            f"{figure} {best.row.title} ({ahead:+.3f}, not compared image by image: tested in two "
+            "places)"
+        )
+    pairs = counted(sum(cell.behind is not None for cell in others), "pair")
+    told = f"p = {best.p:.2g} after Holm's correction for {pairs}"
+    evident = best.p < SIGNIFICANT
+    if ahead > 0:
+        apart = "ahead of" if evident else "not told apart from"
+        return f"the highest figure, {apart} {best.row.title} ({told})"
+    apart = "behind" if evident else "not told apart from"
+    return f"{apart} {best.row.title} ({ahead:+.3f}, {told})"
+
+
+def _auroc(cell: Cell) -> float:
+    assert cell.test is not None
+    return cell.test.auroc
 
 
 def _about(outcome: Outcome) -> list[str]:
@@ -116,7 +126,7 @@ def _about(outcome: Outcome) -> list[str]:
     done = sum(job.tested for job in plan.jobs)
     runs = f"{done} of {counted(len(plan.jobs), 'run')} are there"
     if plan.elsewhere:
-        joined = counted(len(plan.elsewhere), "column")
+        joined = counted(len(plan.taken), "run")
         runs = f"{joined} computed elsewhere" + (f"; of the others {runs}" if plan.jobs else "")
     found = [
         f"Scale {plan.scale.name}: {plan.scale.summary}. {runs}, {outcome.hours:.2f} hours of "

@@ -24,7 +24,7 @@ from amatune.reproduce.outcome import read_outcome
 from amatune.reproduce.plan import make_plan
 from amatune.reproduce.run import carry_out, failures
 from amatune.reproduce.scales import SCALES
-from amatune.reproduce.tables import TABLES
+from amatune.reproduce.tables import TABLES, compared_with
 from amatune.reproduce.write import (
     blocks,
     comma_separated,
@@ -34,12 +34,14 @@ from amatune.reproduce.write import (
     markdown,
     sentences,
 )
+from amatune.results.difference import holm
 from amatune.results.leaderboard import model_folder
 from amatune.results.scores import TEST, save_scores
 
 DIGITS = [f"mnist-{digit}" for digit in range(10)]
 SOURCES = {"mnist": "npz:/nowhere/mnist.npz"}
 SMALL = SCALES["small"]
+AMA = ("ama", "ama-r", "ama-chosen")
 
 
 def plan_of(folder: Path, *methods: str, only: tuple[str, ...] = ("mnist",), **more):
@@ -181,28 +183,47 @@ def test_cells_have_the_score_of_their_row(filled):
     assert filled.outcome.cells["ama", "mnist-8"].why == "not run yet"
 
 
-def test_methods_are_compared_over_problems_by_the_signed_rank_test(filled):
-    means = {
-        key: statistics.fmean(one["A" if key[0] == "ama" else "bright"] for one in by_seed)
-        for key, by_seed in filled.figures.items()
-    }
-    apart = [means["ama", name] - means["deep-svdd", name] for name in DIGITS[:7]]
-    (test,) = filled.outcome.tests
-    assert (test.group, test.other.name, test.problems) == ("MNIST", "deep-svdd", 7)
-    assert test.difference == pytest.approx(statistics.fmean(apart))
-    assert test.ahead == sum(one > 0 for one in apart)
-    assert test.p == pytest.approx(stats.wilcoxon(apart).pvalue)
-    cell = filled.outcome.cells["deep-svdd", "mnist-3"]
-    assert cell.behind == pytest.approx(means["ama", "mnist-3"] - means["deep-svdd", "mnist-3"])
-    assert 0 < cell.p <= 1
+def test_methods_are_compared_by_the_same_rule_for_the_score(filled):
+    """Over problems by the signed-rank test: AMA's A too, which is what was published."""
+    assert [(t.own.name, t.other.name) for t in filled.outcome.tests] == [
+        ("ama-chosen", "deep-svdd"),
+        ("ama", "deep-svdd"),
+    ]
+    ps = []
+    for test, score in zip(filled.outcome.tests, ("bright", "A"), strict=True):
+        means = {
+            key: statistics.fmean(one[score if key[0] == "ama" else "bright"] for one in by_seed)
+            for key, by_seed in filled.figures.items()
+        }
+        apart = [means["ama", name] - means["deep-svdd", name] for name in DIGITS[:7]]
+        assert (test.group, test.problems) == ("MNIST", 7)
+        assert test.difference == pytest.approx(statistics.fmean(apart))
+        assert test.ahead == sum(one > 0 for one in apart)
+        ps.append(stats.wilcoxon(apart).pvalue)
+        if score == "bright":
+            cell = filled.outcome.cells["deep-svdd", "mnist-3"]
+            assert cell.behind == pytest.approx(apart[3])
+            assert 0 < cell.p <= 1
+    assert [t.p for t in filled.outcome.tests] == pytest.approx(holm(ps))
+
+
+def test_an_ablation_is_compared_with_the_published_score():
+    rows = {row.name: compared_with(row) for row in TABLES["table1"].rows}
+    assert rows["deep-svdd"] == "ama-chosen"
+    assert rows["ama-unmirrored"] == "ama"
+    assert {rows[name] for name in AMA} == {None}
+
+
+def test_a_score_that_is_asked_for_brings_its_run(tmp_path):
+    plan = plan_of(tmp_path, "ama-r", only=("mnist-0",))
+    assert [job.row.name for job in plan.jobs] == ["ama"]
 
 
 def test_few_problems_are_not_tested(tmp_path):
     plan = plan_of(tmp_path, "ama", "deep-svdd", only=("mnist-0",))
     for job in plan.jobs:
         leave_result(job, 1.0)
-    (test,) = read_outcome(plan).tests
-    assert test.p is None
+    assert {test.p for test in read_outcome(plan).tests} == {None}
     assert "too few for a signed-rank test" in " ".join(sentences(read_outcome(plan)))
 
 
@@ -242,21 +263,25 @@ def test_texts_are_escaped(filled):
     assert "&lt;b>" in markdown(strange)
 
 
-# --- columns from elsewhere -----------------------------------------------------------------------
+# --- cells from elsewhere -------------------------------------------------------------------------
 
 
-def saved(filled, folder: Path, *columns: str, name: str = "table2.json", **change) -> Path:
-    """Some columns of the filled table, in a file."""
+def saved(
+    filled, folder: Path, *columns: str, rows=(), name: str = "table2.json", **change
+) -> Path:
+    """Some columns of the filled table, and of them some rows, in a file."""
     values = json.loads(joinable(filled.outcome))
     if columns:
         values["columns"] = {column: values["columns"][column] for column in columns}
+    for column in values["columns"].values():
+        column["cells"] = {k: v for k, v in column["cells"].items() if not rows or k in rows}
     file = folder / name
     file.write_text(json.dumps(values | change))
     return file
 
 
 def joined(folder: Path, *files: Path, rows=("ama", "deep-svdd", "alad")):
-    elsewhere = read_elsewhere(files, "table2", "small", [c.name for c in TABLES["table2"].columns])
+    elsewhere = read_elsewhere(files, TABLES["table2"], "small")
     return plan_of(folder, *rows, elsewhere=elsewhere)
 
 
@@ -268,31 +293,86 @@ def test_columns_of_two_places_make_the_table_that_one_place_would(filled, tmp_p
     assert outcome.controls == filled.outcome.controls
     assert outcome.hours == filled.outcome.hours
     assert blocks(outcome) == blocks(filled.outcome)
-    for key, cell in filled.outcome.cells.items():
-        why = f"not in {first if key[1] in DIGITS[:3] else second}"
-        assert outcome.cells[key] == (
-            cell if cell.test or key[1] in DIGITS[7:] else replace(cell, why=why)
-        )
+    assert outcome.cells == filled.outcome.cells
     assert joinable(outcome) == joinable(filled.outcome)
 
 
-def test_columns_from_elsewhere_are_not_run_here(filled, tmp_path):
+def test_cells_from_elsewhere_are_not_run_here(filled, tmp_path):
     plan = joined(tmp_path, saved(filled, tmp_path, *DIGITS[:7]))
-    assert {job.column.name for job in plan.jobs} == set(DIGITS[7:])
+    assert {job.column.name for job in plan.jobs if job.row.name != "alad"} == set(DIGITS[7:])
+    assert len([job for job in plan.jobs if job.row.name == "alad"]) == 10
     assert set(plan.elsewhere) == set(DIGITS[:7])
     told = " ".join(sentences(read_outcome(plan)))
-    assert "7 columns computed elsewhere; of the others 0 of 9 runs are there" in told
+    assert "14 runs computed elsewhere; of the others 0 of 16 runs are there" in told
 
 
-def test_a_column_that_has_been_tested_here_is_not_joined(filled, tmp_path):
-    leave_result(plan_of(tmp_path, "deep-svdd", only=("mnist-0",)).jobs[0], 0.0)
-    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0", "mnist-1"))
-    assert plan.both == ("mnist-0",)
-    assert set(plan.elsewhere) == {"mnist-1"}
+def test_rows_of_two_places_fill_one_column(filled, tmp_path):
+    first = saved(filled, tmp_path, "mnist-0", rows=AMA, name="a.json")
+    second = saved(filled, tmp_path, "mnist-0", rows=["deep-svdd"], name="b.json")
+    outcome = read_outcome(joined(tmp_path, first, second))
+    for row in (*AMA, "deep-svdd"):
+        ours, theirs = (one.cells[row, "mnist-0"] for one in (outcome, filled.outcome))
+        assert ours.test == theirs.test
+    # The pictures' scores are not in the files: no paired test.
+    assert outcome.cells["deep-svdd", "mnist-0"].p is None
+    assert "not compared image by image: tested in two places" in " ".join(sentences(outcome))
+    assert [(test.problems, test.other.name) for test in outcome.tests] == [(1, "deep-svdd")] * 2
+
+
+def run_here(folder: Path, row: str, file: Path) -> None:
+    """Leave a run of digit 0 behind, and make the file one of the same images."""
+    plan = plan_of(folder, row, only=("mnist-0",))
+    leave_result(plan.jobs[0], 0.0)
+    controls = json.loads(joinable(read_outcome(plan)))["columns"]["mnist-0"]["controls"]
+    values = json.loads(file.read_text())
+    values["columns"]["mnist-0"]["controls"] = controls
+    file.write_text(json.dumps(values))
+
+
+def test_what_has_been_tested_here_is_shown_and_the_rest_is_joined(filled, tmp_path):
+    file = saved(filled, tmp_path, "mnist-0", "mnist-1")
+    run_here(tmp_path, "deep-svdd", file)
+    plan = joined(tmp_path, file)
+    assert plan.both == ("mnist-0--deep-svdd",)
+    assert set(plan.elsewhere["mnist-0"].cells) == set(AMA)
     outcome = read_outcome(plan)
-    assert outcome.cells["ama", "mnist-0"].why == "not run yet"
-    theirs = filled.outcome.cells["deep-svdd", "mnist-0"].test
-    assert outcome.cells["deep-svdd", "mnist-0"].test != theirs
+    assert outcome.cells["ama", "mnist-0"] == filled.outcome.cells["ama", "mnist-0"]
+    theirs = filled.outcome.cells["deep-svdd", "mnist-0"]
+    assert outcome.cells["deep-svdd", "mnist-0"].test != theirs.test
+    assert outcome.cells["deep-svdd", "mnist-0"].p is None
+
+
+def test_a_difference_from_another_training_is_not_kept(filled, tmp_path):
+    file = saved(filled, tmp_path, "mnist-0")
+    run_here(tmp_path, "ama", file)
+    plan = joined(tmp_path, file)
+    assert plan.both == ("mnist-0--ama",)
+    cell = read_outcome(plan).cells["deep-svdd", "mnist-0"]
+    assert cell.test == filled.outcome.cells["deep-svdd", "mnist-0"].test
+    assert (cell.behind, cell.p) == (None, None)
+
+
+def other_split(file: Path) -> Path:
+    """The same file, tested on other images."""
+    values = json.loads(file.read_text())
+    for column in values["columns"].values():
+        column["controls"]["mean brightness"]["auroc"] += 0.01
+    file.write_text(json.dumps(values))
+    return file
+
+
+def test_cells_of_other_images_are_not_put_together(filled, tmp_path):
+    first = saved(filled, tmp_path, "mnist-0", rows=AMA, name="a.json")
+    second = other_split(saved(filled, tmp_path, "mnist-0", rows=["deep-svdd"], name="b.json"))
+    told = r"mnist-0 cannot be put together from .*a\.json and .*b\.json.* of mean brightness is 0"
+    with pytest.raises(RequestError, match=told):
+        joined(tmp_path, first, second)
+    leave_result(plan_of(tmp_path, "ama", only=("mnist-0",)).jobs[0], 0.0)
+    outcome = read_outcome(joined(tmp_path, second))
+    cell = outcome.cells["deep-svdd", "mnist-0"]
+    assert cell.test is None
+    assert "but tested on other images" in cell.why
+    assert "but tested on other images" in " ".join(sentences(outcome))
 
 
 @pytest.mark.parametrize(
@@ -352,23 +432,16 @@ def test_a_measure_that_is_none_is_refused(filled, tmp_path):
         joined(tmp_path, saved(filled, tmp_path, **values))
 
 
-def test_a_run_that_failed_here_is_not_missed_where_its_column_is_joined(filled, tmp_path):
-    file = saved(filled, tmp_path, "mnist-0")
-    plan = joined(tmp_path, file)
+def test_a_run_that_failed_here_is_not_missed_where_it_is_joined(filled, tmp_path):
+    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0"))
     plan.folder.mkdir()
-    (plan.folder / "failed.json").write_text('{"mnist-0--alad": "why", "mnist-1--alad": "why"}')
-    assert failures(plan) == {"mnist-1--alad": "why"}
+    (plan.folder / "failed.json").write_text('{"mnist-0--ama": "why", "mnist-0--alad": "why"}')
+    assert failures(plan) == {"mnist-0--alad": "why"}
 
 
-def test_a_column_tested_here_by_another_row_is_not_joined(filled, tmp_path):
-    leave_result(plan_of(tmp_path, "deep-svdd", only=("mnist-0",)).jobs[0], 0.0)
-    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0"), rows=("ama",))
-    assert plan.both == ("mnist-0",)
-
-
-def test_a_column_is_joined_from_one_file(filled, tmp_path):
+def test_a_cell_is_joined_from_one_file(filled, tmp_path):
     files = [saved(filled, tmp_path, "mnist-2", name=name) for name in ("a.json", "b.json")]
-    with pytest.raises(RequestError, match=r"mnist-2 is in .*a\.json and in .*b\.json"):
+    with pytest.raises(RequestError, match=r"ama of mnist-2 is in .*a\.json and in .*b\.json"):
         joined(tmp_path, *files)
 
 
@@ -470,7 +543,7 @@ def test_the_command_joins_tables(filled, tmp_path, monkeypatch, capsys):
     assert main([*COMMAND, *place, "--join", str(file)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert called == []
-    assert "mnist-3 is taken from" in told
+    assert "mnist-3: 4 rows taken from" in told
     own = filled.outcome.cells["deep-svdd", "mnist-3"].test.auroc
     assert f"{own:.3f} (0.884)" in told
     assert main([*COMMAND, *place, "--join", str(tmp_path / "no.json")]) == 2
