@@ -1,10 +1,13 @@
-"""What an epoch is made of: shuffled batches, and losses read once at its end; and few of many
-images."""
+"""What an epoch is made of: shuffled batches, losses read once at its end, optimisers and their
+schedules; and few of many images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import MultiStepLR
 
 from amatune.errors import DataError
 
@@ -51,3 +54,18 @@ class LossMeans:
         values = torch.stack(list(self._sums.values())).tolist()
         counts = self._counts.values()
         return {n: v / c for n, v, c in zip(self._sums, values, counts, strict=True)}
+
+
+def adam(device: torch.device, parameters: Any, lr: float, **options: Any) -> torch.optim.Adam:
+    """Adam of parameters or groups of them, as one kernel per step; on a GPU it never waits for the
+    host."""
+    on_gpu = device.type == "cuda"
+    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=on_gpu, **options)
+
+
+def drops(
+    optimizers: Iterable[Optimizer], shares: Sequence[float], epochs: int, factor: float
+) -> list[MultiStepLR]:
+    """Schedules that multiply the learning rate by `factor` after these shares of the epochs."""
+    milestones = [max(1, round(share * epochs)) for share in shares]
+    return [MultiStepLR(optimizer, milestones, factor) for optimizer in optimizers]

@@ -10,6 +10,7 @@ from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, adam, drops
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 from amatune.loop import LossMeans, shuffled_batches
+from amatune.registry import find_method, method_names
 
 SHAPE = (1, 8, 8)
 
@@ -147,3 +148,27 @@ def test_fewer_images_than_a_batch_are_one_batch_and_one_is_none():
     assert [len(b) for b in shuffled_batches(3, 8, generator)] == [3]
     with pytest.raises(DataError, match="at least 2 images, got 1"):
         next(shuffled_batches(1, 8, generator))
+
+
+LAID_OUT = [name for name in method_names() if find_method(name).detector.channels_last]
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_the_memory_format_changes_no_figure(name, monkeypatch):
+    method = find_method(name).detector
+    torch.manual_seed(1)
+    pictures = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
+    values = {"epochs": 2, "batch_size": 16, "width": 0.25}
+
+    def trained():
+        detector = method(method.Config.from_dict(values), (3, 16, 16), seed=0)
+        losses = detector.train_epoch(pictures)
+        four = [p for n in detector.networks.values() for p in n.parameters() if p.ndim == 4]
+        return losses, any(not p.is_contiguous() for p in four)
+
+    losses, laid_out = trained()
+    assert laid_out
+    monkeypatch.setattr(method, "channels_last", False)
+    plain, laid_out = trained()
+    assert not laid_out
+    assert losses == pytest.approx(plain, rel=1e-3)

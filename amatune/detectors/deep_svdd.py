@@ -276,6 +276,7 @@ class DeepSVDD(Detector):
     summary: ClassVar[str] = "Deep Support Vector Data Description (Ruff et al., ICML 2018)"
     Config: ClassVar[type[DetectorConfig]] = DeepSVDDConfig
     score_names: ClassVar[tuple[str, ...]] = ("distance",)
+    channels_last: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("center_is_fixed", "radius")
     fitted: ClassVar[tuple[str, ...]] = ("center",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

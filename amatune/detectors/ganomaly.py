@@ -111,6 +111,7 @@ class GANomaly(Detector):
         *("code_c", "image_c", "features_c"),
     )
     usual_steps: ClassVar[int] = 1500
+    channels_last: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "authors-code": {

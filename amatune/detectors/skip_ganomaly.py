@@ -171,6 +171,7 @@ class SkipGANomaly(Detector):
         *("combined_c", "image_c", "features_c"),
     )
     usual_steps: ClassVar[int] = 500
+    channels_last: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "authors-code": {

@@ -214,6 +214,7 @@ class WAIC(Detector):
     summary: ClassVar[str] = "WAIC of an ensemble of WGANs (Choi et al., 2018)"
     Config: ClassVar[type[DetectorConfig]] = WAICConfig
     score_names: ClassVar[tuple[str, ...]] = ("waic", "mean", "variance", "single")
+    channels_last: ClassVar[bool] = True
     usual_steps: ClassVar[int] = 1000
     most_to_calibrate: ClassVar[int | None] = 2048
     kept: ClassVar[tuple[str, ...]] = ("steps", "classifying")

@@ -24,7 +24,10 @@ def make(seed=0, shape=SHAPE, **settings):
 
 
 def weights(detector):
-    return {name: nn.utils.parameters_to_vector(m.parameters()) for name, m in named(detector)}
+    return {
+        name: torch.cat([p.detach().flatten() for p in m.parameters()])
+        for name, m in named(detector)
+    }
 
 
 def named(detector):

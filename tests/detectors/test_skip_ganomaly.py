@@ -22,7 +22,7 @@ def make(seed=0, shape=SHAPE, **settings):
 
 
 def vector(network):
-    return nn.utils.parameters_to_vector(network.parameters()).detach()
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def played(detector, x, shown=None):

@@ -29,7 +29,7 @@ def batch(count=8, seed=0, shape=SHAPE):
 
 
 def vector(network):
-    return nn.utils.parameters_to_vector(network.parameters()).detach()
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 # --- published values -----------------------------------------------------------------------------
