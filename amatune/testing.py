@@ -144,6 +144,17 @@ class MethodTests:
             config = method.detector.Config.from_dict(settings).resolve(self.shape)
             assert settings.items() <= config.to_dict().items(), "settings are in their own units"
 
+    def test_its_known_settings_are_of_its_space(self, method: Method) -> None:
+        """A search passes those over that do not fit: told here, or never."""
+        pytest.importorskip("optuna", reason="searching needs amatune[search]")
+        from amatune.tuning.spaces import settings_to_try
+
+        default = method.detector.Config()
+        for own in method.known:
+            settings = settings_to_try(method.space, own, default, {})
+            assert settings.items() >= own.items()
+            method.detector.Config.from_dict(settings)
+
     # --- training -------------------------------------------------------------------------------
 
     def test_the_seed_decides_everything(self, method: Method) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amatune.detectors.ama import AMA
-from amatune.errors import ConfigError
+from amatune.errors import ConfigError, RequestError
 from amatune.registry import Method, find_method, method_names
 from amatune.testing import MethodTests
 from amatune.trainables import DetectorTrainable
@@ -117,3 +117,11 @@ def test_a_space_that_is_wrong_is_noticed(suggest: Any) -> None:
     method = Method("sound", Sound, suggest, DetectorTrainable)
     with pytest.raises((AssertionError, ConfigError)):
         MethodTests().test_the_space_suggests_valid_settings(method)
+
+
+@pytest.mark.parametrize("known", [{"widht": 0.5}, {"lr": 7.0}, {"geometry": "cone"}])
+def test_known_settings_that_are_wrong_are_noticed(known: Mapping[str, Any]) -> None:
+    ama = find_method("ama")
+    method = Method("sound", Sound, ama.space, DetectorTrainable, known=[known])
+    with pytest.raises((AssertionError, RequestError)):
+        MethodTests().test_its_known_settings_are_of_its_space(method)

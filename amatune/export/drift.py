@@ -26,6 +26,7 @@ import numpy as np
 
 from amatune.errors import RequestError
 from amatune.export.calibration import Calibration
+from amatune.fields import fits
 from amatune.files import read_json, read_text, write_json
 
 JUMP = 0.01  # of the stake that is put back before each bet; the paper's
@@ -151,7 +152,7 @@ def _is_sound(told: Mapping[str, Any]) -> bool:
         isinstance(scores, list)
         and isinstance(shares, list)
         and len(shares) == 3
-        and all(_is_number(value) for value in (*shares, *scores, *evidence, rate))
+        and all(fits(value, float) for value in (*shares, *scores, *evidence, rate))
         and all(0 <= share <= 1 for share in shares)
         and math.isclose(sum(shares), 1, rel_tol=1e-6)
         and type(seed) is int
@@ -160,10 +161,6 @@ def _is_sound(told: Mapping[str, Any]) -> bool:
         and 0 < rate < 1
         and (told.get("alarm") is None or isinstance(told["alarm"], str))
     )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _digest(calibration: Calibration) -> str:

@@ -5,7 +5,6 @@ any number may read. SQLite is for local disks; on NFS, whose locks it cannot re
 journal: one JSON object per line, for each change, appended under a lock that is a file.
 """
 
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from amatune.errors import RequestError
+from amatune.fields import fits
 from amatune.results.effort import Effort
 from amatune.runs import RunFolder
 from amatune.runs.request import StudyStorage
@@ -176,7 +176,7 @@ def _check(trial: FrozenTrial) -> None:
                 raise RequestError(f"of trial {trial.number} {name} is not there")
     for name in (COST, TRIES, EARLY):
         for value in trial.user_attrs.get(name, {}).values():
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if not fits(value, float):
                 raise RequestError(f"of trial {trial.number} {name} is {value!r:.80}")
     aurocs = [
         *trial.intermediate_values.values(),

@@ -104,6 +104,7 @@ def test_a_watch_goes_on_from_its_file_as_if_never_interrupted(tmp_path: Path) -
         ({"shares": [0.5, 0.5, 0.5]}, "edited"),
         ({"scores": [1.0, "2"]}, "edited"),
         ({"scores": [True]}, "edited"),
+        ({"scores": [10**400]}, "edited"),
         ({"log_evidence": None}, "edited"),
         ({"alarm_rate": 2}, "edited"),
         ({"seed": -1}, "edited"),

@@ -55,6 +55,11 @@ def test_files_that_are_no_study(run: RunFolder, whole: bytes) -> None:
         ("update study_directions set direction = 'MINIMIZE'", "must maximise"),
         ("update trial_user_attributes set value_json = '3'", "of trial 0 .* is 3"),
         ("update trial_user_attributes set value_json = '{'", None),
+        (
+            f"update trial_user_attributes set value_json = '{{\"seconds\": {10**400}}}' "
+            "where key = 'cost'",
+            "of trial 0 cost is 1000",
+        ),
         ("update trial_intermediate_values set intermediate_value = 7", r"not in \[0, 1\]"),
         ("update trial_intermediate_values set step = -step", "has no epoch"),
         ("update trials set state = 'LOST'", None),
