@@ -12,7 +12,7 @@ from pathlib import Path
 
 from amatune.files import write_bytes
 from amatune.reproduce.elsewhere import SCHEMA, SavedTable
-from amatune.reproduce.outcome import Cell, Outcome, saved_columns
+from amatune.reproduce.outcome import FEWEST, Cell, Outcome, saved_columns
 from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, compared_with
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
@@ -50,14 +50,14 @@ def blocks(outcome: Outcome) -> list[Block]:
             cells = [outcome.cells[row.name, column.name] for column in columns]
             texts = [row.title, *map(_figure, cells)]
             if table.groups:
-                texts.append(_mean(cells))
+                published = [cell.published for cell in cells if cell.published is not None]
+                texts.append(_mean([cell.test for cell in cells], published))
             rows.append(tuple(texts))
         for name, by_column in outcome.controls.items():
             tests = [by_column.get(column.name) for column in columns]
             texts = [f"no detector: {name}", *(_plain(test) for test in tests)]
             if table.groups:
-                there = [test.auroc for test in tests if test is not None]
-                texts.append(f"{statistics.fmean(there):.3f}" if there else NOTHING)
+                texts.append(_mean(tests, ()))
             rows.append(tuple(texts))
         heads = ("", *(column.title for column in columns), *(("mean",) if table.groups else ()))
         found.append(Block(group, heads, tuple(rows)))
@@ -83,15 +83,21 @@ def _claim(outcome: Outcome) -> list[str]:
             ]
             if mine is not None and mine.test is not None and others:
                 found.append(f"{column.title}: {rows[own].title}: {_against(mine, others)}.")
+    few: dict[str, list[str]] = {}
     for test in outcome.tests:
-        how = (
-            "too few for a signed-rank test"
-            if test.p is None
-            else f"signed-rank test, p = {test.p:.2g} after Holm's correction"
-        )
+        if test.p is None:
+            few.setdefault(test.group, []).append(test.other.title)
+            continue
         found.append(
             f"{test.group}: {test.own.title}: ahead of {test.other.title} on {test.ahead} of "
-            f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean ({how})."
+            f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean (signed-rank "
+            f"test, p = {test.p:.2g} after Holm's correction)."
+        )
+    for group, titles in few.items():
+        listed = ", ".join(dict.fromkeys(titles))
+        found.append(
+            f"{group}: too few problems for a signed-rank test against {listed}: {FEWEST} are "
+            "needed that both were tested on."
         )
     return found
 
@@ -162,14 +168,13 @@ def _plain(test: TestFigures | None) -> str:
     return NOTHING if test is None else f"{test.auroc:.3f}"
 
 
-def _mean(cells: Sequence[Cell]) -> str:
+def _mean(tests: Sequence[TestFigures | None], published: Sequence[float]) -> str:
     """Of the tested, and of the published where all are."""
-    ours = [cell.test.auroc for cell in cells if cell.test is not None]
-    theirs = [cell.published for cell in cells if cell.published is not None]
+    ours = [test.auroc for test in tests if test is not None]
     text = f"{statistics.fmean(ours):.3f}" if ours else NOTHING
-    if ours and len(ours) < len(cells):
+    if ours and len(ours) < len(tests):
         text += f" of {len(ours)}"
-    return text + (f" ({statistics.fmean(theirs):.3f})" if len(theirs) == len(cells) else "")
+    return text + (f" ({statistics.fmean(published):.3f})" if len(published) == len(tests) else "")
 
 
 # --- formats --------------------------------------------------------------------------------------

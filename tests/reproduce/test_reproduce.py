@@ -224,7 +224,9 @@ def test_few_problems_are_not_tested(tmp_path):
     for job in plan.jobs:
         leave_result(job, 1.0)
     assert {test.p for test in read_outcome(plan).tests} == {None}
-    assert "too few for a signed-rank test" in " ".join(sentences(read_outcome(plan)))
+    assert "too few problems for a signed-rank test against Deep SVDD" in " ".join(
+        sentences(read_outcome(plan))
+    )
 
 
 def test_all_formats_have_the_same_figures(filled):
