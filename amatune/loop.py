@@ -69,3 +69,15 @@ def drops(
     """Schedules that multiply the learning rate by `factor` after these shares of the epochs."""
     milestones = [max(1, round(share * epochs)) for share in shares]
     return [MultiStepLR(optimizer, milestones, factor) for optimizer in optimizers]
+
+
+def lay_out_like_weights(optimizer: Optimizer) -> None:
+    """Bring what an optimiser keeps of each weight into the weight's memory format.
+
+    A state keeps the format in which it was saved, perhaps on another device or by another version,
+    and Adam as one kernel on a CPU reads both in the order of memory, without a word.
+    """
+    for weight, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                kept[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -1,5 +1,6 @@
 """The training loop that all detectors share, on a detector of one weight."""
 
+import io
 from dataclasses import dataclass
 
 import pytest
@@ -151,24 +152,66 @@ def test_fewer_images_than_a_batch_are_one_batch_and_one_is_none():
 
 
 LAID_OUT = [name for name in method_names() if find_method(name).detector.channels_last]
+COLOURED = (3, 16, 16)
+
+
+def small(name, **more):
+    """A detector whose class may be told to lay its weights out otherwise."""
+    method = find_method(name).detector
+    values = {"epochs": 9, "batch_size": 16, "width": 0.25, "steps_per_epoch": 1}
+    return method(method.Config.from_dict(values | more), COLOURED, seed=0)
+
+
+def weights(detector):
+    """Those of all networks, whatever their layout."""
+    networks = detector.networks.values()
+    return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    torch.manual_seed(1)
+    return torch.randint(0, 256, (32, *COLOURED), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", LAID_OUT)
-def test_the_memory_format_changes_no_figure(name, monkeypatch):
-    method = find_method(name).detector
-    torch.manual_seed(1)
-    pictures = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
-    values = {"epochs": 2, "batch_size": 16, "width": 0.25}
-
+def test_the_memory_format_changes_no_figure(name, coloured, monkeypatch):
     def trained():
-        detector = method(method.Config.from_dict(values), (3, 16, 16), seed=0)
-        losses = detector.train_epoch(pictures)
+        detector = small(name)
+        losses = detector.train_epoch(coloured)
         four = [p for n in detector.networks.values() for p in n.parameters() if p.ndim == 4]
         return losses, any(not p.is_contiguous() for p in four)
 
     losses, laid_out = trained()
     assert laid_out
-    monkeypatch.setattr(method, "channels_last", False)
+    monkeypatch.setattr(find_method(name).detector, "channels_last", False)
     plain, laid_out = trained()
     assert not laid_out
     assert losses == pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize(
+    ("name", "more"), [*((n, {}) for n in LAID_OUT), ("waic", {"optimizer": "adam"})]
+)
+def test_a_training_goes_on_in_another_memory_format(name, more, saved, coloured, monkeypatch):
+    """As one does that was saved on a GPU and is resumed on a CPU."""
+    method = find_method(name).detector
+    monkeypatch.setattr(method, "channels_last", saved)
+    first = small(name, **more)
+    for _ in range(4):
+        first.train_epoch(coloured)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    before = weights(first)
+
+    def step(channels_last):
+        monkeypatch.setattr(method, "channels_last", channels_last)
+        file.seek(0)
+        second = small(name, **more)
+        second.load_state_dict(torch.load(file, weights_only=True))
+        second.train_epoch(coloured)
+        return weights(second) - before
+
+    same, other = step(saved), step(not saved)
+    assert (other - same).norm() < 1e-2 * same.norm()
