@@ -44,8 +44,11 @@ ARROWS: dict[str, set[str]] = {
     "cluster": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "data", "cluster", "results"},
     "search_spaces": set(),
-    "tuning": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "cluster"},
-    "export": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
+    "tuning": {
+        *TRAINED,
+        *("fields", "files", "wording", "metrics", "data", "runs", "results", "cluster"),
+    },
+    "export": {*TRAINED, "fields", "files", "wording", "metrics", "data", "runs", "results"},
     "report": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results", "tuning"},
     "reproduce": {
         *TRAINED,
@@ -59,7 +62,7 @@ ARROWS: dict[str, set[str]] = {
         "tuning",
     },
     "estimator": TRAINED,
-    "testing": {*TRAINED, "data", "export"},
+    "testing": {*TRAINED, "data", "tuning", "export"},
     "api": {*TRAINED, "data", "runs", "results", "tuning", "export", "report"},
     "cli": {
         *(*TRAINED, "files", "wording", "metrics", "data", "runs", "results"),

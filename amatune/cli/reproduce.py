@@ -128,13 +128,18 @@ def _print_plan(console: "Console", plan: "Plan") -> None:
             hours = plan.trainings * plan.scale.seconds / 3600
             told += f", some {hours:.1f} hours of one core if none is stopped early"
     say(console, f"{told}.")
+    shown = {row.name for row in plan.table.rows}
     for name, column in plan.elsewhere.items():
-        say(console, f"{name}: {counted(len(column.cells), 'row')} taken from {column.file}")
+        rows = counted(len(shown & column.cells.keys()), "row")
+        say(console, f"{name}: {rows} taken from {column.file}")
+    for name, why in plan.apart.items():
+        say(console, f"note: {name}: {why}")
     for name in plan.both:
         say(console, f"note: {name} is here, and shown; what is joined of it is not")
+    joined = plan.elsewhere.keys() | {row for c in plan.elsewhere.values() for row in c.cells}
     for name, why in plan.missing.items():
-        if name not in plan.elsewhere:
-            say(console, f"note: {name} stays empty: {why}")
+        has = "has only what is joined" if name in joined else "stays empty"
+        say(console, f"note: {name} {has}: {why}")
 
 
 def _print_cost(console: "Console", plan: "Plan") -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text
 from amatune.reading import build
-from amatune.reproduce.tables import Table, compared_with
-from amatune.results.leaderboard import TestFigures
+from amatune.reproduce.tables import Table
+from amatune.results.leaderboard import Leaderboard, TestFigures
+from amatune.wording import visible
 
 SCHEMA = 2
 CONTROLS = ("PCA", "PCA / complexity", "mean brightness")  # that need no detector
@@ -17,8 +18,7 @@ BEST_CONTROL = "best by validation"
 _MOST_BYTES = 2**24
 _MOST = 10**9  # hours, or trials
 _LONGEST = 100  # characters of a score's name
-# Of a control's AUROC on the same images, computed on two machines.
-_SAME = 5e-4
+_SAME = 5e-4  # an AUROC on the same images, computed twice, and what is rounded of differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Figures:
     trials: int = 0
     seeds: int = 0
     hours: float = 0.0  # of the search's trainings, added up
-    # AUROC of the row of AMA by the same rule minus this one's, on the same images, and p of the
-    # paired test, corrected by Holm for the rows of the column.
+    # AUROC of the row that this one is compared with minus its own, on the same images, and p of
+    # the paired test, corrected by Holm for all such pairs of the column.
     behind: float | None = None
     p: float | None = None
 
@@ -60,9 +60,9 @@ class SavedTable:
 def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[str, SavedColumn]:
     """By name, the columns in files of a table that were written elsewhere.
 
-    A column may be in several files, some rows in each, where all were tested on the same images.
-    Raises `RequestError` for a file that is no such table, is of another table or scale, or has a
-    cell that another file has too, or a column of other images than another file.
+    A column may be in several files, some runs in each, where all were tested on the same images.
+    Raises `RequestError` for a file that is no such table, is of another table or scale, or has
+    what another file has too, or a column of other images than another file.
     """
     found: dict[str, SavedColumn] = {}
     for file in files:
@@ -84,27 +84,27 @@ def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[s
                     f"it has a column {unknown[0]!r:.80}, which {table.name} has not"
                 )
             for name, column in saved.columns.items():
-                _check(name, column)
+                _check(name, column, table)
         except RequestError as error:
             raise RequestError(f"{file} is no table that can be joined: {error!s:.200}") from None
         for name, column in saved.columns.items():
             cells = {row: _compared(row, column.cells, table) for row in column.cells}
-            own = dataclasses.replace(column, cells=cells, file=str(file))
-            found[name] = _together(name, found[name], own) if name in found else own
+            own = dataclasses.replace(column, cells=cells, file=visible(str(file)))
+            found[name] = _together(name, found[name], own, table) if name in found else own
     return found
 
 
-def _together(name: str, one: SavedColumn, other: SavedColumn) -> SavedColumn:
+def _together(name: str, one: SavedColumn, other: SavedColumn, table: Table) -> SavedColumn:
     """The rows of both."""
-    if twice := sorted(set(one.cells) & set(other.cells)):
+    runs = {row.name: row.run or row.name for row in table.rows}
+    if twice := sorted({runs[r] for r in one.cells} & {runs[r] for r in other.cells}):
         raise RequestError(
             f"{twice[0]} of {name} is in {one.file} and in {other.file}; give one of them, or "
-            "remove it from one"
+            "remove it from one, with all that is read from its run"
         )
     if apart := other_images(one.controls, other.controls):
         raise RequestError(
-            f"{name} cannot be put together from {one.file} and {other.file}, which were tested on "
-            f"other images: {apart}"
+            f"{name} cannot be put together from {one.file} and {other.file}: {apart}"
         )
     return SavedColumn(
         cells={**one.cells, **other.cells},
@@ -115,41 +115,68 @@ def _together(name: str, one: SavedColumn, other: SavedColumn) -> SavedColumn:
 
 def _compared(row: str, cells: Mapping[str, Figures], table: Table) -> Figures:
     """The cell, without a difference from a training that is not in the file."""
-    beside = {one.name: compared_with(one) for one in table.rows}.get(row)
-    if beside in cells:
+    if {one.name: one.beside for one in table.rows}[row] in cells:
         return cells[row]
     return dataclasses.replace(cells[row], behind=None, p=None)
 
 
+def controls_of(board: Leaderboard) -> dict[str, TestFigures]:
+    """What a run has of measures that need no detector, by name."""
+    known = {baseline.name: baseline.test for baseline in board.baselines}
+    if board.baselines:
+        known[BEST_CONTROL] = board.baselines[0].test
+    return {name: known[name] for name in (*CONTROLS, BEST_CONTROL) if name in known}
+
+
 def other_images(one: Mapping[str, TestFigures], other: Mapping[str, TestFigures]) -> str | None:
-    """How measures that need no detector tell that they are not of the same images, else None."""
-    for name in CONTROLS:
-        if name in one and name in other:
-            ours, theirs = one[name].auroc, other[name].auroc
-            if abs(ours - theirs) > _SAME:
-                return f"the AUROC of {name} is {ours:.4f} in one, {theirs:.4f} in the other"
-    return None
+    """Why two places cannot be known to have tested on the same images: a measure that needs no
+    detector differs, or none is in both. None where all agree."""
+    both = [name for name in CONTROLS if name in one and name in other]
+    for name in both:
+        ours, theirs = one[name].auroc, other[name].auroc
+        if abs(ours - theirs) > _SAME:
+            return (
+                f"they are not of the same images, since the AUROC of {name} is {ours:.4f} in one, "
+                f"{theirs:.4f} in the other"
+            )
+    return None if both else "nothing tells whether they are of the same images"
 
 
-def _check(name: str, column: SavedColumn) -> None:
+def _check(name: str, column: SavedColumn, table: Table) -> None:
     """Raise `RequestError` for figures that no run can have."""
-    tested = [cell.test for cell in column.cells.values() if cell.test is not None]
-    if not tested:
+    rows = {row.name: row for row in table.rows}
+    if not column.cells:
         raise RequestError(f"nothing of {name!r:.80} has been tested")
-    for one in column.cells.values():
-        if one.default is not None:
-            tested.append(one.default)
-        if (one.behind is None) != (one.p is None):
-            raise RequestError("behind and p must be there both, or neither")
-        if not (-1 <= (one.behind or 0) <= 1 and 0 <= (one.p or 0) <= 1):
-            raise RequestError(f"a difference of AUROCs cannot be {one.behind}, nor p {one.p}")
-        if min(one.hours, one.trials, one.seeds) < 0 or max(one.hours, one.trials) > _MOST:
+    for control in column.controls.values():
+        _check_test(control)
+    for row, one in column.cells.items():
+        if row not in rows:
+            raise RequestError(f"it has a row {row!r:.80}, which {table.name} has not")
+        if one.test is None:
+            raise RequestError(f"{row} of {name!r:.80} has not been tested")
+        for test in (one.test, one.default):
+            _check_test(test)
+        if min(one.hours, one.trials, one.seeds) < 0 or (
+            max(one.hours, one.trials, one.seeds) > _MOST
+        ):
             raise RequestError("hours, trials and seeds must be numbers of things, not negative")
         if len(one.score) > _LONGEST or not one.score.isprintable():
             raise RequestError(f"a score cannot be called {one.score!r:.80}")
+        if (one.behind is None) != (one.p is None):
+            raise RequestError("behind and p must be there both, or neither")
+        beside = column.cells.get(rows[row].beside, Figures()).test
+        if one.behind is not None and beside is not None:
+            apart = beside.auroc - one.test.auroc
+            if abs(one.behind - apart) > _SAME or not 0 <= (one.p or 0) <= 1:
+                raise RequestError(
+                    f"{row} of {name!r:.80} cannot be {one.behind} behind, nor p {one.p}: the "
+                    f"AUROCs differ by {apart:.4f}"
+                )
     if unknown := sorted(set(column.controls) - {*CONTROLS, BEST_CONTROL}):
         raise RequestError(f"there is no measure {unknown[0]!r:.80}")
-    for test in (*tested, *column.controls.values()):
-        found = [value for value in vars(test).values() if value is not None]
-        if not all(0 <= value <= 1 for value in found):
-            raise RequestError("figures of a test must be in [0, 1]")
+
+
+def _check_test(test: TestFigures | None) -> None:
+    given = () if test is None else vars(test).values()
+    if not all(0 <= value <= 1 for value in given if value is not None):
+        raise RequestError("figures of a test must be in [0, 1]")

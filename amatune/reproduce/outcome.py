@@ -13,16 +13,10 @@ from dataclasses import dataclass
 from scipy import stats
 
 from amatune.errors import RequestError
-from amatune.reproduce.elsewhere import (
-    BEST_CONTROL,
-    CONTROLS,
-    Figures,
-    SavedColumn,
-    other_images,
-)
+from amatune.reproduce.elsewhere import Figures, SavedColumn, controls_of, other_images
 from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
-from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, Column, Row, compared_with
+from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, Column, Row
 from amatune.results.difference import holm, paired_difference
 from amatune.results.leaderboard import Leaderboard, TestFigures, kept_test_scores, read_leaderboard
 from amatune.results.selection import SeedScores
@@ -42,13 +36,13 @@ class Cell(Figures):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTest:
-    """A row of AMA against another method, over problems (Demsar, JMLR 7, 2006)."""
+    """A row against another, over problems (Demsar, JMLR 7, 2006)."""
 
     group: str
     own: Row
     other: Row
     problems: int
-    ahead: int  # in how many AMA is
+    ahead: int  # in how many the first is
     difference: float  # of the mean AUROC
     p: float | None  # signed-rank, corrected by Holm; None for fewer than `FEWEST` problems
 
@@ -106,11 +100,12 @@ def read_outcome(plan: Plan) -> Outcome:
             score = row.score or board.primary_score
             own[row.name] = _cell(row, column, published, board, score, jobs[name])
             seen[row.name] = kept_test_scores(board, board.chosen, score)
-            here = _controls(board) | here  # every run of a column has the same
+            here = controls_of(board) | here  # every run of a column has the same
         own = _compared(own, seen)
         if saved is not None:
-            own = _joined(own, saved, other_images(here, saved.controls))
-            here = {**saved.controls, **here}
+            apart = other_images(here, saved.controls) if seen else None
+            own = _joined(own, saved, apart)
+            here = here if apart else {**saved.controls, **here}
         cells |= {(name, column.name): cell for name, cell in own.items()}
         for control, figures in here.items():
             controls.setdefault(control, {})[column.name] = figures
@@ -150,18 +145,18 @@ def _cell(
 
 
 def _joined(own: Mapping[str, Cell], saved: SavedColumn, apart: str | None) -> dict[str, Cell]:
-    """The cells of a column, with those from elsewhere, unless these are of other images."""
+    """The cells of a column, with those from elsewhere, unless they may be of other images."""
     found = dict(own)
     for name, figures in saved.cells.items():
         if name not in own or own[name].test is not None:
             continue
         if apart:
-            why = f"in {saved.file}, but tested on other images ({apart})"
+            why = f"what is in {saved.file} cannot be put beside runs that are here: {apart}"
             found[name] = dataclasses.replace(own[name], why=why)
             continue
         values = vars(figures)
-        beside = compared_with(own[name].row)
-        if beside and beside in own and own[beside].test is not None:
+        beside = own[name].row.beside
+        if beside in own and own[beside].test is not None:
             values = {**values, "behind": None, "p": None}  # they are of another training
         found[name] = dataclasses.replace(own[name], why="", **values)
     return found
@@ -187,22 +182,11 @@ def saved_columns(outcome: Outcome) -> dict[str, SavedColumn]:
     return found
 
 
-def _controls(board: Leaderboard) -> dict[str, TestFigures]:
-    known = {baseline.name: baseline.test for baseline in board.baselines}
-    if board.baselines:
-        known[BEST_CONTROL] = board.baselines[0].test
-    return {name: known[name] for name in (*CONTROLS, BEST_CONTROL) if name in known}
-
-
 def _compared(
     cells: Mapping[str, Cell], scores: Mapping[str, Sequence[SeedScores]]
 ) -> dict[str, Cell]:
-    """The cells of a column, each tested against the row of AMA that it is compared with."""
-    pairs = {
-        name: beside
-        for name in scores
-        if (beside := compared_with(cells[name].row)) is not None and beside in scores
-    }
+    """The cells of a column, each tested against the row that it is compared with."""
+    pairs = {name: cells[name].row.beside for name in scores if cells[name].row.beside in scores}
     found = dict(cells)
     if not pairs:
         return found
@@ -214,37 +198,40 @@ def _compared(
 
 
 def _group_tests(plan: Plan, cells: Mapping[tuple[str, str], Cell], group: str) -> list[GroupTest]:
-    """Of AMA with its score by validation, as others have theirs, and with the score of the
-    paper."""
+    """Of each row that others are compared with, and of AMA with the score of the paper against
+    what is compared with AMA's chosen score."""
     rows = {row.name: row for row in plan.table.rows}
-    found, ps = [], []
-    for own in (CLAIMED_CHOSEN, CLAIMED):
-        for other in plan.table.rows:
-            if own not in rows or compared_with(other) is None:
-                continue
-            apart = [
-                mine.test.auroc - theirs.test.auroc
-                for name in plan.table.groups[group]
-                if (mine := cells.get((own, name))) is not None
-                and (theirs := cells.get((other.name, name))) is not None
-                and mine.test is not None
-                and theirs.test is not None
-            ]
-            if not apart:
-                continue
-            tested = len(apart) >= FEWEST and any(apart)
-            ps.append(float(stats.wilcoxon(apart).pvalue) if tested else None)
-            found.append(
-                GroupTest(
-                    group=group,
-                    own=rows[own],
-                    other=other,
-                    problems=len(apart),
-                    ahead=sum(one > 0 for one in apart),
-                    difference=statistics.fmean(apart),
-                    p=None,
-                )
+    pairs = [(row.beside, row.name) for row in plan.table.rows if row.beside in rows]
+    if CLAIMED in rows:
+        pairs += [(CLAIMED, other) for beside, other in pairs if beside == CLAIMED_CHOSEN]
+    found: list[GroupTest] = []
+    ps: list[float | None] = []
+    for own, other in pairs:
+        apart = [
+            mine.test.auroc - theirs.test.auroc
+            for name in plan.table.groups[group]
+            if (mine := cells.get((own, name))) is not None
+            and (theirs := cells.get((other, name))) is not None
+            and mine.test is not None
+            and theirs.test is not None
+        ]
+        if not apart:
+            continue
+        if len(apart) < FEWEST:
+            ps.append(None)
+        else:
+            ps.append(float(stats.wilcoxon(apart).pvalue) if any(apart) else 1.0)
+        found.append(
+            GroupTest(
+                group=group,
+                own=rows[own],
+                other=rows[other],
+                problems=len(apart),
+                ahead=sum(one > 0 for one in apart),
+                difference=statistics.fmean(apart),
+                p=None,
             )
+        )
     known = [p for p in ps if p is not None]
     corrected = iter(holm(known)) if known else itertools.repeat(0.0)
     return [

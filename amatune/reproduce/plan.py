@@ -1,5 +1,6 @@
 """A table as the searches that fill it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +9,10 @@ from pathlib import Path
 from amatune.data.catalogue import dataset_info, find_dataset, is_path
 from amatune.errors import RequestError, did_you_mean
 from amatune.registry import method_names
-from amatune.reproduce.elsewhere import SavedColumn
+from amatune.reproduce.elsewhere import SavedColumn, controls_of, other_images
 from amatune.reproduce.scales import Kind, Scale
 from amatune.reproduce.tables import Column, Row, Table
+from amatune.results.leaderboard import read_leaderboard
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning.options import SearchOptions, budgeted, with_options
@@ -55,21 +57,22 @@ class Plan:
     folder: Path
     jobs: tuple[Job, ...]
     missing: Mapping[str, str]  # row or column -> why it stays empty
-    # Column -> figures from elsewhere; none of these runs is among the jobs.
+    # Column -> figures from elsewhere. A run all of whose rows are there is not among the jobs.
     elsewhere: Mapping[str, SavedColumn] = field(default_factory=dict)
+    # Column -> why figures from elsewhere cannot be put beside the runs that are here.
+    apart: Mapping[str, str] = field(default_factory=dict)
     # Runs that are here and elsewhere: those here are shown.
     both: tuple[str, ...] = ()
 
     @property
     def taken(self) -> frozenset[str]:
         """Runs whose figures come from elsewhere."""
-        rows = {row.name: row for row in self.table.rows}
         return frozenset(
-            run_name(rows[row], column)
+            run_name(row, column)
             for column in self.table.columns
             if column.name in self.elsewhere
-            for row in self.elsewhere[column.name].cells
-            if row in rows
+            for row in self.table.rows
+            if _is_whole(row, self.table.rows, self.elsewhere[column.name])
         )
 
     @property
@@ -129,12 +132,14 @@ def make_plan(
                 )
     # Splits and proposals of another seed are other runs.
     folder = runs_dir / f"{table.name}-{scale.name}{f'-seed{seed}' if seed else ''}"
-    both, taken = _divided(table, columns, folder, elsewhere or {})
+    both, taken, apart = _divided(table, columns, folder, elsewhere or {})
     jobs = []
     for column in columns:
-        there = taken[column.name].cells if column.name in taken else {}
+        there = taken.get(column.name)
         for row in rows:
-            if row.run or row.name in there or row.name in missing or column.name in missing:
+            if row.run or row.name in missing or column.name in missing:
+                continue
+            if there is not None and _is_whole(row, rows, there):
                 continue
             kind: Kind = "colour" if column.dataset in _COLOUR else "grey"
             cost = scale.budget(row.method, kind)
@@ -164,8 +169,15 @@ def make_plan(
         jobs=tuple(jobs),
         missing=missing,
         elsewhere=taken,
+        apart=apart,
         both=both,
     )
+
+
+def _is_whole(row: Row, rows: Collection[Row], saved: SavedColumn) -> bool:
+    """Whether all rows that are read from this one's run are there."""
+    run = row.run or row.name
+    return all(one.name in saved.cells for one in rows if run in (one.name, one.run))
 
 
 def _divided(
@@ -173,22 +185,30 @@ def _divided(
     columns: Collection[Column],
     folder: Path,
     elsewhere: Mapping[str, SavedColumn],
-) -> tuple[tuple[str, ...], dict[str, SavedColumn]]:
-    """Runs that are in both places, and by column what is only elsewhere."""
+) -> tuple[tuple[str, ...], dict[str, SavedColumn], dict[str, str]]:
+    """Runs that are in both places; by column what is only elsewhere; and why a column's is not
+    taken, where runs here may be of other images."""
     both: dict[str, None] = {}
     taken: dict[str, SavedColumn] = {}
+    apart: dict[str, str] = {}
     for column in columns:
         if column.name not in elsewhere:
             continue
-        cells = dict(elsewhere[column.name].cells)
+        saved = elsewhere[column.name]
+        cells = dict(saved.cells)
         for row in table.rows:
-            name = run_name(row, column)
-            if row.name in cells and RunFolder(folder / name).leaderboard.exists():
-                both[name] = None
-                del cells[row.name]
-        if cells:
-            taken[column.name] = dataclasses.replace(elsewhere[column.name], cells=cells)
-    return tuple(both), taken
+            run = RunFolder(folder / run_name(row, column))
+            if not run.leaderboard.exists():
+                continue
+            with contextlib.suppress(RequestError):
+                why = other_images(controls_of(read_leaderboard(run)), saved.controls)
+                if why is not None:
+                    apart[column.name] = f"what is in {saved.file} is left out: {why}"
+            if cells.pop(row.name, None) is not None:
+                both[run.path.name] = None
+        if cells and column.name not in apart:
+            taken[column.name] = dataclasses.replace(saved, cells=cells)
+    return tuple(both), taken, apart
 
 
 def _asked_rows(table: Table, names: Collection[str]) -> tuple[Row, ...]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from amatune.files import write_bytes
 from amatune.reproduce.elsewhere import SCHEMA, SavedTable
 from amatune.reproduce.outcome import FEWEST, Cell, Outcome, saved_columns
-from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, compared_with
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
 from amatune.version import __version__
@@ -71,55 +70,49 @@ def sentences(outcome: Outcome) -> list[str]:
 
 def _claim(outcome: Outcome) -> list[str]:
     table = outcome.plan.table
-    rows = {row.name: row for row in table.rows}
     found = []
     for column in table.columns:
-        for own in (CLAIMED_CHOSEN, CLAIMED):
-            mine = outcome.cells.get((own, column.name))
+        for own in table.rows:
+            mine = outcome.cells[own.name, column.name]
             others = [
                 cell
                 for (_, name), cell in outcome.cells.items()
-                if name == column.name and compared_with(cell.row) == own and cell.test is not None
+                if name == column.name and cell.row.beside == own.name and cell.test is not None
             ]
-            if mine is not None and mine.test is not None and others:
-                found.append(f"{column.title}: {rows[own].title}: {_against(mine, others)}.")
+            if mine.test is not None and others:
+                found.append(f"{column.title}: {own.title}: {_against(mine, others)}.")
     few: dict[str, list[str]] = {}
     for test in outcome.tests:
+        about = f"{test.group}: {test.own.title}"
         if test.p is None:
-            few.setdefault(test.group, []).append(test.other.title)
+            few.setdefault(about, []).append(test.other.title)
             continue
         found.append(
-            f"{test.group}: {test.own.title}: ahead of {test.other.title} on {test.ahead} of "
+            f"{about}: ahead of {test.other.title} on {test.ahead} of "
             f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean (signed-rank "
             f"test, p = {test.p:.2g} after Holm's correction)."
         )
-    for group, titles in few.items():
-        listed = ", ".join(dict.fromkeys(titles))
+    for about, titles in few.items():
         found.append(
-            f"{group}: too few problems for a signed-rank test against {listed}: {FEWEST} are "
-            "needed that both were tested on."
+            f"{about}: too few problems for a signed-rank test against {', '.join(titles)}: "
+            f"{FEWEST} are needed that both were tested on."
         )
     return found
 
 
 def _against(mine: Cell, others: Sequence[Cell]) -> str:
-    """A row of AMA and the best of the others in one column."""
+    """A row and the best of those that are compared with it in one column."""
     best = max(others, key=_auroc)
-    ahead = _auroc(mine) - _auroc(best)
-    if best.behind is None or best.p is None:
-        figure = "higher than" if ahead > 0 else "lower than"
-        return (
-            f"{figure} {best.row.title} ({ahead:+.3f}, not compared image by image: tested in two "
-            "places)"
-        )
-    pairs = counted(sum(cell.behind is not None for cell in others), "pair")
-    told = f"p = {best.p:.2g} after Holm's correction for {pairs}"
-    evident = best.p < SIGNIFICANT
-    if ahead > 0:
-        apart = "ahead of" if evident else "not told apart from"
-        return f"the highest figure, {apart} {best.row.title} ({told})"
-    apart = "behind" if evident else "not told apart from"
-    return f"{apart} {best.row.title} ({ahead:+.3f}, {told})"
+    behind = _auroc(mine) - _auroc(best) if best.behind is None else best.behind
+    whom = best.row.title
+    if len(others) > 1:
+        whom = f"the best of {counted(len(others), 'other row')}, {whom}"
+    if best.p is None:
+        return f"{behind:+.3f} beside {whom} (not compared image by image)"
+    told = f"({behind:+.3f}, p = {best.p:.2g} after Holm's correction for all pairs of the problem)"
+    if best.p >= SIGNIFICANT:
+        return f"not told apart from {whom} {told}"
+    return f"{'ahead of' if behind > 0 else 'behind'} {whom} {told}"
 
 
 def _auroc(cell: Cell) -> float:
@@ -138,8 +131,9 @@ def _about(outcome: Outcome) -> list[str]:
         f"Scale {plan.scale.name}: {plan.scale.summary}. {runs}, {outcome.hours:.2f} hours of "
         "training in their searches.",
         "Every method was searched with the same number of trials on the same splits, chosen by "
-        "the same anomalies, retrained over seeds and tested once on the same images. Figures "
-        "are the mean test AUROC over seeds; in brackets, what was published.",
+        "the same anomalies, retrained over seeds and tested once on the same images"
+        + ("; of what was computed elsewhere its file is believed" if plan.elsewhere else "")
+        + ". Figures are the mean test AUROC over seeds; in brackets, what was published.",
     ]
     if outcome.controls:
         found.append(

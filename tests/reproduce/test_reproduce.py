@@ -6,76 +6,33 @@ import json
 import re
 import statistics
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_run import scores, write_leaderboard
+from fake_table import AMA, DIGITS, SMALL, SOURCES, leave_result, plan_of, saved
 from parsed_page import Parsed
 from scipy import stats
 
-from amatune import metrics
 from amatune.cli import main
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import find_method
 from amatune.reproduce import run as running
-from amatune.reproduce.elsewhere import read_elsewhere
 from amatune.reproduce.outcome import read_outcome
-from amatune.reproduce.plan import make_plan
+from amatune.reproduce.plan import make_plan, run_name
 from amatune.reproduce.run import carry_out, failures
 from amatune.reproduce.scales import SCALES
-from amatune.reproduce.tables import TABLES, compared_with
+from amatune.reproduce.tables import TABLES
 from amatune.reproduce.write import (
     blocks,
     comma_separated,
     html,
-    joinable,
     latex,
     markdown,
     sentences,
 )
-from amatune.results.difference import holm
-from amatune.results.leaderboard import model_folder
-from amatune.results.scores import TEST, save_scores
-
-DIGITS = [f"mnist-{digit}" for digit in range(10)]
-SOURCES = {"mnist": "npz:/nowhere/mnist.npz"}
-SMALL = SCALES["small"]
-AMA = ("ama", "ama-r", "ama-chosen")
-
-
-def plan_of(folder: Path, *methods: str, only: tuple[str, ...] = ("mnist",), **more):
-    given = {"methods": methods, "only": only, "sources": SOURCES, **more}
-    return make_plan(TABLES["table2"], SMALL, folder, **given)
-
-
-def leave_result(job, shift: float) -> list[dict[str, float]]:
-    """Leave a tested run behind, and its test AUROC by seed and score."""
-    run = job.run
-    run.path.mkdir(parents=True)
-    by_seed = []
-    for seed in (1, 2):
-        kept = {name: scores(shift + more, seed) for name, more in SHIFTS.items()}
-        save_scores(model_folder(run, "trial-3", seed) / TEST, kept)
-        by_seed.append(kept)
-    write_leaderboard(run, {"trial-3": by_seed})
-    return [{name: metrics.auroc(**kept[name]) for name in kept} for kept in by_seed]
-
-
-SHIFTS = {"bright": 0.3, "A": 0.0, "R": 0.1}
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    """AMA and Deep SVDD on seven digits; ALAD asked for and not there."""
-    plan = plan_of(tmp_path_factory.mktemp("runs"), "ama", "deep-svdd", "alad")
-    figures = {}
-    for number, name in enumerate(DIGITS[:7]):
-        for row, shift in (("ama", 1.0 + 0.1 * number), ("deep-svdd", 0.8 + 0.05 * number)):
-            job = next(j for j in plan.jobs if (j.row.name, j.column.name) == (row, name))
-            figures[row, name] = leave_result(job, shift)
-    return SimpleNamespace(plan=plan, figures=figures, outcome=read_outcome(plan))
-
+from amatune.results.difference import holm, paired_difference
+from amatune.results.leaderboard import kept_test_scores, read_leaderboard
+from amatune.runs import RunFolder
 
 # --- what was published ---------------------------------------------------------------------------
 
@@ -207,11 +164,61 @@ def test_methods_are_compared_by_the_same_rule_for_the_score(filled):
     assert [t.p for t in filled.outcome.tests] == pytest.approx(holm(ps))
 
 
-def test_an_ablation_is_compared_with_the_published_score():
-    rows = {row.name: compared_with(row) for row in TABLES["table1"].rows}
-    assert rows["deep-svdd"] == "ama-chosen"
-    assert rows["ama-unmirrored"] == "ama"
-    assert {rows[name] for name in AMA} == {None}
+def test_rows_are_compared_where_the_score_is_chosen_by_the_same_rule():
+    for table in TABLES.values():
+        rows = {row.name: row for row in table.rows}
+        for row in table.rows:
+            if row.beside:
+                assert rows[row.beside].score == row.score
+    beside = {row.name: row.beside for row in TABLES["table1"].rows}
+    assert beside["deep-svdd"] == "ama-chosen"
+    assert beside["ama-unmirrored"] == "ama-whole"
+    assert beside["ama-whole"] == "ama"
+    assert {beside[name] for name in AMA} == {""}
+    assert {row.name: row.beside for row in TABLES["table3"].rows} == {
+        "cube": "ray",
+        "cube-no-simplex": "ray-no-simplex",
+        "ray": "",
+        "ray-no-simplex": "",
+    }
+
+
+@pytest.mark.parametrize("table", ["table1", "table3"])
+def test_ablations_are_told_apart_from_what_they_are_of(table, tmp_path):
+    plan = make_plan(TABLES[table], SMALL, tmp_path, only=["fashion-mnist-mnist"])
+    shifts = {"ama-whole": 1.2, "ama": 1.0, "ray": 1.2}
+    for job in plan.jobs:
+        leave_result(job, shifts.get(job.row.name, 0.5))
+    outcome = read_outcome(plan)
+    told = [one for one in sentences(outcome) if one.startswith("Fashion-MNIST / MNIST: ")]
+    if table == "table1":
+        assert len(told) == 3
+        assert "AMA with all its parts: " in told[2]
+        assert "the best of 3 other rows, AMA without" in told[2]
+    else:
+        assert len(told) == 2
+    pairs = [cell for cell in outcome.cells.values() if cell.p is not None]
+    assert len(pairs) == (9 if table == "table1" else 2)
+    # Holm's correction is over all pairs of the column.
+    raw = []
+    for cell in pairs:
+        own, other = (
+            kept_test_scores(board, board.chosen, name.score or board.primary_score)
+            for name in (next(r for r in plan.table.rows if r.name == cell.row.beside), cell.row)
+            if (board := read_leaderboard(RunFolder(plan.folder / run_name(name, cell.column))))
+        )
+        raw.append(paired_difference(own, other).p)
+    assert [cell.p for cell in pairs] == pytest.approx(holm(raw))
+
+
+def test_problems_without_a_difference_are_enough_for_a_test(tmp_path):
+    plan = plan_of(tmp_path, "ama", "deep-svdd")
+    for job in plan.jobs:
+        leave_result(job, 1.0)
+    tests = {test.own.name: test for test in read_outcome(plan).tests}
+    assert (tests["ama-chosen"].p, tests["ama-chosen"].difference) == (1.0, 0.0)
+    assert tests["ama"].p < 0.05
+    assert "too few" not in " ".join(sentences(read_outcome(plan)))
 
 
 def test_a_score_that_is_asked_for_brings_its_run(tmp_path):
@@ -263,188 +270,6 @@ def test_texts_are_escaped(filled):
     assert "<b>" not in html(strange)
     assert r"<b>\& 5\%\_" in latex(strange)
     assert "&lt;b>" in markdown(strange)
-
-
-# --- cells from elsewhere -------------------------------------------------------------------------
-
-
-def saved(
-    filled, folder: Path, *columns: str, rows=(), name: str = "table2.json", **change
-) -> Path:
-    """Some columns of the filled table, and of them some rows, in a file."""
-    values = json.loads(joinable(filled.outcome))
-    if columns:
-        values["columns"] = {column: values["columns"][column] for column in columns}
-    for column in values["columns"].values():
-        column["cells"] = {k: v for k, v in column["cells"].items() if not rows or k in rows}
-    file = folder / name
-    file.write_text(json.dumps(values | change))
-    return file
-
-
-def joined(folder: Path, *files: Path, rows=("ama", "deep-svdd", "alad")):
-    elsewhere = read_elsewhere(files, TABLES["table2"], "small")
-    return plan_of(folder, *rows, elsewhere=elsewhere)
-
-
-def test_columns_of_two_places_make_the_table_that_one_place_would(filled, tmp_path):
-    first = saved(filled, tmp_path, *DIGITS[:3], name="a.json")
-    second = saved(filled, tmp_path, *DIGITS[3:7], name="b.json")
-    outcome = read_outcome(joined(tmp_path, first, second))
-    assert outcome.tests == filled.outcome.tests
-    assert outcome.controls == filled.outcome.controls
-    assert outcome.hours == filled.outcome.hours
-    assert blocks(outcome) == blocks(filled.outcome)
-    assert outcome.cells == filled.outcome.cells
-    assert joinable(outcome) == joinable(filled.outcome)
-
-
-def test_cells_from_elsewhere_are_not_run_here(filled, tmp_path):
-    plan = joined(tmp_path, saved(filled, tmp_path, *DIGITS[:7]))
-    assert {job.column.name for job in plan.jobs if job.row.name != "alad"} == set(DIGITS[7:])
-    assert len([job for job in plan.jobs if job.row.name == "alad"]) == 10
-    assert set(plan.elsewhere) == set(DIGITS[:7])
-    told = " ".join(sentences(read_outcome(plan)))
-    assert "14 runs computed elsewhere; of the others 0 of 16 runs are there" in told
-
-
-def test_rows_of_two_places_fill_one_column(filled, tmp_path):
-    first = saved(filled, tmp_path, "mnist-0", rows=AMA, name="a.json")
-    second = saved(filled, tmp_path, "mnist-0", rows=["deep-svdd"], name="b.json")
-    outcome = read_outcome(joined(tmp_path, first, second))
-    for row in (*AMA, "deep-svdd"):
-        ours, theirs = (one.cells[row, "mnist-0"] for one in (outcome, filled.outcome))
-        assert ours.test == theirs.test
-    # The pictures' scores are not in the files: no paired test.
-    assert outcome.cells["deep-svdd", "mnist-0"].p is None
-    assert "not compared image by image: tested in two places" in " ".join(sentences(outcome))
-    assert [(test.problems, test.other.name) for test in outcome.tests] == [(1, "deep-svdd")] * 2
-
-
-def run_here(folder: Path, row: str, file: Path) -> None:
-    """Leave a run of digit 0 behind, and make the file one of the same images."""
-    plan = plan_of(folder, row, only=("mnist-0",))
-    leave_result(plan.jobs[0], 0.0)
-    controls = json.loads(joinable(read_outcome(plan)))["columns"]["mnist-0"]["controls"]
-    values = json.loads(file.read_text())
-    values["columns"]["mnist-0"]["controls"] = controls
-    file.write_text(json.dumps(values))
-
-
-def test_what_has_been_tested_here_is_shown_and_the_rest_is_joined(filled, tmp_path):
-    file = saved(filled, tmp_path, "mnist-0", "mnist-1")
-    run_here(tmp_path, "deep-svdd", file)
-    plan = joined(tmp_path, file)
-    assert plan.both == ("mnist-0--deep-svdd",)
-    assert set(plan.elsewhere["mnist-0"].cells) == set(AMA)
-    outcome = read_outcome(plan)
-    assert outcome.cells["ama", "mnist-0"] == filled.outcome.cells["ama", "mnist-0"]
-    theirs = filled.outcome.cells["deep-svdd", "mnist-0"]
-    assert outcome.cells["deep-svdd", "mnist-0"].test != theirs.test
-    assert outcome.cells["deep-svdd", "mnist-0"].p is None
-
-
-def test_a_difference_from_another_training_is_not_kept(filled, tmp_path):
-    file = saved(filled, tmp_path, "mnist-0")
-    run_here(tmp_path, "ama", file)
-    plan = joined(tmp_path, file)
-    assert plan.both == ("mnist-0--ama",)
-    cell = read_outcome(plan).cells["deep-svdd", "mnist-0"]
-    assert cell.test == filled.outcome.cells["deep-svdd", "mnist-0"].test
-    assert (cell.behind, cell.p) == (None, None)
-
-
-def other_split(file: Path) -> Path:
-    """The same file, tested on other images."""
-    values = json.loads(file.read_text())
-    for column in values["columns"].values():
-        column["controls"]["mean brightness"]["auroc"] += 0.01
-    file.write_text(json.dumps(values))
-    return file
-
-
-def test_cells_of_other_images_are_not_put_together(filled, tmp_path):
-    first = saved(filled, tmp_path, "mnist-0", rows=AMA, name="a.json")
-    second = other_split(saved(filled, tmp_path, "mnist-0", rows=["deep-svdd"], name="b.json"))
-    told = r"mnist-0 cannot be put together from .*a\.json and .*b\.json.* of mean brightness is 0"
-    with pytest.raises(RequestError, match=told):
-        joined(tmp_path, first, second)
-    leave_result(plan_of(tmp_path, "ama", only=("mnist-0",)).jobs[0], 0.0)
-    outcome = read_outcome(joined(tmp_path, second))
-    cell = outcome.cells["deep-svdd", "mnist-0"]
-    assert cell.test is None
-    assert "but tested on other images" in cell.why
-    assert "but tested on other images" in " ".join(sentences(outcome))
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"schema": 7}, "is no table that this version can join"),
-        ({"table": "table1"}, "it is of table1 at scale small, not of table2 at scale small"),
-        ({"scale": "paper"}, "it is of table2 at scale paper, not of table2 at scale small"),
-        (
-            {"columns": {"mnist-11": {"cells": {}, "controls": {}}}},
-            "it has a column 'mnist-11', which table2 has not",
-        ),
-        ({"columns": {"mnist-1": {"cells": {}}}}, "controls not there"),
-        (
-            {"columns": {"mnist-1": {"cells": {"ama": {"p": float("nan")}}, "controls": {}}}},
-            "p must be a finite number or None, got nan",
-        ),
-        ({"columns": {"mnist-1": {"cells": {"ama": {"test": 3}}, "controls": {}}}}, "in cells"),
-        ({"columns": {"mnist-1": {"cells": {}, "controls": {}}}}, "nothing of 'mnist-1' has been"),
-        ({"columns": {"mnist-1": {"cells": {"ama": {}}, "controls": {}}}}, "nothing of 'mnist-1'"),
-    ],
-)
-def test_what_cannot_be_joined_is_refused(filled, tmp_path, change, told):
-    with pytest.raises(RequestError, match=re.escape(told)) as caught:
-        joined(tmp_path, saved(filled, tmp_path, **change))
-    assert "table2.json" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"test": {"auroc": -7.0}}, "figures of a test must be in [0, 1]"),
-        ({"test": {"auroc_high": 1e308}}, "figures of a test must be in [0, 1]"),
-        ({"test": {"auroc": 10**400}}, "auroc must be a finite number"),
-        ({"trials": 10**4200}, "trials must be a whole number"),
-        ({"hours": -1.0}, "hours, trials and seeds must be numbers of things"),
-        ({"behind": None, "p": 0.1}, "behind and p must be there both, or neither"),
-        ({"behind": 0.1, "p": 5.0}, "a difference of AUROCs cannot be 0.1, nor p 5.0"),
-        ({"score": "\x1b[31m"}, "a score cannot be called"),
-        ({"score": "x" * 1000}, "a score cannot be called"),
-    ],
-)
-def test_figures_that_no_run_can_have_are_refused(filled, tmp_path, change, told):
-    values = json.loads(saved(filled, tmp_path, "mnist-2").read_text())
-    cell = values["columns"]["mnist-2"]["cells"]["deep-svdd"]
-    cell |= {k: {**cell[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
-    with pytest.raises(RequestError, match=re.escape(told)) as caught:
-        joined(tmp_path, saved(filled, tmp_path, **values))
-    assert len(str(caught.value)) < 1000
-
-
-def test_a_measure_that_is_none_is_refused(filled, tmp_path):
-    values = json.loads(saved(filled, tmp_path, "mnist-2").read_text())
-    controls = values["columns"]["mnist-2"]["controls"]
-    controls["=HYPERLINK()"] = next(iter(controls.values()))
-    with pytest.raises(RequestError, match="there is no measure '=HYPER"):
-        joined(tmp_path, saved(filled, tmp_path, **values))
-
-
-def test_a_run_that_failed_here_is_not_missed_where_it_is_joined(filled, tmp_path):
-    plan = joined(tmp_path, saved(filled, tmp_path, "mnist-0"))
-    plan.folder.mkdir()
-    (plan.folder / "failed.json").write_text('{"mnist-0--ama": "why", "mnist-0--alad": "why"}')
-    assert failures(plan) == {"mnist-0--alad": "why"}
-
-
-def test_a_cell_is_joined_from_one_file(filled, tmp_path):
-    files = [saved(filled, tmp_path, "mnist-2", name=name) for name in ("a.json", "b.json")]
-    with pytest.raises(RequestError, match=r"ama of mnist-2 is in .*a\.json and in .*b\.json"):
-        joined(tmp_path, *files)
 
 
 # --- carrying it out ------------------------------------------------------------------------------
@@ -545,7 +370,7 @@ def test_the_command_joins_tables(filled, tmp_path, monkeypatch, capsys):
     assert main([*COMMAND, *place, "--join", str(file)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert called == []
-    assert "mnist-3: 4 rows taken from" in told
+    assert "mnist-3: 1 row taken from" in told
     own = filled.outcome.cells["deep-svdd", "mnist-3"].test.auroc
     assert f"{own:.3f} (0.884)" in told
     assert main([*COMMAND, *place, "--join", str(tmp_path / "no.json")]) == 2
