@@ -56,16 +56,6 @@ class Outcome:
     controls: Mapping[str, Mapping[str, TestFigures]]  # name -> column -> test
     tests: tuple[GroupTest, ...]
 
-    def mean(self, row: Row, group: str) -> tuple[float, int] | None:
-        """Over the tested problems of a group, and how many these are."""
-        columns = self.plan.table.groups[group]
-        found = [
-            cell.test.auroc
-            for name in columns
-            if (cell := self.cells.get((row.name, name))) is not None and cell.test is not None
-        ]
-        return (statistics.fmean(found), len(found)) if found else None
-
     @property
     def hours(self) -> float:
         """Of all searches' trainings."""
