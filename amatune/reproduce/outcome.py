@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from scipy import stats
 
 from amatune.errors import RequestError
-from amatune.reproduce.elsewhere import Figures, SavedColumn, controls_of, other_images
+from amatune.reproduce.elsewhere import (
+    BEST_CONTROL,
+    Figures,
+    SavedColumn,
+    controls_of,
+    other_images,
+)
 from amatune.reproduce.plan import Job, Plan, run_name
 from amatune.reproduce.run import failures
 from amatune.reproduce.tables import CLAIMED, CLAIMED_CHOSEN, Column, Row
@@ -39,8 +45,8 @@ class GroupTest:
     """A row against another, over problems (Demsar, JMLR 7, 2006)."""
 
     group: str
-    own: Row
-    other: Row
+    own: str  # title
+    other: str
     problems: int
     ahead: int  # in how many the first is
     difference: float  # of the mean AUROC
@@ -99,7 +105,9 @@ def read_outcome(plan: Plan) -> Outcome:
         cells |= {(name, column.name): cell for name, cell in own.items()}
         for control, figures in here.items():
             controls.setdefault(control, {})[column.name] = figures
-    tests = tuple(test for group in plan.table.groups for test in _group_tests(plan, cells, group))
+    found = {key: cell.test for key, cell in cells.items() if cell.test is not None}
+    found |= {(BEST_CONTROL, name): test for name, test in controls.get(BEST_CONTROL, {}).items()}
+    tests = tuple(one for group in plan.table.groups for one in _group_tests(plan, found, group))
     return Outcome(plan=plan, cells=cells, controls=controls, tests=tests)
 
 
@@ -187,23 +195,24 @@ def _compared(
     return found
 
 
-def _group_tests(plan: Plan, cells: Mapping[tuple[str, str], Cell], group: str) -> list[GroupTest]:
-    """Of each row that others are compared with, and of AMA with the score of the paper against
-    what is compared with AMA's chosen score."""
-    rows = {row.name: row for row in plan.table.rows}
-    pairs = [(row.beside, row.name) for row in plan.table.rows if row.beside in rows]
-    if CLAIMED in rows:
-        pairs += [(CLAIMED, other) for beside, other in pairs if beside == CLAIMED_CHOSEN]
+def _group_tests(
+    plan: Plan, tests: Mapping[tuple[str, str], TestFigures], group: str
+) -> list[GroupTest]:
+    """Of each row that others are compared with, of AMA with the score of the paper against what is
+    compared with AMA's chosen score, and of both against what needs no detector."""
+    titles = {row.name: row.title for row in plan.table.rows}
+    pairs = [(row.beside, row.name) for row in plan.table.rows if row.beside in titles]
+    own = [name for name in (CLAIMED_CHOSEN, CLAIMED) if name in titles]
+    pairs += [(CLAIMED, other) for beside, other in pairs if beside == CLAIMED_CHOSEN]
+    pairs += [(name, BEST_CONTROL) for name in own]
+    titles[BEST_CONTROL] = f"what needs no detector, {BEST_CONTROL}"
     found: list[GroupTest] = []
     ps: list[float | None] = []
-    for own, other in pairs:
+    for own_name, other in pairs:
         apart = [
-            mine.test.auroc - theirs.test.auroc
+            tests[own_name, name].auroc - tests[other, name].auroc
             for name in plan.table.groups[group]
-            if (mine := cells.get((own, name))) is not None
-            and (theirs := cells.get((other, name))) is not None
-            and mine.test is not None
-            and theirs.test is not None
+            if (own_name, name) in tests and (other, name) in tests
         ]
         if not apart:
             continue
@@ -214,8 +223,8 @@ def _group_tests(plan: Plan, cells: Mapping[tuple[str, str], Cell], group: str) 
         found.append(
             GroupTest(
                 group=group,
-                own=rows[own],
-                other=rows[other],
+                own=titles[own_name],
+                other=titles[other],
                 problems=len(apart),
                 ahead=sum(one > 0 for one in apart),
                 difference=statistics.fmean(apart),

@@ -83,12 +83,12 @@ def _claim(outcome: Outcome) -> list[str]:
                 found.append(f"{column.title}: {own.title}: {_against(mine, others)}.")
     few: dict[str, list[str]] = {}
     for test in outcome.tests:
-        about = f"{test.group}: {test.own.title}"
+        about = f"{test.group}: {test.own}"
         if test.p is None:
-            few.setdefault(about, []).append(test.other.title)
+            few.setdefault(about, []).append(test.other)
             continue
         found.append(
-            f"{about}: ahead of {test.other.title} on {test.ahead} of "
+            f"{about}: ahead of {test.other} on {test.ahead} of "
             f"{counted(test.problems, 'problem')}, {test.difference:+.3f} in the mean (signed-rank "
             f"test, p = {test.p:.2g} after Holm's correction)."
         )
