@@ -13,13 +13,11 @@ import platform
 import time
 
 import torch
+from reproduce_steps import IMAGES, SHAPES, in_steps
 
 from amatune.detector import Detector
-from amatune.registry import find_method, method_names
+from amatune.registry import find_method
 from amatune.reproduce.scales import SCALES, Kind
-
-SHAPES: dict[Kind, tuple[int, int, int]] = {"grey": (1, 28, 28), "colour": (3, 32, 32)}
-IMAGES = 512
 
 
 def make(name: str, kind: Kind, steps: int, channels_last: bool) -> Detector:
@@ -40,11 +38,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = arguments.methods or [
-        name for name in method_names() if find_method(name).detector.usual_steps is not None
-    ]
     print(f"{platform.machine()}, torch {torch.__version__}, one thread")
-    for name in names:
+    for name in arguments.methods or in_steps():
         for kind, shape in SHAPES.items():
             images = torch.randint(0, 256, (IMAGES, *shape), dtype=torch.uint8)
             pair = [make(name, kind, arguments.steps, layout) for layout in (False, True)]

@@ -46,6 +46,11 @@ def step_seconds(name: str, kind: Kind, seconds: float) -> float:
     return statistics.fmean(sorted(epoch_seconds(EPOCHS, steps))[:-2]) / steps
 
 
+def in_steps() -> list[str]:
+    """The methods that train in steps."""
+    return [name for name in method_names() if find_method(name).detector.usual_steps is not None]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -54,9 +59,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement, about")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = arguments.methods or [
-        name for name in method_names() if find_method(name).detector.usual_steps is not None
-    ]
+    names = arguments.methods or in_steps()
     print(f"{platform.machine()}, torch {torch.__version__}, one thread")
     best: dict[tuple[str, Kind], float] = {}
     for _ in range(arguments.rounds):

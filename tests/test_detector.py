@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from flat_weights import vector
 from torch import nn
 
 from amatune.config import DetectorConfig
@@ -164,8 +165,7 @@ def small(name, **more):
 
 def weights(detector):
     """Those of all networks, whatever their layout."""
-    networks = detector.networks.values()
-    return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
+    return torch.cat([vector(network) for network in detector.networks.values()])
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[s
     Raises `RequestError` for a file that is no such table, is of another table or scale, or has
     what another file has too, or a column of other images than another file.
     """
+    beside = {row.name: row.beside for row in table.rows}
     found: dict[str, SavedColumn] = {}
     for file in files:
         values = read_json(read_text(file, "a table", _MOST_BYTES), f"a table in {file}")
@@ -88,7 +89,13 @@ def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[s
         except RequestError as error:
             raise RequestError(f"{file} is no table that can be joined: {error!s:.200}") from None
         for name, column in saved.columns.items():
-            cells = {row: _compared(row, column.cells, table) for row in column.cells}
+            # A difference from a training that is not in the file is left out.
+            cells = {
+                row: cell
+                if beside[row] in column.cells
+                else dataclasses.replace(cell, behind=None, p=None)
+                for row, cell in column.cells.items()
+            }
             own = dataclasses.replace(column, cells=cells, file=visible(str(file)))
             found[name] = _together(name, found[name], own, table) if name in found else own
     return found
@@ -96,7 +103,7 @@ def read_elsewhere(files: Sequence[Path], table: Table, scale: str) -> Mapping[s
 
 def _together(name: str, one: SavedColumn, other: SavedColumn, table: Table) -> SavedColumn:
     """The rows of both."""
-    runs = {row.name: row.run or row.name for row in table.rows}
+    runs = {row.name: row.origin for row in table.rows}
     if twice := sorted({runs[r] for r in one.cells} & {runs[r] for r in other.cells}):
         raise RequestError(
             f"{twice[0]} of {name} is in {one.file} and in {other.file}; give one of them, or "
@@ -111,13 +118,6 @@ def _together(name: str, one: SavedColumn, other: SavedColumn, table: Table) -> 
         controls={**other.controls, **one.controls},
         file=f"{one.file} and {other.file}",
     )
-
-
-def _compared(row: str, cells: Mapping[str, Figures], table: Table) -> Figures:
-    """The cell, without a difference from a training that is not in the file."""
-    if {one.name: one.beside for one in table.rows}[row] in cells:
-        return cells[row]
-    return dataclasses.replace(cells[row], behind=None, p=None)
 
 
 def controls_of(board: Leaderboard) -> dict[str, TestFigures]:

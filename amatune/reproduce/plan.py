@@ -85,7 +85,7 @@ class Plan:
 
 def run_name(row: Row, column: Column) -> str:
     """Of the run that fills a cell."""
-    return f"{column.name}{_BETWEEN}{row.run or row.name}"
+    return f"{column.name}{_BETWEEN}{row.origin}"
 
 
 def make_plan(
@@ -176,8 +176,7 @@ def make_plan(
 
 def _is_whole(row: Row, rows: Collection[Row], saved: SavedColumn) -> bool:
     """Whether all rows that are read from this one's run are there."""
-    run = row.run or row.name
-    return all(one.name in saved.cells for one in rows if run in (one.name, one.run))
+    return all(one.name in saved.cells for one in rows if one.origin == row.origin)
 
 
 def _divided(
@@ -188,24 +187,26 @@ def _divided(
 ) -> tuple[tuple[str, ...], dict[str, SavedColumn], dict[str, str]]:
     """Runs that are in both places; by column what is only elsewhere; and why a column's is not
     taken, where runs here may be of other images."""
-    both: dict[str, None] = {}
+    both: list[str] = []
     taken: dict[str, SavedColumn] = {}
     apart: dict[str, str] = {}
     for column in columns:
         if column.name not in elsewhere:
             continue
         saved = elsewhere[column.name]
-        cells = dict(saved.cells)
+        cells = saved.cells
         for row in table.rows:
             run = RunFolder(folder / run_name(row, column))
-            if not run.leaderboard.exists():
+            if row.run or not run.leaderboard.exists():
                 continue
             with contextlib.suppress(RequestError):
                 why = other_images(controls_of(read_leaderboard(run)), saved.controls)
                 if why is not None:
                     apart[column.name] = f"what is in {saved.file} is left out: {why}"
-            if cells.pop(row.name, None) is not None:
-                both[run.path.name] = None
+            shown = {one.name for one in table.rows if one.origin == row.name}
+            if shown & cells.keys():
+                both.append(run.path.name)
+                cells = {name: cell for name, cell in cells.items() if name not in shown}
         if cells and column.name not in apart:
             taken[column.name] = dataclasses.replace(saved, cells=cells)
     return tuple(both), taken, apart

@@ -68,12 +68,8 @@ def failures(plan: Plan) -> dict[str, str]:
     known = read_json(read_text(file, "what failed", _MOST_BYTES), f"what failed in {file}")
     if not isinstance(known, dict):
         return {}
-    tested = {job.name for job in plan.jobs if job.tested}
-    return {
-        str(name): str(why)
-        for name, why in known.items()
-        if name not in tested and name not in plan.taken
-    }
+    there = plan.taken.union(job.name for job in plan.jobs if job.tested)
+    return {str(name): str(why) for name, why in known.items() if name not in there}
 
 
 def _do(job: Job, listener_of: Callable[[Job], Listener | None]) -> None:

@@ -28,6 +28,11 @@ class Row:
     # The row that it is compared with, whose score is chosen by the same rule; "": with none.
     beside: str = CLAIMED_CHOSEN
 
+    @property
+    def origin(self) -> str:
+        """The row whose run it is read from, which may be itself."""
+        return self.run or self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

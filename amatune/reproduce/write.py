@@ -76,8 +76,9 @@ def _claim(outcome: Outcome) -> list[str]:
             mine = outcome.cells[own.name, column.name]
             others = [
                 cell
-                for (_, name), cell in outcome.cells.items()
-                if name == column.name and cell.row.beside == own.name and cell.test is not None
+                for row in table.rows
+                if row.beside == own.name
+                and (cell := outcome.cells[row.name, column.name]).test is not None
             ]
             if mine.test is not None and others:
                 found.append(f"{column.title}: {own.title}: {_against(mine, others)}.")

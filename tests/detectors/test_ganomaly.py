@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from flat_weights import vector
 from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
@@ -24,10 +25,7 @@ def make(seed=0, shape=SHAPE, **settings):
 
 
 def weights(detector):
-    return {
-        name: torch.cat([p.detach().flatten() for p in m.parameters()])
-        for name, m in named(detector)
-    }
+    return {name: vector(m) for name, m in named(detector)}
 
 
 def named(detector):

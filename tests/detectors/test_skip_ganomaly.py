@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from flat_weights import vector
 from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
@@ -19,10 +20,6 @@ TINY = {"epochs": 4, "batch_size": 8, "width": 0.1, "latent_dim": 8}
 
 def make(seed=0, shape=SHAPE, **settings):
     return SkipGANomaly(SkipGANomalyConfig(**{**TINY, **settings}), shape, seed=seed)
-
-
-def vector(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def played(detector, x, shown=None):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from flat_weights import vector
 from torch import nn
 
 from amatune.detectors.waic import WAIC, WAICConfig, dominance, gradient_penalty, waic_scores
@@ -26,10 +27,6 @@ def images(count=16, seed=0, shape=SHAPE):
 
 def batch(count=8, seed=0, shape=SHAPE):
     return images(count, seed, shape).float() / 127.5 - 1
-
-
-def vector(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 # --- published values -----------------------------------------------------------------------------
