@@ -13,12 +13,12 @@ from amatune.tuning.search import run_search
 from amatune.tuning.study import open_study
 
 
-@pytest.mark.timeout(1800)  # five starts of Ray and a dozen of workers, on whatever machine this is
+@pytest.mark.timeout(1800)  # four starts of Ray and some of workers, on whatever machine this is
 @pytest.mark.usefixtures("ray_cluster")
-def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_path, monkeypatch):
+def test_killed_again_and_again_it_reports_what_an_uninterrupted_search_does(tmp_path, monkeypatch):
     """Driver and workers in any order, at random moments."""
     luck = random.Random(0)
-    victims = ["driver"] * 3 + ["worker"] * 9
+    victims = ["driver"] * 2 + ["worker"] * 4
     luck.shuffle(victims)
     asked = {"trials": 6, "epochs": 36, "scheduler": "asha", "checkpoint_seconds": 0.0}
     slow = {**asked, "fixed": {"seconds": 0.08}}
@@ -26,7 +26,7 @@ def test_killed_a_dozen_times_it_reports_what_an_uninterrupted_search_does(tmp_p
     for victim in victims:
         if process.poll() is not None:
             process = start(tmp_path, "resume", **slow)
-        goal = sum(epochs_of(tmp_path)) + luck.randint(1, 6)
+        goal = sum(epochs_of(tmp_path)) + luck.randint(1, 12)
         wait_until(lambda g=goal: sum(epochs_of(tmp_path)) >= g, process)
         if victim == "worker":
             wait_until(lambda p=process: trainers(p), process)
