@@ -419,7 +419,9 @@ class Detector(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`; training then continues exactly as if never interrupted.
+        """Restore `state_dict`; training then continues exactly as if never interrupted, on the
+        kind of device that it began on: a CPU's stream of random numbers cannot go on on a GPU, nor
+        the other way round, where one drawn from the seed and the epoch takes its place.
 
         Raises `ConfigError` for the state of another version.
         """
@@ -440,7 +442,11 @@ class Detector(ABC):
             lay_out_like_weights(optimizer)
         for schedule, saved in zip(self.optimisation.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
-        self.generator.set_state(state["generator"].cpu())
+        stream = state["generator"].cpu()
+        if stream.shape == self.generator.get_state().shape:
+            self.generator.set_state(stream)
+        else:  # of another kind of device
+            self.generator.manual_seed(self.seed + 2**31 * self.epoch)
 
     def scoring_networks(self) -> dict[str, nn.Module]:
         """The networks that scoring needs, by name; by default all."""

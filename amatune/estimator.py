@@ -95,31 +95,37 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Train on normal images `X`, at least 2; `y` is ignored."""
-        if not 0 < self.contamination <= 0.5:
-            raise ValueError(f"contamination must be in (0, 0.5], got {self.contamination}")
-        images = self._to_images(X, training=True)
+        share: Any = self.contamination  # whatever it was given
+        if not isinstance(share, float | int | np.number) or not 0 < share <= 0.5:
+            raise ValueError(f"contamination must be in (0, 0.5], got {share!r}")
+        images = _as_images(X)
+        if len(images) < 2:
+            raise ValueError(f"at least 2 images are needed, got {len(images)}")
+        shape: ImageShape = (images.shape[1], images.shape[2], images.shape[3])
         try:
-            cls = find_method(self.method).detector
+            cls = find_method(str(self.method)).detector
             settings = dict(self.config or {})
             if self.epochs is not None:
-                settings["epochs"] = self.epochs
-            detector = cls(
-                cls.Config.from_dict(settings), self.image_shape_, self._device(), self._seed()
-            )
+                whole = isinstance(self.epochs, np.integer)  # of a grid over np.arange
+                settings["epochs"] = int(self.epochs) if whole else self.epochs
+            config = cls.Config.from_dict(settings)
+            detector = cls(config, shape, self._device(), self._seed())
             resident = torch.from_numpy(images).to(detector.device)
             for _ in range(detector.config.epochs):
                 detector.train_epoch(resident)
             detector.calibrate(resident)
         except RequestError as error:
             raise ValueError(str(error)) from error
-        self.detector_ = detector
-        self.offset_ = float(np.percentile(self._score(images), 100 * self.contamination))
+        offset = float(np.percentile(_normality(detector, images), 100 * float(share)))
+        # All at once, and last: a fit that fails leaves what was fitted before.
+        self.detector_, self.offset_ = detector, offset
+        self.image_shape_, self.n_features_in_ = shape, math.prod(shape)
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Minus the detector's primary score, (N,): higher = more normal, unlike elsewhere."""
         check_is_fitted(self)
-        return self._score(self._to_images(X, training=False))
+        return _normality(self.detector_, self._to_images(X))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """`score_samples(X) - offset_`, (N,): negative for anomalies."""
@@ -128,12 +134,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """+1 for normal images, -1 for anomalies, (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = (
-            -self.detector_.score(torch.from_numpy(images)).double().numpy()
-        )
-        return scores
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
@@ -148,25 +148,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             return torch.device("cuda" if has_gpu else "cpu")
         try:
             device = torch.device(self.device)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(f"unknown device {self.device!r}: write auto, cpu or cuda") from error
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"device {self.device!r} is not made use of: write auto, cpu or cuda")
         if device.type == "cuda" and not has_gpu:
             raise ValueError(f"device {self.device!r}: there is no GPU here; write auto or cpu")
         return device
 
     # --- what images are ------------------------------------------------------------------------
 
-    def _to_images(self, X: ArrayLike, *, training: bool) -> NDArray[np.uint8]:
-        """`X` as uint8 (N, C, H, W); while training, its shape is kept."""
+    def _to_images(self, X: ArrayLike) -> NDArray[np.uint8]:
+        """`X` as uint8 (N, C, H, W), of the shape that was trained on."""
         images = _as_images(X)
-        least = 2 if training else 1
-        if len(images) < least:
-            raise ValueError(f"at least {least} images are needed, got {len(images)}")
+        if not len(images):
+            raise ValueError("at least 1 image is needed, got 0")
         found: ImageShape = (images.shape[1], images.shape[2], images.shape[3])
-        if training:
-            self.image_shape_ = found
-            self.n_features_in_ = math.prod(found)
-        elif found != self.image_shape_:
+        if found != self.image_shape_:
             raise ValueError(
                 f"{type(self).__name__} was fitted on images of (channels, height, width) "
                 f"{self.image_shape_}, got {found}"
@@ -199,6 +197,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             except ValueError:  # fitted on a GPU that this machine lacks
                 device = torch.device("cpu")
             self.detector_ = stored.build(device)
+
+
+def _normality(detector: Detector, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = -detector.score(torch.from_numpy(images)).double().numpy()
+    return scores
 
 
 _LAYOUTS = "images must be uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3"

@@ -1,5 +1,6 @@
 """The training loop that all detectors share, on a detector of one weight."""
 
+import copy
 import io
 from dataclasses import dataclass
 
@@ -215,3 +216,15 @@ def test_a_training_goes_on_in_another_memory_format(name, more, saved, coloured
 
     same, other = step(saved), step(not saved)
     assert (other - same).norm() < 1e-2 * same.norm()
+
+
+def test_a_training_goes_on_on_another_kind_of_device():
+    """Whose streams of random numbers have another length: then one from seed and epoch."""
+    began, goes_on, again = Line(), Line(), Line()
+    began.train_epoch(images(8))
+    state = {**began.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}  # a GPU's
+    for detector in (goes_on, again):
+        detector.load_state_dict(copy.deepcopy(state))  # an optimiser goes on with what it is given
+        detector.train_epoch(images(8))
+    assert torch.equal(goes_on.module.weight, again.module.weight)
+    assert goes_on.batches == again.batches != began.batches

@@ -17,7 +17,7 @@ from sklearn.utils import estimator_checks, get_tags
 
 import amatune
 from amatune.detectors.ama import AMA, AMAConfig
-from amatune.errors import RequestError
+from amatune.errors import DivergedError, RequestError
 from amatune.estimator import AnomalyDetector
 
 TINY = {"width": 0.05, "latent_dim": 4, "critic_steps": 1}
@@ -177,14 +177,35 @@ def test_unusable_images(images: np.ndarray, told: str) -> None:
         ({"config": {"width": -1.0}}, "width must be positive"),
         ({"contamination": 0.0}, r"in \(0, 0\.5\], got 0\.0"),
         ({"contamination": 0.6}, "got 0.6"),
+        ({"contamination": "auto"}, r"in \(0, 0\.5\], got 'auto'"),
+        ({"method": None}, "unknown method 'None'"),
         ({"random_state": -1}, "at least 0, got -1"),
         ({"random_state": "one"}, "one"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": None}, "unknown device None"),
+        ({"device": "meta"}, "'meta' is not made use of"),
     ],
 )
 def test_impossible_parameters(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make(**changes).fit(pixels(6, 12, 12))
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted_before() -> None:
+    images = pixels(6, 12, 12)
+    detector = make()
+    with pytest.raises(DivergedError):
+        detector.fit(np.zeros((6, 12, 12), np.uint8))
+    with pytest.raises(NotFittedError):
+        detector.predict(images)
+    scores = detector.fit(images).score_samples(images)
+    with pytest.raises(DivergedError):
+        detector.fit(np.zeros((6, 16, 16), np.uint8))
+    assert np.array_equal(detector.score_samples(images), scores)
+
+
+def test_epochs_of_a_grid() -> None:
+    assert make(epochs=np.int64(2)).fit(pixels(6, 12, 12)).detector_.epoch == 2
 
 
 def test_other_images_than_it_was_fitted_on() -> None:

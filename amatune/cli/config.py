@@ -26,6 +26,7 @@ _UsageError: type[Any] = typer.BadParameter.mro()[1]
 # As `FIXING` of `amatune.tuning.options`, which takes long to import.
 _FIXING = ("preset", "fix", "width", "tile", "tile_overlap")
 _Scalar = str | int | float
+OF_RUN = "amatune.of_run"  # of a context: whether its file is the record of a run
 
 
 def read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -39,6 +40,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     options = {key_of(option): option for option in context.command.params}
     if isinstance(contents.get("request"), Mapping):
         values = _of_run(file, context.command.name or "")
+        context.meta[OF_RUN] = True
     else:
         values = _checked(file, contents, options)
     defaults: dict[str, Any] = {}
@@ -96,6 +98,11 @@ def assigned(assignments: Sequence[Assignment]) -> dict[str, Any]:
             raise RequestError(f"--fix gives {one.name!r} twice; give it one value")
         fixed[one.name] = one.value
     return fixed
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter is on the command line."""
+    return _source(context, name) == "COMMANDLINE"
 
 
 def _source(context: typer.Context, name: str) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from amatune.errors import AmatuneError, RequestError
 from amatune.runs import RunFolder, all_runs
+from amatune.runs.request import joining
 from amatune.wording import visible
 
 RUNS_DIR = "runs"
@@ -104,9 +105,12 @@ def near(path: Path) -> str:
 
 
 def about(run: RunFolder, *words: str) -> str:
-    """An `amatune` command line about a run, to copy."""
+    """An `amatune` command line about a run, to copy; one that trains joins the run's cluster."""
     runs_dir = near(run.path.parent)
     tail = [] if runs_dir == RUNS_DIR else ["--runs-dir", runs_dir]
+    if words[0] in ("search", "best"):
+        with contextlib.suppress(AmatuneError):
+            tail += joining(run.record().request.address)
     return shlex.join(["amatune", *words, *tail])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amatune.cli.config import Config, given
+from amatune.cli.config import OF_RUN, Config, given, is_given
 from amatune.cli.options import (
     AUTO,
     DATA_DIR,
@@ -37,6 +37,7 @@ from amatune.cli.output import (
 from amatune.cli.tables import ENDED, print_trials
 from amatune.errors import AmatuneError, RequestError
 from amatune.runs import RunFolder
+from amatune.runs.request import require_confirmed
 from amatune.wording import counted, figure
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def search(
 
 
 def _require_trust(context: typer.Context, trusted: bool) -> None:
-    """Run no program that a run.json brings, unless told to."""
+    """Run no program that a run.json brings, and join no cluster that it names, unless told to."""
     brought = (context.default_map or {}).get("space")
     in_use = context.params["space"] == brought
     if isinstance(brought, dict) and "python" in brought and in_use and not trusted:
@@ -227,6 +228,8 @@ def _require_trust(context: typer.Context, trusted: bool) -> None:
             "on this machine; if you trust whoever started that run, or have read the program, add "
             "--trust-space"
         )
+    if context.meta.get(OF_RUN) and not is_given(context, "address"):
+        require_confirmed(str(context.params["config"]), context.params["address"])
 
 
 def _require_result(outcome: "SearchOutcome") -> None:

@@ -112,9 +112,9 @@ class Failure:
         `tries` is the record so far, by kind of failure, and `epoch` the furthest that the training
         has come.
         """
-        further = epoch > tries.get("epoch", 0)
-        lost = 0 if further else tries.get("lost", 0)
-        counts = {"memory": tries.get("memory", 0), "lost": lost, "epoch": epoch}
+        before = tries.get("epoch", 0)
+        lost = 0 if epoch > before else tries.get("lost", 0)
+        counts = {"memory": tries.get("memory", 0), "lost": lost, "epoch": max(epoch, before)}
         if counts.get(self.kind, 0) >= RETRIES.get(self.kind, 0):
             return None
         return {**counts, self.kind: counts[self.kind] + 1}

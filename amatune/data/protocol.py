@@ -52,6 +52,7 @@ from amatune.metrics import hanley_mcneil
 from amatune.wording import memory_size
 
 MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .54 to .99
+LEAST_OF_A_SET = 2  # anomalies for a figure of one set among several
 MIN_TEST_NORMALS = 10
 MIN_NORMALS = 50  # in the training part; a fifth of them validate
 TEST_SHARE = 0.2  # test anomalies per test normal
@@ -136,7 +137,11 @@ def make_problem(
             f"{' x '.join(map(str, problem.image_shape))}: there is nothing to learn from them; "
             "add different ones"
         )
-    problem.warnings += [*_shortages(problem.splits, wanted), *duplicates]
+    problem.warnings += [
+        *_shortages(problem.splits, wanted),
+        *_small_sets(problem.splits),
+        *duplicates,
+    ]
     return problem
 
 
@@ -381,6 +386,21 @@ def _shortages(splits: Splits, wanted: Mapping[str, int]) -> list[str]:
                 f"then has a 95% interval of {_interval(counts[name], normals)}, instead of "
                 f"{_interval(asked, normals)}"
             )
+    return messages
+
+
+def _small_sets(splits: Splits) -> list[str]:
+    """Of several sets of anomalies, those too small for what is told of each."""
+    messages = []
+    for name, cost in (
+        ("validation_anomalies", "it has next to no say in what is chosen"),
+        ("test_anomalies", "there are no figures of its own"),
+    ):
+        split = splits.by_name()[name]
+        for own in split if len(split) > 1 else ():
+            if len(own.ids) < LEAST_OF_A_SET:
+                count = f"only {len(own.ids)} of the" if own.ids else "none of the"
+                messages.append(f"{own.source} has {count} {spoken(name)}: {cost}")
     return messages
 
 

@@ -33,8 +33,8 @@ from amatune.results.groups import SIZES, GroupFigures, group_figures
 from amatune.results.leaderboard import (
     Leaderboard,
     LeaderboardRow,
-    model_folder,
     read_leaderboard,
+    require_as_listed,
 )
 from amatune.results.overlay import outline, overlaid, shares_of
 from amatune.results.scores import TEST, VALIDATION, load_scores, validation_file
@@ -156,7 +156,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     board = read_leaderboard(run) if run.leaderboard.exists() else None
     judged, why_not = None, ""
     try:
-        judged = _by_best(run, board) if board else _by_search(run, study)
+        judged = _by_best(board) if board else _by_search(run, study)
     except AmatuneError as error:
         why_not = str(error)
     trials = study.get_trials(deepcopy=False)
@@ -180,7 +180,7 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
 # --- what the detectors said ----------------------------------------------------------------------
 
 
-def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
+def _by_best(board: Leaderboard) -> Judged:
     """The test images, scored by the configuration chosen on validation images."""
     chosen, model = board.chosen, board.chosen_model
     scores = _read_scores(model / TEST)
@@ -195,17 +195,17 @@ def _by_best(run: RunFolder, board: Leaderboard) -> Judged:
         scores=scores,
         threshold=threshold,
         false_alarms=rate,
-        by_seed=_test_scores(run, chosen, board.primary_score),
-        default_by_seed=_test_scores(run, control, control.score) if control else (),
+        by_seed=_test_scores(board, chosen, board.primary_score),
+        default_by_seed=_test_scores(board, control, control.score) if control else (),
         model=model,
         groups=_groups(board, validation, scores),
         belonging=board.groups.pair if board.groups else None,
     )
 
 
-def _test_scores(run: RunFolder, row: LeaderboardRow, score: str) -> tuple[Sides, ...]:
+def _test_scores(board: Leaderboard, row: LeaderboardRow, score: str) -> tuple[Sides, ...]:
     return tuple(
-        _read_scores(model_folder(run, row.configuration, seed) / TEST)[score] for seed in row.seeds
+        _read_scores(require_as_listed(board, row, seed) / TEST)[score] for seed in row.seeds
     )
 
 

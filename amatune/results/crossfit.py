@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amatune import metrics
-from amatune.results.difference import SIGNIFICANT, paired_difference, welch_test
+from amatune.results.difference import SIGNIFICANT, lead_error, welch_test
 from amatune.results.selection import Floats, SeedScores, draw_by_group, draw_groups, draw_images
 
 DRAWS = 300
@@ -317,10 +317,11 @@ class _Table:
             inside = np.full(self.sizes[2], True) if whole else self._of != k
             base = [_sides(one, inside) for one in self._judged[default]]
             groups = self._groups and (self._groups[0], self._groups[1][inside])
+            sets = self._sets[inside]
             for c, own in enumerate(self._judged):
                 if c != default:
                     ours = [_sides(one, inside) for one in own]
-                    found[c, k] = paired_difference(ours, base, groups).standard_error
+                    found[c, k] = lead_error(ours, base, groups, sets, worst=self._worst)
         return found
 
     def _by_fold(self, sums: Floats) -> Floats:

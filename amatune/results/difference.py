@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special  # and not stats, which takes a second to import
 
 from amatune import metrics
 from amatune.results.selection import SeedScores
 
 SIGNIFICANT = 0.05  # p below which a difference counts as one
+
+Sets = NDArray[np.int64]  # of each anomaly (M,), the number of its set
 
 
 @dataclass(frozen=True)
@@ -33,22 +36,66 @@ class PairedTest:
 
 
 def paired_difference(
-    a: Sequence[SeedScores], b: Sequence[SeedScores], groups: metrics.Groups | None = None
+    a: Sequence[SeedScores],
+    b: Sequence[SeedScores],
+    groups: metrics.Groups | None = None,
+    sets: Sets | None = None,
 ) -> PairedTest:
     """Compare two configurations, each with the scores of one or more seeds.
 
-    All scores are of the same images in the same order, which may be in groups. See the module's
-    docstring. Raises `ValueError` where `metrics.delong_paired` does.
+    All scores are of the same images in the same order, which may be in groups; with `sets` it is
+    their mean AUROCs over these that differ. See the module's docstring. Raises `ValueError` where
+    `metrics.delong_paired` does.
     """
     pairs = [
-        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"], groups)
+        metrics.delong_paired(x["normal"], x["anomaly"], y["normal"], y["anomaly"], groups, sets)
         for x in a
         for y in b
     ]
     difference = statistics.fmean(pair.difference for pair in pairs)
     images = statistics.fmean(pair.standard_error for pair in pairs) ** 2
-    aurocs = [[metrics.auroc(**scores) for scores in side] for side in (a, b)]
+    aurocs = [[statistics.fmean(_aurocs(one, sets)) for one in side] for side in (a, b)]
     return welch_test(difference, images, aurocs, groups)
+
+
+def lead_error(
+    a: Sequence[SeedScores],
+    b: Sequence[SeedScores],
+    groups: metrics.Groups | None = None,
+    sets: Sets | None = None,
+    *,
+    worst: bool = False,
+) -> float:
+    """The standard error of a's lead over b in the figure that chooses: the AUROC of all anomalies,
+    with `sets` the mean over these or the `worst` of them.
+
+    Of the worst it is that of the set that is worst for a or for b, the larger one; infinite where
+    this has but one anomaly, or group of them, which tell nothing of it.
+    """
+    if sets is None or not worst:
+        return paired_difference(a, b, groups, sets).standard_error
+    names = np.unique(sets)
+    found = 0.0
+    for side in (a, b):
+        mean = np.mean([_aurocs(one, sets) for one in side], axis=0)
+        inside = sets == names[mean.argmin()]
+        of = inside.nonzero()[0] if groups is None else groups[1][inside]
+        if len(np.unique(of)) < 2:
+            return math.inf
+        ours, theirs = (
+            [{**one, "anomaly": one["anomaly"][inside]} for one in own] for own in (a, b)
+        )
+        error = paired_difference(ours, theirs, groups and (groups[0], of)).standard_error
+        found = max(found, error)
+    return found
+
+
+def _aurocs(scores: SeedScores, sets: Sets | None) -> list[float]:
+    """Of each set; without, of all."""
+    normal, anomaly = scores["normal"], scores["anomaly"]
+    if sets is None:
+        return [metrics.auroc(normal, anomaly)]
+    return [metrics.auroc(normal, anomaly[sets == one]) for one in np.unique(sets)]
 
 
 def welch_test(

@@ -26,13 +26,14 @@ from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
 from amatune.results.crossfit import CrossFit
-from amatune.results.difference import SIGNIFICANT, paired_difference
+from amatune.results.difference import SIGNIFICANT, Sets, lead_error, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
 from amatune.results.operating import Guarantee, OperatingPoint
 from amatune.results.scores import TEST, load_scores
 from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
+from amatune.sealed import read_facts
 from amatune.several import METHOD
 
 SCHEMA = 2  # of leaderboard.json
@@ -175,11 +176,12 @@ class Leaderboard:
     def chosen_model(self) -> Path:
         """Folder of the chosen configuration's detector with the best validation AUROC.
 
-        That seed is one more selection: what to expect of it is the configuration's mean.
+        That seed is one more selection: what to expect of it is the configuration's mean. Raises
+        `RequestError` as `require_as_listed` does.
         """
         row = self.chosen
         best = max(range(len(row.seeds)), key=lambda i: row.validation_by_seed[i])
-        return model_folder(self.run, row.configuration, row.seeds[best])
+        return require_as_listed(self, row, row.seeds[best])
 
     def write(self) -> None:
         """Write `best/leaderboard.json`, atomically."""
@@ -259,6 +261,20 @@ def model_folder(run: RunFolder, configuration: str, seed: int) -> Path:
     return run.best / "models" / configuration / f"seed{seed}"
 
 
+def require_as_listed(board: Leaderboard, row: LeaderboardRow, seed: int) -> Path:
+    """The folder of a retrained model. Raises `RequestError` where the model in it is not the one
+    that the leaderboard tells of, as after a retraining that was interrupted."""
+    folder = model_folder(board.run, row.configuration, seed)
+    facts = read_facts(folder)
+    if facts is not None and facts.get("config") != row.config:
+        raise RequestError(
+            f"the model in {folder} was trained with other settings than those on the leaderboard, "
+            f"by a retraining that did not come to its end: call `amatune best {board.run.name}` "
+            "again, with its options or without"
+        )
+    return folder
+
+
 def kept_test_scores(board: Leaderboard, row: LeaderboardRow, score: str) -> list[SeedScores]:
     """What a configuration gives the test images by one of its scores, with each of its seeds.
 
@@ -266,7 +282,7 @@ def kept_test_scores(board: Leaderboard, row: LeaderboardRow, score: str) -> lis
     """
     found: list[SeedScores] = []
     for seed in row.seeds:
-        file = model_folder(board.run, row.configuration, seed) / TEST
+        file = require_as_listed(board, row, seed) / TEST
         try:
             scores = load_scores(file)[score]
         except (RequestError, KeyError) as error:
@@ -306,16 +322,15 @@ def figures(by_seed: Sequence[SeedScores], groups: metrics.Groups | None = None)
 
 def anomaly_groups(problem: Problem) -> dict[str, Places]:
     """Where the test anomalies that have figures of their own lie among all of them: those of each
-    set, where there are several, and of each kind of defect with two pictures or more, which are
+    set, where there are several, and of each kind of defect, with two pictures or more, which are
     not of one group. Opens the test part."""
     sets = problem.test_sets()
     found: dict[str, Places] = dict(sets) if len(sets) > 1 else {}
     for kind, places in problem.test_kinds().items():
-        if len(places) > 1:
-            found[f"{kind}, {len(places)} pictures"] = places
-    if (groups := problem.groups("test")) is None:
-        return found
-    return {name: own for name, own in found.items() if len(np.unique(groups[1][own])) > 1}
+        found[f"{kind}, {len(places)} pictures"] = places
+    groups = problem.groups("test")
+    of = np.arange(len(problem.test_images()[1])) if groups is None else groups[1]
+    return {name: own for name, own in found.items() if len(np.unique(of[own])) > 1}
 
 
 def against_baseline(
@@ -372,18 +387,21 @@ def choose(
     means: Mapping[str, float],
     groups: metrics.Groups | None = None,
     default: str = "default",
+    *,
+    sets: Sets | None = None,
+    worst: bool = False,
 ) -> tuple[str, str]:
     """The configuration to take, and why, in a sentence.
 
     `means` are the mean validation AUROCs over the seeds and `validation` the scores behind them,
-    by configuration. The best mean wins, unless the default comes within one standard error of it:
-    of what cannot be told apart, the better known is taken.
+    by configuration; with `sets` (M,) of the anomalies they are of the mean over these, or of the
+    `worst`. The best mean wins, unless the default comes within one standard error of it: of what
+    cannot be told apart, the better known is taken.
     """
     best = max(means, key=lambda name: (means[name], name == default))
     if best == default or default not in means:
         return best, f"{best} has the best mean validation AUROC over the seeds"
-    tested = paired_difference(validation[best], validation[default], groups)
-    error = tested.standard_error
+    error = lead_error(validation[best], validation[default], groups, sets, worst=worst)
     gap = means[best] - means[default]
     by = f"{gap:.3f} with a standard error of {error:.3f}"
     if gap <= error:

@@ -18,6 +18,7 @@ Objective = Literal["pooled", "mean", "worst"]  # see `results.objective`
 StudyStorage = Literal["sqlite", "journal"]  # see `tuning.study`
 
 LOCAL = "local"  # in the place of an address: this machine alone
+HERE = "auto"  # an address: the cluster that this machine is part of
 MOST = 10**9  # trials, epochs, steps
 SLICES = 25  # of a trial that is given its steps
 SCHEMES = ("file", "s3", "gs", "hdfs")  # of a storage path
@@ -213,6 +214,23 @@ def _wrong_place(place: str) -> str | None:
     )
 
 
+def joining(address: str | None) -> list[str]:
+    """The words of a command that join the cluster at the address of a run's record; none for this
+    machine's own."""
+    return [] if address in (None, HERE) else ["--address", str(address)]
+
+
+def require_confirmed(record: str, address: str | None) -> None:
+    """Raise `RequestError` for an address that nobody but a record names, unless it is this
+    machine's own: whoever runs the cluster there could run code here."""
+    if joining(address):
+        raise RequestError(
+            f"{record} names the Ray cluster at {address}, and the machines of a cluster can run "
+            f"code here; if it is yours, say so with --address {address}, else name another, or "
+            "--address local (in Python: address=...)"
+        )
+
+
 def _wrong_address(address: str) -> str | None:
     if address.startswith("ray://"):
         return (
@@ -220,7 +238,7 @@ def _wrong_address(address: str) -> str | None:
             "the cluster with the address 'auto'"
         )
     host, _, port = address.rpartition(":")
-    if address == "auto" or (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
+    if address == HERE or (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         return None
     return (
         "the address of a Ray cluster is HOST:PORT, or 'auto' on one of its machines; got "

@@ -89,6 +89,7 @@ class CrossFitting:
     folds: int
     dealt: Mapping[Key, int]
     candidates: Sequence[Candidate]  # of all folds, and of the plain shortlist
+    plain: Collection[str]  # names of that shortlist, of which one is chosen as without folds
     eligible: Sequence[Collection[str]]  # names, by fold
     remark: str
 
@@ -109,6 +110,7 @@ class CrossFitting:
         dealt = deal(problem, folds)
         full = studies.full_trials(studies.open_study(run))
         found = list(shortlist(run, record, method, top, epochs, full))
+        plain = frozenset(candidate.name for candidate in found)
         kept = _kept_scores(run, problem, full)
         of = _folds(problem, dealt, _LISTS[:1])
         bounds = set_bounds(problem.validation_sets())
@@ -129,7 +131,7 @@ class CrossFitting:
                 if not same:
                     found.insert(-1, candidate)  # the default is the last
             eligible.append(names)
-        return cls(folds, dealt, found, eligible, _remark(record, len(full), len(kept)))
+        return cls(folds, dealt, found, plain, eligible, _remark(record, len(full), len(kept)))
 
     def result(
         self,

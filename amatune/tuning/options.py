@@ -15,7 +15,14 @@ from amatune.errors import RequestError, did_you_mean
 from amatune.files import read_json, read_text, usable_path
 from amatune.registry import SeveralMethods, searched_method, survey_methods
 from amatune.runs import RunFolder
-from amatune.runs.request import LOCAL, SLICES, SearchRequest, budget, is_uri
+from amatune.runs.request import (
+    LOCAL,
+    SLICES,
+    SearchRequest,
+    budget,
+    is_uri,
+    require_confirmed,
+)
 from amatune.several import AUTO, JOINT, METHOD, auto_methods, joined
 from amatune.tuning import study
 from amatune.tuning.spaces import read_space
@@ -149,6 +156,8 @@ def continued(options: SearchOptions) -> SearchRequest:
     run = RunFolder.open(options.get("name"), options.get("runs_dir", SearchRequest.runs_dir))
     # The earlier session's time says nothing about this one's.
     earlier = dataclasses.replace(run.record().request, time_budget=None)
+    if options.get("address") is None:
+        require_confirmed(f"the run {run.name!r}", earlier.address)
     request = with_options(earlier, options)
     return dataclasses.replace(request, name=run.name, runs_dir=str(run.path.parent))
 

@@ -14,7 +14,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,23 +37,22 @@ from amatune.results.leaderboard import (
     TestGroups,
     against_baseline,
     anomaly_groups,
-    choose,
     compare,
     figures,
     read_leaderboard,
     spread,
 )
 from amatune.results.localisation import PIXELS, Masks, over_seeds, write_pixels
-from amatune.results.objective import best_score, set_bounds, validation_auroc
+from amatune.results.objective import set_bounds
 from amatune.results.operating import Demand
-from amatune.results.scores import TEST, VALIDATION, save_scores
-from amatune.results.selection import SeedScores
+from amatune.results.scores import TEST, Scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.runs.request import LOCAL, MOST, Objective
+from amatune.runs.request import LOCAL, MOST, joining, require_confirmed
 from amatune.several import METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
+from amatune.tuning.candidates import Validated, choose_candidate, control, validate
 from amatune.tuning.cost import Budget, Estimating, Plan
 from amatune.tuning.crossfit import CrossFitting
 from amatune.tuning.events import (
@@ -67,7 +66,8 @@ from amatune.tuning.events import (
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
 from amatune.tuning.search import selection, when_to_go_on
-from amatune.tuning.shortlists import DEFAULT, shortlist
+from amatune.tuning.shortlists import shortlist
+from amatune.wording import counted
 
 __all__ = [
     "Comparison",
@@ -118,10 +118,12 @@ def run_best(
             raise RequestError(f"{name} must be at most {most:,}, got {value}")
     began = time.monotonic()
     emit = Estimating(listener or _nobody)
-    with run.alone(), contextlib.ExitStack() as stack:
+    with _disk_told(run), run.alone(), contextlib.ExitStack() as stack:
         record = run.record()
         here: dict[str, Any] = {} if concurrent is None else {"concurrent": concurrent}
-        if address is not None:
+        if address is None:
+            require_confirmed(f"the run {run.name!r}", record.request.address)
+        else:
             here["address"] = None if address == LOCAL else address
         record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
@@ -184,11 +186,19 @@ def run_best(
             raise AmatuneError(f"every training of the shortlist failed: {reasons}")
         bounds = set_bounds(problem.validation_sets())
         validated = {
-            name: _validated(trainings, bounds, request.objective)
+            name: validate(trainings, bounds, request.objective)
             for name, trainings in finished.items()
             if trainings
         }
-        chosen, choice = _choose(validated, seeds, problem.groups("validation"))
+        eligible = validated
+        if fitting is not None:  # what the folds alone list was not to be chosen from without them
+            plain = {name: one for name, one in validated.items() if name in fitting.plain}
+            eligible = plain or validated
+        chosen, choice = choose_candidate(
+            eligible, seeds, problem.groups("validation"), bounds, request.objective
+        )
+        if len(eligible) < len(validated):
+            choice += "; of the shortlist without folds"
         masks = Masks.of(problem.test_masks())
         untested = [
             t for t in itertools.chain(*finished.values()) if not t.is_tested(with_maps=bool(masks))
@@ -196,7 +206,7 @@ def run_best(
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, run, record, method, problem, masks)
-        sets = anomaly_groups(problem)
+        kinds = anomaly_groups(problem)
         groups = problem.groups("test")
         rows = [
             _row(
@@ -205,7 +215,7 @@ def run_best(
                 validated[candidate.name],
                 chosen,
                 work.failures,
-                sets,
+                kinds,
                 groups,
             )
             for candidate in candidates
@@ -221,7 +231,7 @@ def run_best(
             epochs=work_of[chosen].config.epochs,
             seeds=tuple(range(1, seeds + 1)),
             rows=tuple(sorted(rows, key=lambda row: -row.validation_auroc)),
-            comparison=_compare(finished, validated, chosen, seeds, groups),
+            comparison=_compare(finished, eligible, chosen, seeds, groups),
             baselines=baselines,
             against_baseline=against_baseline(
                 [one.scores(TEST)[validated[chosen].score] for one in finished[chosen]],
@@ -271,10 +281,31 @@ def run_best(
 
 
 @contextlib.contextmanager
+def _disk_told(run: RunFolder) -> Iterator[None]:
+    """An error that says how to go on when no space is left for what is kept of the run."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if execution.is_disk_full(error):
+            raise _disk_full(run.path) from error
+        raise
+
+
+def _disk_full(place: Path | str) -> DiskFullError:
+    return DiskFullError(
+        f"no space is left on a disk that {place} is on; free some and call again: what is "
+        "finished is kept"
+    )
+
+
+@contextlib.contextmanager
 def _cluster(run: RunFolder, address: str | None) -> Iterator[None]:
     """A cluster; an error that says how to go on when it is lost."""
-    command = shlex.join(["amatune", "best", run.name, "--runs-dir", str(run.path.parent)])
-    go_on = f"what is finished is kept; {when_to_go_on(address)}: {command}, and the same options"
+    command = ["amatune", "best", run.name, "--runs-dir", str(run.path.parent), *joining(address)]
+    told = f"{shlex.join(command)}, and the same options"
+    go_on = f"what is finished is kept; {when_to_go_on(address)}: {told}"
     try:
         with connection.cluster(address, run.log, go_on):
             yield
@@ -313,64 +344,7 @@ def _train(
     if ending == "interrupted":
         raise KeyboardInterrupt
     if ending == "disk full":
-        raise DiskFullError(
-            f"no space is left on a disk that {work.place} is on; free some and call again: what "
-            "is finished is kept"
-        )
-
-
-@dataclass(frozen=True)
-class _Validated:
-    """What validation images say of a candidate's trainings, by the score that ranks them."""
-
-    score: str  # its name
-    scores: Sequence[SeedScores]  # of each seed
-    aurocs: Sequence[float]  # of each seed: what the search would say
-
-
-def _validated(
-    trainings: Sequence[Retraining], bounds: np.ndarray, objective: Objective
-) -> _Validated:
-    """Of trainings that differ in their seed alone. The score is that of the settings, of a method
-    without such a setting its first, or for "auto" the one whose mean over the seeds is best."""
-    by_seed = [training.scores(VALIDATION) for training in trainings]
-    aurocs = {
-        name: [validation_auroc(**s[name], bounds=bounds, kind=objective) for s in by_seed]
-        for name in by_seed[0]
-    }
-    score = getattr(trainings[0].config, "score", next(iter(by_seed[0])))
-    if score == "auto":
-        score = best_score({name: statistics.fmean(values) for name, values in aurocs.items()})
-    return _Validated(score, [s[score] for s in by_seed], aurocs[score])
-
-
-def _choose(
-    validated: Mapping[str, _Validated], seeds: int, groups: metrics.Groups | None
-) -> tuple[str, str]:
-    """The candidate to take, by the mean validation AUROC over the seeds, and why.
-
-    One that failed with some seed is not chosen while another failed with none.
-    """
-    names = _whole(validated, seeds)
-    return choose(
-        {name: validated[name].scores for name in names},
-        {name: statistics.fmean(validated[name].aurocs) for name in names},
-        groups,
-        control(validated, seeds),
-    )
-
-
-def control(validated: Mapping[str, _Validated], seeds: int) -> str:
-    """The default that others must be ahead of: of several methods', the one that validation
-    images prefer, of those that failed with no seed where there is one."""
-    names = _whole(validated, seeds)
-    defaults = [name for name in names if name.partition("-")[0] == DEFAULT]
-    return max(defaults, key=lambda name: statistics.fmean(validated[name].aurocs), default=DEFAULT)
-
-
-def _whole(validated: Mapping[str, _Validated], seeds: int) -> list[str]:
-    """Those that failed with no seed; all where there is none."""
-    return [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)
+        raise _disk_full(work.place)
 
 
 def _test(
@@ -394,15 +368,28 @@ def _test(
             gpu_memory=room.gpu_memory,
         )
         for folder, one in found:
+            _require_finite(folder, one.scores)
             if masks is not None:
                 write_pixels(folder / PIXELS, one.pixels)
             save_scores(folder / TEST, one.scores)
 
 
+def _require_finite(folder: Path, scores: Scores) -> None:
+    """Raise `AmatuneError` for scores of test images that are no numbers: nothing is written."""
+    for name, sides in scores.items():
+        wrong = sum(int((~np.isfinite(values)).sum()) for values in sides.values())
+        if wrong:
+            raise AmatuneError(
+                f"the detector in {folder} gives {counted(wrong, 'test image')} no finite {name}: "
+                "its settings cannot be tested; with a smaller --top, or another number of "
+                "--epochs, they may not be on the list"
+            )
+
+
 def _row(
     candidate: Candidate,
     trainings: Sequence[Retraining],
-    validated: _Validated,
+    validated: Validated,
     chosen: str,
     failures: Mapping[str, Sequence[str]],
     sets: Mapping[str, Places],
@@ -438,7 +425,7 @@ def _row(
 
 def _compare(
     finished: Mapping[str, Sequence[Retraining]],
-    validated: Mapping[str, _Validated],
+    validated: Mapping[str, Validated],
     chosen: str,
     seeds: int,
     groups: metrics.Groups | None,

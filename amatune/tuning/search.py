@@ -22,8 +22,8 @@ from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.data.problem import Problem
-from amatune.data.protocol import make_problem
-from amatune.errors import ClusterLostError, DiskFullError, RequestError
+from amatune.data.protocol import LEAST_OF_A_SET, make_problem
+from amatune.errors import ClusterLostError, DataError, DiskFullError, RequestError
 from amatune.registry import Method, SeveralMethods
 from amatune.results.baselines import BaselineFigure
 from amatune.results.objective import set_bounds
@@ -31,7 +31,7 @@ from amatune.results.scores import has_scores, load_scores, validation_file
 from amatune.results.selection import Selection, correct_for_selection
 from amatune.runs import RunFolder
 from amatune.runs.record import Circumstances, ProblemRecord, RunRecord
-from amatune.runs.request import SearchRequest
+from amatune.runs.request import SearchRequest, joining
 from amatune.several import AUTO, METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.allocation import Allocation
@@ -146,6 +146,7 @@ def begun(
     held = None
     if isinstance(method, SeveralMethods):
         request, method, first, held = settled(request, method, problem, first)
+    _require_sets(request, problem)
     record = RunRecord(
         request=request,
         problem=ProblemRecord.from_dict(problem.to_dict()),
@@ -155,6 +156,19 @@ def begun(
     )
     tried = first_trials(record, method, first, known)
     return replace(record, first=tried), problem, method
+
+
+def _require_sets(request: SearchRequest, problem: Problem) -> None:
+    """Raise `DataError` where the objective is of each set of anomalies, and one has too few."""
+    if request.objective == "pooled":
+        return
+    for name, own in problem.validation_sets().items():
+        if (count := own.stop - own.start) < LEAST_OF_A_SET:
+            raise DataError(
+                f"the objective {request.objective} goes by the AUROC of each set of anomalies; "
+                f"{name} has {count} to validate with, at least {LEAST_OF_A_SET} are needed: add "
+                "pictures to it, leave it out, or take the objective pooled"
+            )
 
 
 def continued(
@@ -225,7 +239,7 @@ def when_to_go_on(address: str | None) -> str:
 
 def _how_to_go_on(run: RunFolder, address: str | None) -> str:
     command = ["amatune", "search", "--resume", "--name", run.name]
-    command += ["--runs-dir", str(run.path.parent)]
+    command += ["--runs-dir", str(run.path.parent), *joining(address)]
     return f"what is finished is kept; {when_to_go_on(address)}: {shlex.join(command)}"
 
 

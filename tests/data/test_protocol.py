@@ -333,3 +333,14 @@ def test_more_than_the_memory_holds_is_refused_before_it_is_decoded(monkeypatch)
     told = r"images of 256 x 256 pixels, grey are \d+ MiB, this machine has 1 MiB; choose"
     with pytest.raises(DataError, match=told):
         problem(image_size=256)
+
+
+@pytest.mark.parametrize(("train", "test"), [(1, 30), (0, 30), (30, 1), (30, 0)])
+def test_a_set_that_is_too_small_for_figures_of_its_own_is_told(invent, train, test):
+    invent("n", [None] * 600, [None] * 500)
+    invent("o", [None] * 60, [None] * 120)
+    invent("rare", [None] * train, [None] * test)
+    (told,) = (one for one in problem(dataset="n", ood=("o", "rare")).warnings if "rare" in one)
+    part = "validation" if train < test else "test"
+    count = "only 1 of the" if min(train, test) else "none of the"
+    assert told.startswith(f"rare has {count} {part} anomalies: ")

@@ -5,17 +5,18 @@ from pathlib import Path
 import fake_method
 import pytest
 from fake_method import FakeDetector
-from fake_run import finished_run, searched_run, small_problem
+from fake_run import finished_run, searched_run, small_problem, trained
 
 from amatune.errors import RequestError
 from amatune.export import fingerprint, load
 from amatune.export.winner import export_winner, require_exportable
 from amatune.extras import MissingExtraError
 from amatune.results.certify import with_thresholds
-from amatune.results.leaderboard import read_leaderboard
+from amatune.results.leaderboard import kept_test_scores, read_leaderboard
 from amatune.results.operating import Demand
 from amatune.results.scores import TEST, load_scores
 from amatune.runs import RunFolder
+from amatune.stored import StoredDetector
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +96,15 @@ def test_missing_packages_are_told_before_the_training(
         require_exportable(run, tmp_path / "new")
     monkeypatch.setattr(FakeDetector, "exports_to_onnx", False)
     require_exportable(run, tmp_path / "new")  # such a method needs none
+
+
+def test_a_model_of_a_retraining_that_did_not_end_is_not_exported(tmp_path: Path) -> None:
+    """Another than the one whose thresholds and figures are on the leaderboard."""
+    problem = small_problem()
+    run = finished_run(tmp_path / "runs" / "parts", problem)
+    board = read_leaderboard(run)
+    StoredDetector.of(trained(0.1, 2, problem.train_images())).save(board.chosen_model)
+    with pytest.raises(RequestError, match=r"seed2 was trained with other .* `amatune best"):
+        export_winner(board)
+    with pytest.raises(RequestError, match="other settings"):
+        kept_test_scores(board, board.chosen, "bright")

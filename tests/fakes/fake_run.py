@@ -107,10 +107,14 @@ def add_trial(
     return number
 
 
+def config_of(quality: float) -> FakeConfig:
+    """Of a detector that trains for an epoch."""
+    return FakeConfig(quality=quality, epochs=1).resolve(SHAPE)
+
+
 def trained(quality: float, seed: int, images: np.ndarray) -> FakeDetector:
     """A detector after an epoch, calibrated."""
-    config = FakeConfig(quality=quality, epochs=1)
-    detector = FakeDetector(config, SHAPE, seed=seed)
+    detector = FakeDetector(config_of(quality), SHAPE, seed=seed)
     detector.train_epoch(torch.from_numpy(images))
     detector.calibrate(torch.from_numpy(images))
     return detector
@@ -178,7 +182,7 @@ def write_leaderboard(
                 chosen=not rows,
                 score="bright",
                 settings={"quality": quality, "batch_size": 16},
-                config={"quality": quality},
+                config=config_of(quality).to_dict(),
                 seeds=seeds,
                 search_auroc=0.84,
                 validation_auroc=float(np.mean(validation)),

@@ -8,7 +8,9 @@ import pytest
 from fake_run import ANOMALIES, NORMALS, scores
 from scipy import stats
 
-from amatune.results.difference import holm, paired_difference
+from amatune.results.difference import holm, lead_error, paired_difference
+from amatune.results.leaderboard import choose
+from amatune.results.objective import validation_auroc
 
 
 def naive_delong(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> tuple[float, float]:
@@ -82,3 +84,60 @@ def test_holm() -> None:
     assert holm([0.5, 0.001, 0.6, 0.02]) == pytest.approx([1.0, 0.004, 1.0, 0.06])
     assert holm([0.04]) == [0.04]
     assert holm([]) == []
+
+
+SETS = np.repeat([0, 1, 2], [15, 8, ANOMALIES - 23])
+
+
+def test_the_mean_over_sets_against_an_independent_calculation() -> None:
+    """By the comparisons of each anomaly with each normal image, weighted by set: the variance of
+    their sum, by DeLong's components within each set."""
+    a, b = scores(1.5, 1), scores(1.0, 2)
+    psi = [
+        (s["anomaly"][:, None] > s["normal"]) + 0.5 * (s["anomaly"][:, None] == s["normal"])
+        for s in (a, b)
+    ]
+    gaps = psi[0] - psi[1]
+    by_set = [gaps[one == SETS] for one in range(3)]
+    at_normal = np.mean([own.mean(axis=0) for own in by_set], axis=0)
+    variance = at_normal.var(ddof=1) / NORMALS
+    variance += sum(own.mean(axis=1).var(ddof=1) / len(own) / 9 for own in by_set)
+    found = paired_difference([a], [b], sets=SETS)
+    assert found.difference == pytest.approx(np.mean([own.mean() for own in by_set]))
+    assert found.standard_error == pytest.approx(math.sqrt(variance), rel=0.01)
+    plain = paired_difference([a], [b])
+    one_set = paired_difference([a], [b], sets=np.zeros(ANOMALIES, np.int64))
+    assert one_set.standard_error == pytest.approx(plain.standard_error)
+    alone = np.arange(NORMALS), np.arange(NORMALS, NORMALS + ANOMALIES)
+    grouped = paired_difference([a], [b], alone, SETS)
+    assert grouped.standard_error == pytest.approx(found.standard_error, rel=0.05)
+
+
+def test_the_error_of_the_worst_set_is_that_of_the_deciding_one() -> None:
+    a, b = [scores(1.5, 1)], [scores(1.0, 2)]
+    for side in (a, b):
+        side[0]["anomaly"][SETS == 1] -= 1
+    only = [{**s, "anomaly": s["anomaly"][SETS == 1]} for s in (*a, *b)]
+    expected = paired_difference(only[:1], only[1:]).standard_error
+    assert lead_error(a, b, sets=SETS, worst=True) == pytest.approx(expected)
+    assert lead_error(a, b, sets=SETS) == paired_difference(a, b, sets=SETS).standard_error
+    lonely = SETS.copy()
+    lonely[np.flatnonzero(SETS == 1)[1:]] = 0
+    a[0]["anomaly"][lonely == 1] -= 9
+    assert lead_error(a, b, sets=lonely, worst=True) == math.inf
+
+
+@pytest.mark.parametrize("kind", ["pooled", "mean", "worst"])
+def test_equals_are_seldom_preferred_to_the_default_whatever_the_objective(kind: str) -> None:
+    """Ahead by more than a standard error, which is what a sixth of them are by chance."""
+    generator = np.random.default_rng(1)
+    bounds, preferred = np.array([0, 40, 50]), 0
+    sets = None if kind == "pooled" else np.repeat([0, 1], [40, 10])
+    for _ in range(300):
+        own = {
+            name: [{"normal": generator.normal(size=300), "anomaly": generator.normal(1, 1, 50)}]
+            for name in ("trial-1", "default")
+        }
+        means = {n: validation_auroc(**s[0], bounds=bounds, kind=kind) for n, s in own.items()}
+        preferred += choose(own, means, sets=sets, worst=kind == "worst")[0] != "default"
+    assert 0.08 < preferred / 300 < 0.22

@@ -6,16 +6,19 @@ from pathlib import Path
 import fake_method
 import numpy as np
 import pytest
-from fake_method import METHOD
+import torch
+from fake_method import METHOD, FakeDetector
 from fake_run import add_trial, finished_run, scores_of, small_problem, trained
 
 from amatune.data.problem import Problem
 from amatune.data.splits import Selection
 from amatune.errors import RequestError
 from amatune.results.leaderboard import model_folder, read_leaderboard
-from amatune.results.scores import save_scores, validation_file
+from amatune.results.scores import TEST, VALIDATION, save_scores, validation_file
 from amatune.runs import RunFolder
+from amatune.stored import StoredDetector
 from amatune.tuning.crossfit import CrossFitting, deal, require_possible
+from amatune.tuning.retrain import run_best
 from amatune.tuning.retrainings import Retraining
 
 
@@ -39,6 +42,20 @@ def run(tmp_path: Path, problem: Problem) -> RunFolder:
 
 def fitting(run: RunFolder, problem: Problem, folds: int = 4, top: int = 2) -> CrossFitting:
     return CrossFitting.of(run, run.record(), METHOD, problem, folds=folds, top=top, epochs=9)
+
+
+def another_trial(run: RunFolder, problem: Problem) -> int:
+    """All mistakes of trial 1 lie in fold 0; another, of this number, makes fewer, but
+    everywhere."""
+    other = add_trial(run, {"quality": 0.7, "kind": "plain"}, [0.6] * 9)
+    dealt = deal(problem, 4)
+    of = np.array([dealt[i] for s in problem.splits.validation_anomalies for i in s.identities()])
+    normal = np.zeros(len(problem.validation_images()[0]), np.float32)
+    everywhere = [int(np.flatnonzero(of == k)[0]) for k in range(4)]
+    for number, wrong in ((1, of == 0), (other, np.isin(np.arange(len(of)), everywhere))):
+        scores = {"normal": normal, "anomaly": np.where(wrong, -1, 1).astype(np.float32)}
+        save_scores(validation_file(run, number), {"bright": scores, "dark": scores})
+    return other
 
 
 def test_folds_are_even_and_depend_on_the_images_alone(problem: Problem) -> None:
@@ -69,16 +86,7 @@ def test_folds_are_even_and_depend_on_the_images_alone(problem: Problem) -> None
 def test_each_fold_lists_the_best_without_its_own_anomalies(
     run: RunFolder, problem: Problem
 ) -> None:
-    """All mistakes of trial 1 lie in fold 0; another makes fewer, but everywhere."""
-    params = {"quality": 0.7, "kind": "plain"}
-    other = add_trial(run, params, [0.6] * 9)
-    dealt = deal(problem, 4)
-    of = np.array([dealt[i] for s in problem.splits.validation_anomalies for i in s.identities()])
-    normal = np.zeros(len(problem.validation_images()[0]), np.float32)
-    everywhere = [int(np.flatnonzero(of == k)[0]) for k in range(4)]
-    for number, wrong in ((1, of == 0), (other, np.isin(np.arange(len(of)), everywhere))):
-        scores = {"normal": normal, "anomaly": np.where(wrong, -1, 1).astype(np.float32)}
-        save_scores(validation_file(run, number), {"bright": scores, "dark": scores})
+    other = another_trial(run, problem)
     found = fitting(run, problem, top=1)
     named = f"trial-{other}"
     assert found.eligible == [{"trial-1", "default"}, *[{named, "default"}] * 3]
@@ -129,3 +137,32 @@ def test_what_cannot_be_cross_fitted(run: RunFolder, changes, folds: int, told: 
     record = dataclasses.replace(record, request=dataclasses.replace(record.request, problem=asked))
     with pytest.raises(RequestError, match=told):
         require_possible(record, folds)
+
+
+def test_folds_leave_the_choice_as_it_is_without_them(run: RunFolder, problem: Problem) -> None:
+    """What some fold lists in addition may be better, and is not chosen for it."""
+    other = another_trial(run, problem)
+    generator = np.random.default_rng(0)
+    for candidate in fitting(run, problem, top=1).candidates:
+        ahead = {"trial-1": 2.0, "default": 0.3}.get(candidate.name, 4.0)
+        for number in (1, 2):
+            training = Retraining.of(run, candidate, 0, number)
+            detector = FakeDetector(candidate.config, problem.image_shape, seed=training.seed)
+            detector.train_epoch(torch.from_numpy(problem.train_images()))
+            detector.calibrate(torch.from_numpy(problem.train_images()))
+            StoredDetector.of(detector).save(training.folder)
+            for file, images in (
+                (VALIDATION, problem.validation_images()),
+                (TEST, problem.test_images()),
+            ):
+                drawn = {
+                    "normal": generator.normal(size=len(images[0])),
+                    "anomaly": generator.normal(ahead, size=len(images[1])),
+                }
+                save_scores(training.folder / file, {"bright": drawn, "dark": drawn})
+    plain, folds = run_best(run, top=1, seeds=2), run_best(run, top=1, seeds=2, cross_fit=4)
+    assert plain.chosen.configuration == folds.chosen.configuration == "trial-1"
+    assert folds.choice == f"{plain.choice}; of the shortlist without folds"
+    assert folds.chosen.test == plain.chosen.test
+    assert folds.rows[0].configuration == f"trial-{other}"
+    assert folds.cross_fit.final == f"trial-{other}"

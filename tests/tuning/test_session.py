@@ -218,6 +218,21 @@ def test_a_lost_trial_goes_on_from_its_checkpoint_as_often_as_it_gets_further(tm
     assert session.start("a") is None
 
 
+def test_what_is_seldom_scored_gets_further_without_a_figure(tmp_path):
+    session, study = open_session(tmp_path, trials=1, epochs=30)
+    lost = Failure("its worker died", "lost")
+    for epoch in (10, 13, 16, 19, 22):
+        session.start("a")
+        session.report("a", Progress(epoch=epoch, auroc=None))
+        session.fail("a", lost)
+    assert study.trials[0].state == TrialState.RUNNING
+    for epoch in (20, 21, 22):  # no further than it was, whatever the one before
+        session.start("a")
+        session.report("a", Progress(epoch=epoch, auroc=None))
+        session.fail("a", lost)
+    assert study.trials[0].state == TrialState.FAIL
+
+
 def test_out_of_memory_is_tried_again_once_with_a_larger_share(tmp_path):
     session, study = open_session(tmp_path, trials=1)
     assert session.start("a").share == 1

@@ -1,5 +1,6 @@
 """A run may come from another person: only an explicit word runs the program it brings."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from fake_method import METHOD
 from fake_search import install, request, write_record
 
 from amatune.cli import main
+from amatune.cli.output import how_to_resume
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Progress
 from amatune.errors import RequestError
@@ -125,3 +127,43 @@ def test_a_retraining_needs_no_program(run: RunFolder, marker: Path) -> None:
 def test_looking_at_a_run_needs_no_program(run: RunFolder, marker: Path, command: str) -> None:
     assert main([command, "run", "--runs-dir", str(run.path.parent)]) == 0
     assert not marker.exists()
+
+
+@pytest.fixture
+def far(run: RunFolder) -> RunFolder:
+    """Somebody's run, whose record names a cluster."""
+    record = run.record()
+    request = replace(record.request, address="head.example:6379", space=None)
+    run.write(replace(record, request=request))
+    return run
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["best run", "search --resume --name run", "search --config {run}/run.json"],
+)
+def test_a_cluster_that_a_run_alone_names_is_not_joined(
+    far: RunFolder, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Its machines can run code here."""
+    runs_dir = str(far.path.parent)
+    words = [word.format(run=far.path) for word in command.split()]
+    words = [*words, "--runs-dir", runs_dir]
+    before = far.run_json.read_bytes()
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "names the Ray cluster at head.example:6379" in told
+    assert "--address head.example:6379" in told
+    assert "--address local" in told
+    assert far.run_json.read_bytes() == before
+    assert [one.path for one in all_runs(runs_dir)] == [far.path]
+    for address in ("head.example:6379", "local"):
+        with pytest.raises(Reached):
+            main([*words, "--address", address])
+
+
+def test_the_command_that_goes_on_joins_the_cluster(far: RunFolder) -> None:
+    assert "--address head.example:6379" in how_to_resume(far)
+    record = far.record()
+    far.write(replace(record, request=replace(record.request, address="auto")))
+    assert "--address" not in how_to_resume(far)
