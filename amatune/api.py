@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from amatune.data.places import data_folder
+from amatune.errors import RequestError
 from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.results.operating import Demand
@@ -99,6 +100,10 @@ def estimate(
 
 
 def _request(options: SearchOptions, resume: bool) -> SearchRequest:
+    if not isinstance(resume, bool):
+        raise RequestError(
+            f"resume must be True or False, got {resume!r}; give the run to go on with as `name`"
+        )
     return continued(options) if resume else with_options(SearchRequest(), budgeted(options))
 
 

@@ -6,12 +6,15 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from amatune.errors import RequestError
+
+# Several paths, or one.
+AnyPaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _MOUNTS = Path("/proc/self/mounts")  # of Linux
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
@@ -58,6 +61,12 @@ def usable_path(text: str | os.PathLike[str], kind: type[RequestError] = Request
             return path
         reason = "a zero byte is in no name"
     raise kind(f"cannot use the path {os.fspath(text)!r:.200}: {reason}")
+
+
+def usable_paths(paths: AnyPaths, kind: type[RequestError] = RequestError) -> list[Path]:
+    """Likewise of each; one that is in no list is a list of one, and not of its letters."""
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return [usable_path(path, kind) for path in several]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -154,6 +154,9 @@ def test_a_request_is_made_of_its_options_again() -> None:
         ({"enqueue": ["text.json"]}, "must hold an object of settings"),
         ({"warm_start": "gone"}, "no run 'gone'"),
         ({"resume": True}, "there are no runs in runs"),
+        ({"resume": "one"}, "must be True or False, got 'one'; .* as `name`"),
+        ({"fix": ["lr=1"]}, r"a mapping, such as \{'width': 0.5\}, got \['lr=1'\]"),
+        ({"enqueue": 3}, "mappings, files, or a list of these, got 3"),
         ({"dataset": "digitz"}, "did you mean 'digits'"),
     ],
 )

@@ -10,6 +10,8 @@ its traceback.
 """
 
 import inspect
+import re
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -56,11 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"{error.format_message().rstrip('.')}; see {command} --help")
         return 2
     except AmatuneError as error:
-        complain(str(error))
+        words = sys.argv[1:] if arguments is None else arguments
+        complain(_in_options(str(error), words[0] if words else ""))
         return error.exit_code
     except typer.Abort:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _in_options(message: str, name: str) -> str:
+    """A message about what Python calls `min_recall`, which is `--min-recall` of that command."""
+    command = typer.main.get_group(app).commands.get(name)
+    for option in command.params if command else ():
+        long = [text for text in option.opts if text.startswith("--")]
+        if option.name and "_" in option.name and long:
+            # Not in a path, or between quotes.
+            alone = rf"(?<![\w./\\'\"-]){option.name}(?![\w/\\'\"-])"
+            message = re.sub(alone, long[0], message)
+    return message
 
 
 def _show_version(wanted: bool) -> None:

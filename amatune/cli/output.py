@@ -16,7 +16,6 @@ from rich.console import Console
 
 from amatune.errors import AmatuneError, RequestError
 from amatune.runs import RunFolder, all_runs
-from amatune.runs.request import joining
 from amatune.wording import visible
 
 RUNS_DIR = "runs"
@@ -109,6 +108,8 @@ def about(run: RunFolder, *words: str) -> str:
     runs_dir = near(run.path.parent)
     tail = [] if runs_dir == RUNS_DIR else ["--runs-dir", runs_dir]
     if words[0] in ("search", "best"):
+        from amatune.runs.request import joining
+
         with contextlib.suppress(AmatuneError):
             tail += joining(run.record().request.address)
     return shlex.join(["amatune", *words, *tail])

@@ -17,7 +17,7 @@ from amatune.cli.output import (
     say,
     tensorboard,
 )
-from amatune.cli.tables import STYLES, print_leaderboard, print_trials
+from amatune.cli.tables import STYLES, print_leaderboard, print_trials, state_text
 from amatune.errors import RequestError
 from amatune.extras import require_extra
 from amatune.runs import RunFolder, all_runs
@@ -42,7 +42,11 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     record = folder.record()
     request = record.request
     trials = read_trials(folder)
-    numbers = {state: sum(trial.state == state for trial in trials) for state in STYLES}
+    over = not folder.in_use
+    numbers = {
+        state_text(state, over=over): sum(trial.state == state for trial in trials)
+        for state in STYLES
+    }
     counts = [f"{number} {state}" for state, number in numbers.items() if number]
     console = make_console()
     say(console, f"Run {folder.name}: {', '.join(counts) or 'no trials yet'}, of {request.trials}")
@@ -51,7 +55,7 @@ def status(run: Run = None, runs_dir: RunsDir = Path(RUNS_DIR)) -> None:
     if request.fixed:
         say(console, f"Held fixed: {settings_text(request.fixed)}")
     say(console)
-    print_trials(console, trials, held=tuple(record.fixed), over=not folder.in_use)
+    print_trials(console, trials, held=tuple(record.fixed), over=over)
     say(console)
     for one in read_baselines(folder.baselines)[:1]:
         best = figure(one.validation_auroc)

@@ -37,7 +37,6 @@ from amatune.cli.output import (
 from amatune.cli.tables import ENDED, print_trials
 from amatune.errors import AmatuneError, RequestError
 from amatune.runs import RunFolder
-from amatune.runs.request import require_confirmed
 from amatune.wording import counted, figure
 
 if TYPE_CHECKING:
@@ -81,7 +80,10 @@ _METHOD = (
     "under one budget. auto: a few that suit the pictures."
 )
 _TRIALS = "Settings to try, those of an earlier session included."
-_STEPS = "Training steps of a trial, its full budget; by default the method's usual number."
+_STEPS = (
+    "Training steps of a trial, its full budget, rounded up to a multiple of its --epochs; by "
+    "default the method's usual number."
+)
 _EPOCHS = (
     "Parts of the budget, after each of which a trial is looked at; by default 25. Without "
     "--steps, passes over the training images."
@@ -228,6 +230,8 @@ def _require_trust(context: typer.Context, trusted: bool) -> None:
             "on this machine; if you trust whoever started that run, or have read the program, add "
             "--trust-space"
         )
+    from amatune.runs.request import require_confirmed
+
     if context.meta.get(OF_RUN) and not is_given(context, "address"):
         require_confirmed(str(context.params["config"]), context.params["address"])
 

@@ -105,16 +105,18 @@ def print_trials(
         failed = trial.state == "failed"
         table.add_row(
             str(trial.number),
-            Text(
-                "unfinished" if over and trial.state == "running" else trial.state,
-                style=STYLES[trial.state],
-            ),
+            Text(state_text(trial.state, over=over), style=STYLES[trial.state]),
             f"{trial.epoch}/{trial.epochs}",
             figure(trial.auroc),
             *([figure(trial.early)] if compared else []),
             cell(trial.reason if failed else settings_text(trial.settings, held)),
         )
     console.print(table)
+
+
+def state_text(state: "State", *, over: bool) -> str:
+    """What a state is called; when the search is `over`, nothing runs."""
+    return "unfinished" if over and state == "running" else state
 
 
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:

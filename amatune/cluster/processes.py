@@ -12,6 +12,7 @@ Ray has no public way to most of this; the tests beside this file pin what it st
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ _NEEDED = {"gcs_server": "Ray's control service", "raylet": "Ray's node service"
 _LONGEST = 24
 _PREFIX = "amatune-"  # of the folders
 _LOCK = "in-use"  # a file in each that its search holds locked; the lock goes with the process
+_TAIL, _LAST_LINES = 2**14, 20  # bytes and lines of what a dead process has said
 _END_SECONDS = 5.0  # until what was killed counts as gone
 
 
@@ -95,7 +97,22 @@ class OwnProcesses:
         for process in self._started:
             name = _NEEDED.get(_program(process))
             if name is not None and process.poll() is not None:
-                raise ClusterLost(f"{name} {_ended(process.returncode)}")
+                told = f"{name} {_ended(process.returncode)}"
+                if words := self._last_words(_program(process)):
+                    told += f", its last words: {words[-1]:.300}"
+                    logging.getLogger("ray").error("%s:\n%s", name, "\n".join(words))
+                raise ClusterLost(told)
+
+    def _last_words(self, program: str) -> list[str]:
+        """The last lines that one of the programs has written about errors."""
+        file = self.folder / "session_latest" / "logs" / f"{program}.err"
+        try:
+            with file.open("rb") as errors:
+                errors.seek(max(0, file.stat().st_size - _TAIL))
+                lines = errors.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return []
+        return [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
 
     def end(self) -> None:
         """End whatever is left of them, also what they have started, and remove their folder."""

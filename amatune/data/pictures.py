@@ -41,7 +41,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from amatune.data.resizing import RULE, Resizing, resize
 from amatune.errors import DataError
-from amatune.files import opened, usable_path
+from amatune.files import AnyPaths, opened, usable_paths
 from amatune.wording import visible
 
 ImageShape = tuple[int, int, int]  # (channels, height, width)
@@ -121,14 +121,14 @@ def reporting_to(progress: Progress) -> Iterator[None]:
         _progress.reset(token)
 
 
-def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
+def find_pictures(paths: AnyPaths) -> list[Path]:
     """The picture files among `paths`, sorted, each once; folders are searched recursively.
 
     Hidden files and folders inside a folder are passed over. Raises `DataError` for a path that
     does not exist, for a file whose suffix is not accepted, and when nothing is found.
     """
     found: set[Path] = set()
-    asked = [usable_path(path, DataError) for path in paths]
+    asked = usable_paths(paths, DataError)
     for path in asked:
         if path.is_dir():
             found.update(_walk(path))

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from amatune.errors import RequestError
 from amatune.metrics import conformal_p_values, conformal_threshold
 from amatune.results.operating import STATED_RATES
+from amatune.wording import counted
 
 DEFAULT_RATE = 0.05
 
@@ -55,7 +56,7 @@ class Calibration:
         normals = len(self.scores)
         least = math.ceil(10_000 * self.smallest_rate) / 10_000
         return (
-            f"with {normals} normal images in the calibration, rates from {least:g} "
+            f"with {counted(normals, 'normal image')} in the calibration, rates from {least:g} "
             f"(1/{normals + 1}) to below 1 are possible"
         )
 

@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amatune.data.pictures import Pixels
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.export.calibration import DEFAULT_RATE, Calibration
 from amatune.export.card import told
 from amatune.export.folder import built, describe_calibration, place_of_copy, write_copy
@@ -30,6 +30,7 @@ from amatune.export.reading import CALIBRATION_INT8, ONNX, ONNX_INT8, read_expor
 from amatune.export.runtime import OnnxExport, as_input, onnx_export, open_session, require_onnx
 from amatune.export.scoring import Inputs, find_inputs
 from amatune.extras import require_extra
+from amatune.files import AnyPaths, usable_paths
 from amatune.metrics import auroc, delong_paired
 
 IMAGES = "images in 8 bits"  # what a card calls the pictures of the calibration
@@ -55,8 +56,8 @@ class Quantisation:
 
 def quantize(
     folder: str | os.PathLike[str],
-    paths: Iterable[str | Path],
-    anomalies: Iterable[str | Path] = (),
+    paths: AnyPaths,
+    anomalies: AnyPaths = (),
     output: str | os.PathLike[str] | None = None,
     *,
     replace: bool = False,
@@ -79,7 +80,7 @@ def quantize(
     require_extra("onnx", "onnx", "onnxruntime")
     target = place_of_copy(source, output, "-int8", replace)
     good = find_inputs(paths)
-    bad = find_inputs(wrong) if (wrong := list(anomalies)) else None
+    bad = find_inputs(wrong) if (wrong := usable_paths(anomalies, DataError)) else None
     before = onnx_export(read)
     step = max(4, -(-good.count // _RANGES))
     scored = _Scores(before)

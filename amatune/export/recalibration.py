@@ -2,13 +2,12 @@
 
 import datetime
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amatune.errors import RequestError
-from amatune.export.calibration import Calibration
+from amatune.export.calibration import DEFAULT_RATE, Calibration
 from amatune.export.exported import Exported
 from amatune.export.folder import (
     built,
@@ -21,6 +20,7 @@ from amatune.export.reading import CALIBRATION, CALIBRATION_INT8, ONNX_INT8, rea
 from amatune.export.runtime import onnx_export
 from amatune.export.scoring import AnyExport, Inputs, find_inputs
 from amatune.extras import require_extra
+from amatune.files import AnyPaths
 
 IMAGES = "newer images"  # what a card calls the pictures
 
@@ -36,13 +36,20 @@ class Recalibration:
     def summary(self) -> str:
         """On one line."""
         calibration = self.exported.calibration
-        told = "" if calibration is None else f"calibrated {calibration.possible_rates}"
+        told = ""
+        if calibration is not None:
+            told = f"calibrated: {calibration.possible_rates}"
+            if calibration.smallest_rate > DEFAULT_RATE:
+                told += (
+                    f"; too few for the usual {DEFAULT_RATE:g}, so that scoring needs another "
+                    "--fpr, or this more pictures"
+                )
         return told + "".join(f"; its threshold {name!r} is left out" for name in self.dropped)
 
 
 def recalibrate(
     folder: str | os.PathLike[str],
-    paths: Iterable[str | Path],
+    paths: AnyPaths,
     output: str | os.PathLike[str] | None = None,
     *,
     replace: bool = False,

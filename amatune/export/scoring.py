@@ -6,7 +6,7 @@ Nothing here imports either.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from amatune.data.pictures import Pixels, find_pictures, read_pictures
 from amatune.data.resizing import Resizing, resize
 from amatune.errors import DataError
 from amatune.export.calibration import Calibration
-from amatune.files import usable_path
+from amatune.files import AnyPaths, usable_paths
 from amatune.results.operating import Guarantee
 
 BATCH = 256  # images in memory at a time, and as many again that are being read
@@ -40,50 +40,52 @@ class ScoredPicture:
     image: Pixels | None = field(default=None, repr=False, compare=False)
 
 
+# A picture, an array of an archive, or an archive whose header cannot be read, and why.
+Source = Path | ImageArray | ScoredPicture
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What is to be scored, found but not read: see `find_inputs`."""
 
-    sources: tuple[Path | ImageArray, ...]  # sorted by path
-    broken: tuple[ScoredPicture, ...]  # archives whose headers cannot be read
+    sources: tuple[Source, ...]  # sorted by path
 
     @property
     def count(self) -> int:
         """Pictures and images, as far as headers tell, and broken archives."""
         arrays = [source for source in self.sources if isinstance(source, ImageArray)]
         found = sum(array.shape[0] for array in arrays)
-        return found + len(self.sources) - len(arrays) + len(self.broken)
+        return found + len(self.sources) - len(arrays)
 
 
-def find_inputs(paths: Iterable[str | Path]) -> Inputs:
+def find_inputs(paths: AnyPaths) -> Inputs:
     """Picture files, those below folders, and the image arrays of .npz files named by themselves.
 
     Each is found once, sorted by path. Raises `DataError` for a path that does not exist, for a
     file that is neither, and when nothing is found.
     """
-    asked = [usable_path(path, DataError) for path in paths]
+    asked = usable_paths(paths, DataError)
     archives = sorted({path for path in asked if _is_archive(path)})
     others = [path for path in asked if path not in archives]
-    sources: list[Path | ImageArray] = []
+    sources: list[Source] = []
     if others or not archives:
         sources += find_pictures(others)
-    broken = []
     for path in archives:
         try:
             sources += find_arrays(path)
         except DataError as error:
-            broken.append(ScoredPicture(path, None, {}, str(error)))
-    return Inputs(tuple(sorted(sources, key=_place)), tuple(broken))
+            sources.append(ScoredPicture(path, None, {}, str(error)))
+    return Inputs(tuple(sorted(sources, key=_place)))
 
 
 def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".npz" and path.exists() and not path.is_dir()
 
 
-def _place(source: Path | ImageArray) -> tuple[str, str]:
-    if isinstance(source, ImageArray):
-        return source.path.as_posix(), source.key
-    return source.as_posix(), ""
+def _place(source: Source) -> tuple[str, str]:
+    if isinstance(source, Path):
+        return source.as_posix(), ""
+    return source.path.as_posix(), source.key if isinstance(source, ImageArray) else ""
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,7 @@ class AnyExport(ABC):
     def reconstruct(self, images: Pixels) -> NDArray[np.float32] | None:
         """Images (N, C, H, W) as they are rebuilt, in [-1, 1]; None where there is no such."""
 
-    def score_files(
-        self, paths: Iterable[str | Path], batch_size: int = BATCH
-    ) -> Iterator[ScoredPicture]:
+    def score_files(self, paths: AnyPaths, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
         """Score picture files, those in folders, and the images of .npz files, in order of paths.
 
         An archive holds `images`, or `train_images` and `test_images`: uint8, (N, H, W) or
@@ -149,11 +149,10 @@ class AnyExport(ABC):
 
     def score_inputs(self, inputs: Inputs, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
         """`score_files` of what has been found already."""
-        yield from inputs.broken
         for batch in _read_ahead(self._batches(inputs.sources, batch_size)):
             yield from self._score_batch(batch)
 
-    def _batches(self, sources: Sequence[Path | ImageArray], size: int) -> Iterator[_Batch]:
+    def _batches(self, sources: Sequence[Source], size: int) -> Iterator[_Batch]:
         """Everything in order; pictures in a row share batches, each array has its own."""
         start = 0
         while start < len(sources):
@@ -162,9 +161,13 @@ class AnyExport(ABC):
                 yield from self._of_array(source, size)
                 start += 1
                 continue
+            if isinstance(source, ScoredPicture):
+                yield self._nothing(source.path, source.problem or "")
+                start += 1
+                continue
             files = []
             for file in sources[start : start + size]:
-                if isinstance(file, ImageArray):
+                if not isinstance(file, Path):
                     break
                 files.append(file)
             images, unreadable = read_pictures(files, self.image_shape, self.resizing)
@@ -179,9 +182,11 @@ class AnyExport(ABC):
                 yield _Batch(images, [Path(f"{array.label}[{row}]") for row in rows], {})
                 first += len(images)
         except DataError as error:
-            place = Path(array.label)
-            nothing = np.empty((0, *self.image_shape), np.uint8)
-            yield _Batch(nothing, [place], {place: str(error)})
+            yield self._nothing(Path(array.label), str(error))
+
+    def _nothing(self, path: Path, why: str) -> _Batch:
+        """In the place of what cannot be read."""
+        return _Batch(np.empty((0, *self.image_shape), np.uint8), [path], {path: why})
 
     def _score_batch(self, batch: _Batch) -> Iterator[ScoredPicture]:
         scores = self.scores(batch.images)

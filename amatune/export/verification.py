@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from amatune.data.pictures import Pixels, find_pictures, read_picture
 from amatune.errors import DataError, RequestError
@@ -20,11 +19,12 @@ from amatune.export.onnx import TOLERANCE
 from amatune.export.reading import ONNX, ONNX_INT8, read_export
 from amatune.export.runtime import require_onnx
 from amatune.extras import require_extra
+from amatune.files import AnyPaths
 
 
 def verify(
     folder: str | os.PathLike[str],
-    paths: Iterable[str | Path],
+    paths: AnyPaths,
     tolerance: float = TOLERANCE,
 ) -> Verification:
     """Compare the engines of an export on picture files, and those in folders.

@@ -5,6 +5,7 @@ A picture is flagged when its score is above the threshold. Recall is the share 
 are flagged, false alarms the share of normal pictures that are.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Demand:
     anomaly_share: float | None = None  # among the pictures in use; None: that of the test
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, float | int | None):
+                raise RequestError(f"{name} must be a number, got {value!r:.80}")
         found = [
             f"{name} must be in (0, 1), got {value:g}"
             for name in ("min_recall", "max_fpr", "anomaly_share")

@@ -190,6 +190,10 @@ def fixed_settings(
     Raises `RequestError` for an unknown method or preset, for one that is given twice, and for
     tiles where the method knows none.
     """
+    if not isinstance(fix, Mapping | None):
+        raise RequestError(
+            f"the settings to hold fixed are a mapping, such as {{'width': 0.5}}, got {fix!r:.80}"
+        )
     fixed = dict(fix or {})
     own = {"width": width, "tile": tile, "tile_overlap": tile_overlap}
     for name, value in own.items():
@@ -228,6 +232,10 @@ def first_settings(
     does not exist or has no trial with the full budget.
     """
     given = [enqueue] if isinstance(enqueue, str | os.PathLike | Mapping) else enqueue
+    if not isinstance(given, Sequence):
+        raise RequestError(
+            f"settings to try first are mappings, files, or a list of these, got {enqueue!r:.80}"
+        )
     found = [settings for one in given for settings in _settings(one)]
     if warm_start is not None:
         run = RunFolder.open(warm_start, runs_dir)

@@ -121,7 +121,7 @@ def run_search(
             )
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
-        except (RequestError, DiskFullError, OSError) as error:
+        except (RequestError, ClusterLostError, DiskFullError, OSError) as error:
             if _has_started(run):
                 raise
             # No room, no cluster: an empty run would only count as the newest.
@@ -183,6 +183,7 @@ def continued(
         raise RequestError(
             "settings to try first belong to a new run; this one is continued as it is"
         )
+    _require_study(run)
     record = _reopened(run, _with_inert_settings_fixed(method, request), trust_space)
     method = registry.searched_method(record.request.method)
     return record, record.open_problem(request.data_dir), method
@@ -201,6 +202,16 @@ def _with_inert_settings_fixed(method: Method, request: SearchRequest) -> Search
             f"at 0, got {request.problem.anomaly_fraction:g}"
         )
     return replace(request, fixed={**method.detector.held_with_anomalies, **request.fixed})
+
+
+def _require_study(run: RunFolder) -> None:
+    """Raise `RequestError` for a run without its study that has trained: a new one would begin
+    again, with the numbers of the trials that are there."""
+    if not run.study_path.exists() and (run.leaderboard.exists() or any(run.trials.glob("*"))):
+        raise RequestError(
+            f"the run {run.name!r} has trained trials, and its study at {run.study_path} is gone, "
+            "with what they came to: put the file back, or start a new run"
+        )
 
 
 def _has_started(run: RunFolder) -> bool:

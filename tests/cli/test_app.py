@@ -64,3 +64,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amatune.tuning.search, "run_search", broken)
     with pytest.raises(ZeroDivisionError):
         main(["search"])
+
+
+def test_options_are_called_as_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors are shared with Python, where names have no dashes; paths stay what they are."""
+    assert main(["search", "--val-anomalies", "2"]) == 2
+    assert "--val-anomalies must be" in capsys.readouterr().err
+    assert main(["search", "--dataset", "npz:/gone/val_anomalies.npz", "--ood", "svhn"]) == 2
+    assert "/gone/val_anomalies.npz" in capsys.readouterr().err

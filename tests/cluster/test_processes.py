@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from processes import epochs_of, members, named, private_folder, start, trials, wait_until
 from ray import cloudpickle
+from ray._private import services
 
 from amatune.cluster import connection, execution
 from amatune.cluster.execution import Halt
@@ -221,3 +222,20 @@ def test_an_error_of_another_user_is_not_read(tmp_path):
     os.chown(file, 12345, -1)
     trial = SimpleNamespace(pickled_error_file=str(file))
     assert "was not read" in execution._failure(trial).reason
+
+
+def test_the_last_words_of_what_died_are_told_and_kept(short, monkeypatch, caplog):
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    processes = OwnProcesses()
+    try:
+        logs = processes.folder / "session_latest" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "raylet.err").write_text("at first\n\nno room for a socket\n", encoding="utf-8")
+        with processes.starting():
+            services.ConsolePopen(["/bin/sh", "-c", "exit 3"], lambda: None).wait()
+        processes._started[0].args = ["raylet"]
+        with pytest.raises(ClusterLost, match="exit code 3, its last words: no room for a socket"):
+            processes.require_alive()
+        assert "at first\nno room for a socket" in caplog.text
+    finally:
+        processes.end()

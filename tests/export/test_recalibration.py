@@ -29,7 +29,9 @@ def test_p_values_and_thresholds_are_those_of_the_new_pictures(
     (model / "README.md").read_text(encoding="utf-8")
     assert main(["recalibrate", "model", "good.npz"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("calibrated with 40 normal images in the calibration, rates from 0.0")
+    assert told[0].startswith(
+        "calibrated: with 40 normal images in the calibration, rates from 0.0"
+    )
     assert told[1] == "Exported model: model-recalibrated"
     before, after = amatune.load("model"), amatune.load("model-recalibrated")
     scores = np.array([row.score for row in before.score_files(["good.npz"])])
@@ -116,3 +118,13 @@ def test_what_cannot_be_recalibrated(model: Path, capsys: pytest.CaptureFixture[
     path.write_text(json.dumps(config))
     assert main(["recalibrate", "model", "good.npz", "--output", "again"]) == 2
     assert "whose exports cannot be recalibrated" in capsys.readouterr().err
+
+
+def test_too_few_pictures_for_the_usual_rate_are_told(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("one.npz", images=np.load("good.npz")["images"][:1])
+    assert main(["recalibrate", str(model), "one.npz"]) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert "with 1 normal image in the calibration" in told
+    assert "too few for the usual 0.05" in told

@@ -472,3 +472,22 @@ def test_the_threshold_of_the_export_flags_unless_a_rate_is_named(
     assert score("parts.npz", "--threshold", "certified") == 2
     assert "has no threshold 'certified' (with a name it has 'cheapest')" in capsys.readouterr().err
     assert "the cheapest threshold" in Path("model/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("pictures")
+def test_what_cannot_be_read_keeps_its_place_among_archives() -> None:
+    np.savez("b.npz", images=pixels(2))
+    for name in ("a.npz", "c.npz"):
+        Path(name).write_bytes(b"no archive")
+    Image.fromarray(pixels(1)[0]).save("bb.png")
+    found = list(amatune.load("model").score_files(["c.npz", "bb.png", "b.npz", "a.npz"]))
+    assert [str(row.path) for row in found] == ["a.npz", "b.npz[0]", "b.npz[1]", "bb.png", "c.npz"]
+    assert [row.score is None for row in found] == [True, False, False, False, True]
+    assert "a.npz" in (found[0].problem or "")
+
+
+def test_one_path_need_not_be_in_a_list(pictures: Path) -> None:
+    """And is not taken letter by letter, of which `/` would be every picture there is."""
+    loaded = amatune.load("model")
+    listed = list(loaded.score_files([pictures]))
+    assert list(loaded.score_files(pictures)) == list(loaded.score_files(str(pictures))) == listed

@@ -1,6 +1,7 @@
 """From the shortlist to the leaderboard: fresh seeds, one choice, one look at the test images."""
 
 import dataclasses
+import errno
 import json
 import shutil
 
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 
 from amatune import metrics
 from amatune.cluster import execution
-from amatune.errors import AmatuneError, RequestError
+from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import compare, figures, read_leaderboard
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
@@ -306,3 +307,20 @@ def test_an_interrupted_one_goes_on_from_the_finished_trainings(searched, tmp_pa
     assert [row.seeds for row in again.rows] == [(1, 2), (1, 2)]
     with pytest.raises(RequestError, match="concurrent must be at least 1, got 0"):
         run_best(run, concurrent=0)
+
+
+def test_a_full_disk_ends_it_with_a_message(tmp_path):
+    run, full = RunFolder(tmp_path / "run"), OSError(errno.ENOSPC, "No space left on device")
+    told = "no space .* call again: what is finished is kept"
+    with pytest.raises(DiskFullError, match=told), retrain._disk_told(run):
+        raise full
+    with pytest.raises(ZeroDivisionError), retrain._disk_told(run):
+        raise ZeroDivisionError
+
+
+def test_scores_of_test_images_that_are_no_numbers_are_told(tmp_path):
+    fine = np.zeros(3)
+    retrain._require_finite(tmp_path, {"bright": {"normal": fine, "anomaly": fine}})
+    wrong = {"normal": fine, "anomaly": np.array([np.nan, 1, np.inf])}
+    with pytest.raises(AmatuneError, match="gives 2 test images no finite dark"):
+        retrain._require_finite(tmp_path, {"dark": wrong})

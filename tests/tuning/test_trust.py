@@ -13,7 +13,7 @@ from amatune.cli import main
 from amatune.cli.output import how_to_resume
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import Progress
-from amatune.errors import RequestError
+from amatune.errors import ClusterLostError, RequestError
 from amatune.runs import RunFolder, all_runs
 from amatune.runs.request import SearchRequest
 from amatune.tuning import study as studies
@@ -167,3 +167,26 @@ def test_the_command_that_goes_on_joins_the_cluster(far: RunFolder) -> None:
     record = far.record()
     far.write(replace(record, request=replace(record.request, address="auto")))
     assert "--address" not in how_to_resume(far)
+
+
+def test_a_run_whose_study_is_gone_is_not_begun_again(run: RunFolder, asked: SearchRequest) -> None:
+    """Its trials are there, whose numbers a new study would give anew."""
+    (run.trials / "0000").mkdir(parents=True)
+    run.study_path.unlink()
+    before = run.run_json.read_bytes()
+    with pytest.raises(RequestError, match=r"its study at .*study\.db is gone"):
+        run_search(asked, resume=True, trust_space=True)
+    assert run.run_json.read_bytes() == before
+    assert not run.study_path.exists()
+
+
+def test_a_cluster_that_is_lost_before_the_first_trial_leaves_no_run(
+    asked: SearchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise ClusterLostError("Ray's node service has ended")
+
+    monkeypatch.setattr("amatune.cluster.connection.cluster", lost)
+    with pytest.raises(ClusterLostError, match="the Ray cluster was lost"):
+        run_search(asked)
+    assert all_runs(asked.runs_dir) == []
