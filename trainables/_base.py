@@ -7,6 +7,7 @@ failure, and not the worker's.
 """
 
 import dataclasses
+import errno
 import pickle
 import shutil
 import time
@@ -216,7 +217,9 @@ class DetectorTrainable(tune.Trainable):
             epochs = detector.config.epochs
             try:
                 self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
-            except PermissionError:
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
                 return  # on another machine than the run's; no reason for a trial to fail
         self._log.scalars(epoch, losses, aurocs, early)
         if scores and self._log.shows_pictures(epoch):

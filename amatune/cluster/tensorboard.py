@@ -53,7 +53,7 @@ class TrainingLog:
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], epochs: int, epoch: int):
-        self._writer = SummaryWriter(str(folder), purge_step=epoch + 1 if epoch else None)
+        self._writer = SummaryWriter(str(folder), purge_step=epoch + 1)
         self._every = max(1, round(epochs / PICTURES))
         self._epochs = epochs
         # What is not set is left out: one word among numbers would make the column one of words.

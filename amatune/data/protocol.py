@@ -45,11 +45,12 @@ from amatune.data.places import DataDir
 from amatune.data.problem import Problem, open_for
 from amatune.data.request import ASKED_ANOMALIES, ProblemRequest
 from amatune.data.sources.base import PARTS, Id, Part, Source
+from amatune.data.sources.defects import GOOD
 from amatune.data.splits import Selection, Split, Splits, spoken
 from amatune.data.strata import Sides, Stratum, draw, require_groups
 from amatune.errors import DataError
 from amatune.metrics import hanley_mcneil
-from amatune.wording import memory_size
+from amatune.wording import counted, memory_size
 
 MIN_ANOMALIES = 5  # fewer say nothing: an AUROC of .90 has a 95% interval of .54 to .99
 LEAST_OF_A_SET = 2  # anomalies for a figure of one set among several
@@ -86,8 +87,9 @@ def make_problem(
         validation, validate, learn = sides.validation(request, validating)
         validating = len(validation)
     test_anomalies = max(ASKED_ANOMALIES, round(TEST_SHARE * len(test)))
+    tested = _test_anomalies(test_groups, test_anomalies, request.seed)
     if all(group.source.tells_defects for group in test_groups):
-        test_anomalies = sum(len(group.ids("test")) for group in test_groups)
+        test_anomalies = sum(len(selection.ids) for selection in tested)
     to_choose_by = _spread(validate, "train", request.val_anomalies, request.seed)
     labelled, hidden = _training_anomalies(
         request, len(train) - validating, learn, taken=to_choose_by
@@ -99,7 +101,7 @@ def make_problem(
         train_anomalies=labelled,
         hidden_anomalies=hidden,
         test_normals=_one(normal, "test", test),
-        test_anomalies=_spread(test_groups, "test", test_anomalies, request.seed),
+        test_anomalies=tested,
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted, sources)
@@ -140,6 +142,7 @@ def make_problem(
     problem.warnings += [
         *_shortages(problem.splits, wanted),
         *_small_sets(problem.splits),
+        *_published_defects(problem.splits, sources),
         *duplicates,
     ]
     return problem
@@ -328,6 +331,38 @@ def _spread(
         Selection(name, part, tuple(sorted(ids, key=order[name].__getitem__)))
         for name, ids in drawn.items()
     )
+
+
+def _test_anomalies(groups: Sequence[Stratum], total: int, seed: int) -> Split:
+    """Of sets that tell kinds of defect all, of the others `total`, in the order of the groups."""
+    defects = [group for group in groups if group.source.tells_defects]
+    others = [group for group in groups if not group.source.tells_defects]
+    whole = sum(len(group.ids("test")) for group in defects)
+    drawn = {
+        selection.source: selection
+        for selection in (
+            *_spread(defects, "test", whole, seed),
+            *_spread(others, "test", total, seed),
+        )
+    }
+    names = dict.fromkeys(group.source.name for group in groups)
+    return tuple(drawn[name] for name in names if name in drawn)
+
+
+def _published_defects(splits: Splits, sources: Mapping[str, Source]) -> list[str]:
+    """Of test anomalies that were published for a test, half of which chooses here."""
+    messages = []
+    for selection in splits.test_anomalies:
+        source = sources[selection.source]
+        if source.tells_defects:
+            tested = len(selection.ids)
+            choosing = sum(label != GOOD for label in source.labels("train"))
+            messages.append(
+                f"{source.name}: its {counted(choosing + tested, 'defect')} were all published for "
+                f"the test; half of each kind, {choosing}, may choose settings and the other "
+                f"{tested} are tested, so that figures are not those of its whole test part"
+            )
+    return messages
 
 
 def _require_normals(request: ProblemRequest, train: int, test: int) -> None:

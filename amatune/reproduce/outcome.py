@@ -85,18 +85,22 @@ def read_outcome(plan: Plan) -> Outcome:
             published = plan.table.published.get(row.name, {}).get(column.name)
             board = boards.get(name)
             if board is None:
-                why = (
+                board = (
                     plan.missing.get(row.name)
                     or plan.missing.get(row.run)
                     or plan.missing.get(column.name)
                     or failed.get(name, "not run yet")
                 )
-                own[row.name] = Cell(row=row, column=column, published=published, why=why)
+            elif isinstance(board, Leaderboard) and here:
+                # A run of another --source, or from before the data changed, is none of the column.
+                board = other_images(controls_of(board), here) or board
+            if isinstance(board, str):
+                own[row.name] = Cell(row=row, column=column, published=published, why=board)
                 continue
             score = row.score or board.primary_score
             own[row.name] = _cell(row, column, published, board, score, jobs[name])
             seen[row.name] = kept_test_scores(board, board.chosen, score)
-            here = controls_of(board) | here  # every run of a column has the same
+            here = controls_of(board) | here
         own = _compared(own, seen)
         if saved is not None:
             apart = other_images(here, saved.controls) if seen else None
@@ -111,13 +115,14 @@ def read_outcome(plan: Plan) -> Outcome:
     return Outcome(plan=plan, cells=cells, controls=controls, tests=tests)
 
 
-def _board(job: Job) -> Leaderboard | None:
+def _board(job: Job) -> Leaderboard | str | None:
+    """The leaderboard of a run, or why it cannot be read; None where there is none yet."""
     if not job.tested:
         return None
     try:
         return read_leaderboard(job.run)
-    except RequestError:
-        return None
+    except RequestError as error:
+        return str(error)
 
 
 def _cell(

@@ -115,3 +115,16 @@ def test_a_training_stays_small(tmp_path: Path, side: int) -> None:
     width, height, *_ = (int(v) for v in blob[0].tensor_proto.string_val[:2])
     scaled = min(side, PICTURE_SIDE)
     assert (width, height) == (scaled * min(8, 512 // scaled), 2 * scaled)
+
+
+@pytest.mark.parametrize("again", [0, 2])
+def test_what_an_interrupted_training_wrote_is_hidden(tmp_path: Path, again: int) -> None:
+    """Also of one that begins at its beginning."""
+    for begin, end in ((0, 5), (again, 7)):
+        log = TrainingLog(tmp_path / "0000", {}, 7, begin)
+        for epoch in range(begin + 1, end + 1):
+            log.scalars(epoch, {"loss": 1.0}, {"": 0.5}, None)
+        log.close()
+    events = EventMultiplexer().AddRun(str(tmp_path / "0000"), "it")
+    events.Reload()
+    assert [event.step for event in events.Tensors("it", "loss/loss")] == list(range(1, 8))

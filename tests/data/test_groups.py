@@ -193,6 +193,8 @@ def test_groups_that_cannot_be_made(parts: Path, grouping: str, told: str) -> No
         ("path,label\n", "list pictures below"),
         ("path,label\na.png\n", "picture 1 has 1 columns; 2 and a path are expected"),
         ("path\na.png\na.png\n", "lists a.png twice"),
+        ("path\na.png\n./x/../a.png\n", "lists a.png twice"),
+        (f"path\n{'a' * 300}.png\n", "1 of 1 pictures that .* lists are not there"),
         ("path\nnone.png\n", "1 of 1 pictures that .* lists are not there, for example none.png"),
         ("path,split\na.png,val\n", "the split of a.png must be train or test, got 'val'"),
         ('path\n"a.png\n', "cannot be read"),

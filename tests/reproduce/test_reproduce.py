@@ -426,3 +426,30 @@ def test_the_cost_is_measured_once_for_runs_that_are_alike(tmp_path, monkeypatch
     # 8 trials take 80 s; 6 retrainings come on top, ten times over.
     assert "All: at most 0:23:20; 1 of the runs were tried for it." in capsys.readouterr().out
     assert not (tmp_path / "table2-small").exists()
+
+
+def test_a_run_of_other_images_is_not_put_beside_those_of_a_column(tmp_path):
+    """As one that was made with another --source: nothing is compared between them."""
+    plan = plan_of(tmp_path, "ganomaly", "deep-svdd", only=("mnist-0",))
+    for job in plan.jobs:
+        leave_result(job, 1.0)
+    outcome = read_outcome(plan)
+    assert all(outcome.cells[row, "mnist-0"].test for row in ("ganomaly", "deep-svdd"))
+    board = read_leaderboard(plan.jobs[1].run)
+    (control,) = board.baselines
+    other = replace(control.test, auroc=control.test.auroc - 0.01)
+    changed = replace(control, test=other)
+    replace(board, baselines=(changed,)).write()
+    cells = [read_outcome(plan).cells[row, "mnist-0"] for row in ("ganomaly", "deep-svdd")]
+    (apart,) = [cell for cell in cells if cell.test is None]
+    assert apart.why.startswith("they are not of the same images, since the AUROC of mean bright")
+
+
+def test_a_leaderboard_that_cannot_be_read_is_told(tmp_path):
+    plan = plan_of(tmp_path, "ganomaly", only=("mnist-0",))
+    leave_result(plan.jobs[0], 1.0)
+    plan.jobs[0].run.leaderboard.write_text('{"schema": 1}', encoding="utf-8")
+    cell = read_outcome(plan).cells["ganomaly", "mnist-0"]
+    assert cell.test is None
+    assert "cannot be read as a leaderboard" in cell.why
+    assert "`amatune best mnist-0--ganomaly` makes it again" in cell.why

@@ -16,7 +16,6 @@ from amatune.data.pictures import ImageShape, read_mask
 from amatune.data.sources.base import PARTS, Id, Part
 from amatune.data.sources.files import OwnPictures
 from amatune.errors import DataError
-from amatune.wording import counted
 
 GOOD = "good"
 
@@ -64,16 +63,6 @@ class DefectPictures(OwnPictures):
 
     def labels(self, part: Part) -> Sequence[str]:
         return [self._kinds.get(str(one), GOOD) for one in self.ids(part)]
-
-    @property
-    def notes(self) -> Sequence[str]:
-        choosing, tested = (sum(label != GOOD for label in self.labels(part)) for part in PARTS)
-        told = (
-            f"{self.name}: its {counted(choosing + tested, 'defect')} were all published for the "
-            f"test; half of each kind, {choosing}, may choose settings and the other {tested} are "
-            "tested, so that figures are not those of its whole test part"
-        )
-        return [*super().notes, told]
 
     def record(self, used: Mapping[Part, Sequence[Id]]) -> dict[str, Any]:
         found = super().record(used)

@@ -4,6 +4,8 @@
 
 import csv
 import io
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,10 +36,11 @@ class ManifestSource(OwnPictures):
         rows = _rows(file)
         ids = [row["path"] for row in rows]
         super().__init__(f"csv:{file}", file.parent, ids)
-        if len(self._files) < len(ids):
-            twice = next(one for i, one in enumerate(ids) if one in ids[:i])
+        places = [os.path.normpath(one) for one in ids]  # ./a.png is a.png
+        if len(set(places)) < len(ids):
+            twice = next(one for one, count in Counter(places).items() if count > 1)
             raise DataError(f"{self.name} lists {twice} twice; list every picture once")
-        gone = [one for one, place in self._files.items() if not place.is_file()]
+        gone = [one for one, place in self._files.items() if not os.path.isfile(place)]
         if gone:
             raise DataError(
                 f"{len(gone)} of {len(ids)} pictures that {self.name} lists are not there, for "

@@ -239,19 +239,20 @@ def _lowest_one(values: Tensor) -> tuple[Tensor, Tensor]:
     return each.gather(-1, group), group * _GROUP + inside.argmin(dim=-1, keepdim=True)
 
 
-def reweighted(patch: Tensor, distance: Tensor, place: Tensor, memory: Tensor, b: int) -> Tensor:
-    """PatchCore's Eq. 7: the distance (B,) of an image's farthest patch (B, D) from its nearest in
-    the memory, at `place` (B,), made larger where that one is rare.
+def rarity(patch: Tensor, distance: Tensor, place: Tensor, memory: Tensor, b: int) -> Tensor:
+    """The factor (B,), in (0, 1), of PatchCore's Eq. 7, by which an image's score is multiplied: of
+    its farthest patch (B, D), its distance (B,) from the nearest in the memory, m* at `place` (B,).
+    It is larger where that one is rare.
 
-    The factor is 1 - exp|m - m*| / sum of exp|m - m'| over the `b` patches m' of the memory that
-    are nearest to m*, m* among them.
+    1 - exp|m - m*| / sum of exp|m - m'| over the `b` patches m' of the memory that are nearest to
+    m*, m* among them.
     """
     own = memory[place]
     _, around = nearest(own, memory, min(b, memory.shape[0]))
     lengths = (patch.unsqueeze(1) - memory[around]).square().sum(dim=2).sqrt()  # (B, b)
     exponent = torch.cat([distance.unsqueeze(1), lengths], dim=1)
     exponent = (exponent - exponent.amax(dim=1, keepdim=True)).exp()
-    return (1 - exponent[:, 0] / exponent[:, 1:].sum(dim=1)) * distance
+    return 1 - exponent[:, 0] / exponent[:, 1:].sum(dim=1)
 
 
 def top_mean(distances: Tensor) -> Tensor:

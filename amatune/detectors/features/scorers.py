@@ -14,7 +14,7 @@ from amatune.detectors.features.patches import (
     join,
     nearest,
     normalised,
-    reweighted,
+    rarity,
     top_mean,
 )
 
@@ -103,8 +103,7 @@ class Coreset(nn.Module):
             patch = patches.gather(1, at.unsqueeze(2).expand(-1, -1, patches.shape[2])).squeeze(1)
             nearest_one = first.gather(1, at).squeeze(1)
             own = place.gather(1, at).squeeze(1)
-            factor = reweighted(patch, nearest_one, own, self.memory, self.reweighting)
-            highest = highest * factor
+            highest = highest * rarity(patch, nearest_one, own, self.memory, self.reweighting)
         return highest, top_mean(distances)
 
     def _look(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -232,3 +232,21 @@ def test_visa_needs_its_split(tmp_path):
     (tmp_path / "split_csv" / "1cls.csv").unlink()
     with pytest.raises(DataError, match=r"there is no .*1cls.csv; put split_csv/"):
         open_source(f"visa:{home}")
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_other_anomalies_beside_defects(tmp_path, beside):
+    """All defects are tested, whatever is named beside them; where others alone are named, none,
+    and nothing is said of them."""
+    root = write_bottle(tmp_path / "bottle")
+    write_pictures(tmp_path / "other", 40)
+    named, other = f"mvtec:{root}", f"folder:{tmp_path / 'other'}"
+    ood = (named, other) if beside else (other,)
+    problem = make_problem(ProblemRequest(dataset=named, ood=ood, val_anomalies=10))
+    tested = {s.source: len(s.ids) for s in problem.splits.test_anomalies}
+    defects = tested.pop(problem.splits.train_normals[0].source, 0)
+    assert defects == (11 if beside else 0)
+    assert list(tested.values()) == [10]
+    told = [one for one in problem.warnings if "all published" in one]
+    assert len(told) == beside
+    assert all("other 11 are tested" in one for one in told)

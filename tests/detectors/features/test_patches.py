@@ -16,13 +16,14 @@ from amatune.detectors.features.patches import (
     greedy_coreset,
     join,
     nearest,
+    rarity,
     regularised,
-    reweighted,
     semi_orthogonal,
     shrunk_covariance,
     top_mean,
     whitening,
 )
+from amatune.detectors.features.scorers import Coreset
 
 
 def random(*shape, seed=0):
@@ -153,20 +154,40 @@ def test_what_is_not_finite_is_near_to_nothing(value, count):
 def test_reweighting_is_equation_7():
     memory, patch = random(12, 4), random(2, 4, seed=1) * 2
     distances, places = nearest(patch, memory, 1)
-    found = reweighted(patch, distances[:, 0], places[:, 0], memory, 3)
+    found = rarity(patch, distances[:, 0], places[:, 0], memory, 3)
     for row in range(2):
         own = memory[places[row, 0]]
         around = (memory - own).norm(dim=1).argsort()[:3]  # itself among them
         lengths = (memory[around] - patch[row]).norm(dim=1)
         factor = 1 - torch.exp(distances[row, 0]) / torch.exp(lengths).sum()
-        assert float(found[row]) == pytest.approx(float(factor * distances[row, 0]), rel=1e-4)
+        assert float(found[row]) == pytest.approx(float(factor), rel=1e-4)
+
+
+@pytest.mark.parametrize("neighbours", [1, 2])
+def test_the_score_of_a_coreset_is_equation_7(neighbours):
+    """The distance once, of the farthest patch, and the factor; the top score has none."""
+    memory, patches = random(12, 4), random(3, 5, 4, seed=1) * 2
+    model = Coreset(torch.eye(4), torch.zeros(4), memory, neighbours, reweighting=3)
+    highest, top = model(patches)
+    plain, same_top = Coreset(torch.eye(4), torch.zeros(4), memory, neighbours, 0)(patches)
+    assert torch.equal(top, same_top)
+    for image, found, without in zip(patches, highest, plain, strict=True):
+        distances = torch.cdist(image, memory)
+        means = distances.sort(dim=1).values[:, :neighbours].mean(dim=1)
+        far = int(means.argmax())
+        own = memory[distances[far].argmin()]
+        around = (memory - own).norm(dim=1).argsort()[:3]
+        lengths = (memory[around] - image[far]).norm(dim=1)
+        factor = 1 - torch.exp(distances[far].min()) / torch.exp(lengths).sum()
+        assert float(without) == pytest.approx(float(means[far]), rel=1e-4)
+        assert float(found) == pytest.approx(float(factor * means[far]), rel=1e-4)
 
 
 def test_reweighting_stays_finite_far_away():
     memory, patch = random(12, 4), torch.full((1, 4), 1e4)
     distances, places = nearest(patch, memory, 1)
-    found = reweighted(patch, distances[:, 0], places[:, 0], memory, 3)
-    assert 0 < float(found) < float(distances)
+    found = rarity(patch, distances[:, 0], places[:, 0], memory, 3)
+    assert 0 < float(found) < 1
 
 
 def test_the_top_score_is_the_mean_of_the_highest():
