@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "reading": {"errors", "fields"},
     "sealed": {"errors", "files"},
     "stored": {*BASE, "files", "config", "detector", "registry", "sealed"},
-    "runs": {*BASE, "fields", "files", "reading", "config", "data", "registry"},
+    "runs": {*BASE, "fields", "files", "reading", "config", "metrics", "data", "registry"},
     "results": {*TRAINED, "nets", "files", "reading", "wording", "metrics", "data", "runs"},
     "cluster": {*TRAINED, "files", "wording", "metrics", "data", "runs", "results"},
     "trainables": {*TRAINED, "metrics", "data", "cluster", "results"},

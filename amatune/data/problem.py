@@ -24,7 +24,7 @@ from amatune.data.pictures import ImageShape, Pixels, shape_text, sizes_text
 from amatune.data.places import DataDir
 from amatune.data.request import ProblemRequest
 from amatune.data.sources.base import PARTS, Id, Part, Source
-from amatune.data.splits import Selection, Splits, places, spoken
+from amatune.data.splits import Selection, Splits, group_numbers, places, spoken
 from amatune.errors import AmatuneError, DataError
 from amatune.metrics import Groups
 from amatune.wording import visible
@@ -150,14 +150,11 @@ class Problem:
 
     def groups_of(self, normals: Sequence[str], anomalies: Sequence[str]) -> Groups | None:
         """The same of the images in several lists, by the names of these."""
-        keys = [
-            [key for name in names for one in getattr(self.splits, name) for key in one.groups]
+        sides = (
+            [one for name in names for one in getattr(self.splits, name)]
             for names in (normals, anomalies)
-        ]
-        if not all(keys):
-            return None
-        _, numbers = np.unique([*keys[0], *keys[1]], return_inverse=True)
-        return numbers[: len(keys[0])], numbers[len(keys[0]) :]
+        )
+        return group_numbers(*sides)
 
     def describe(self) -> str:
         """One line: what is normal, what is not, how many, and what they are brought to."""

@@ -1,11 +1,14 @@
 """The lists of ids that a problem consists of."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
+
+import numpy as np
 
 from amatune.data.sources.base import Id, Part
 from amatune.errors import DataError
+from amatune.metrics import Groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +99,16 @@ def places(split: Split) -> dict[str, slice]:
         found[selection.source] = slice(start, start + len(selection.ids))
         start += len(selection.ids)
     return found
+
+
+def group_numbers(normals: Sequence[Selection], anomalies: Sequence[Selection]) -> Groups | None:
+    """Which of these images belong together, of normal ones (N,) and of anomalies (M,), by number;
+    None where nothing was grouped."""
+    keys = [[key for one in side for key in one.groups] for side in (normals, anomalies)]
+    if not all(keys):
+        return None
+    _, numbers = np.unique([*keys[0], *keys[1]], return_inverse=True)
+    return numbers[: len(keys[0])], numbers[len(keys[0]) :]
 
 
 def spoken(name: str) -> str:

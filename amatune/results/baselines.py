@@ -17,8 +17,9 @@ number of components, are what validation images find best, as a detector's sett
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ Side = Literal["high", "low", "both"]
 Values = NDArray[np.float64]
 Measure = Callable[[NDArray[np.uint8]], Values]  # images (N, C, H, W) -> (N,)
 
+PIXELS_AT_ONCE = 2**14  # that PCA centres at a time; more than there are training images
 SAMPLE = 2000  # training images that PCA and nearest neighbours are made of
 COMPONENTS = (16, 64)
 BATCH = 256  # images
@@ -194,7 +196,10 @@ def _in_batches(measure: Callable[[NDArray[np.uint8]], NDArray[np.floating]]) ->
 
 def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """In [-1, 1], (N, C x H x W)."""
-    return images.reshape(len(images), -1).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    flat /= np.float32(127.5)
+    flat -= np.float32(1)
+    return flat
 
 
 def _total_variation(images: NDArray[np.uint8]) -> NDArray[np.floating]:
@@ -227,9 +232,14 @@ class _NearestNeighbour:
 
     known: NDArray[np.float32]
 
+    @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """Squared, (K,)."""
+        return np.array([np.square(one).sum() for one in self.known])
+
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
         flat = _flat(images)
-        squares = (self.known**2).sum(axis=1)[None] - 2 * flat @ self.known.T
+        squares = self.lengths[None] - 2 * flat @ self.known.T
         squares += (flat**2).sum(axis=1)[:, None]
         squares[squares < 1e-6 * flat.shape[1]] = np.inf  # itself, or a copy of it
         nearest = squares.min(axis=1)
@@ -254,16 +264,28 @@ class _ProjectionError:
 
 def _principal_components(flat: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """The first components of images (N, D), by falling variance, (K, D) with K at most `most`."""
-    centred = (flat - flat.mean(axis=0)).astype(np.float64)
-    count, pixels = centred.shape
+    count, pixels = flat.shape
+    mean = flat.mean(axis=0)
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        """Centred, some pixels of all images at a time: in double precision they are large."""
+        for start in range(0, pixels, PIXELS_AT_ONCE):
+            own = slice(start, start + PIXELS_AT_ONCE)
+            yield (flat[:, own] - mean[own]).astype(np.float64)
+
     if count < pixels:
         # From the smaller of the two: X X^T u = s u gives the component X^T u.
-        variances, left = np.linalg.eigh(centred @ centred.T)
-        components = (left.T @ centred)[::-1]
+        products = np.zeros((count, count))
+        for block in blocks():
+            products += block @ block.T
+        variances, left = np.linalg.eigh(products)
+        left = left[:, ::-1][:, :most]
+        components = np.hstack([left.T @ block for block in blocks()])
     else:
-        variances, vectors = np.linalg.eigh(centred.T @ centred)
-        components = vectors.T[::-1]
-    kept = variances[::-1] > 1e-9 * max(float(variances[-1]), 1e-30)
-    components = components[kept][:most]
+        (whole,) = blocks()
+        variances, vectors = np.linalg.eigh(whole.T @ whole)
+        components = vectors.T[::-1][:most]
+    kept = variances[::-1][:most] > 1e-9 * max(float(variances[-1]), 1e-30)
+    components = components[kept]
     units = components / np.linalg.norm(components, axis=1, keepdims=True)
     return np.asarray(units, np.float32)

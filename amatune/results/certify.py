@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from amatune.metrics import conformal_threshold
+from amatune.metrics import Groups, conformal_threshold
 from amatune.results.binomial import MOST, clopper_pearson, least_images, most_errors
 from amatune.results.leaderboard import Leaderboard
 from amatune.results.operating import (
@@ -89,17 +89,25 @@ def with_thresholds(board: Leaderboard, demand: Demand | None) -> Leaderboard:
 
 def held_out(board: Leaderboard) -> tuple[SeedScores, SeedScores, str]:
     """Scores of the model that is exported, on validation and on test images, and a clause about
-    the latter.
+    both.
 
-    Exact statements are about images that are independent: of each group one is taken, by chance.
+    Statements are about images that are independent: of each group one is taken, by chance.
     """
+    validation: SeedScores
+    test: SeedScores
     validation, test = (
         load_scores(board.chosen_model / file)[board.primary_score] for file in (VALIDATION, TEST)
     )
     if board.groups is None:
         return validation, test, ""
-    sides = zip(("normal", "anomaly"), board.groups.pair, strict=True)
-    return validation, {side: test[side][_one_each(own)] for side, own in sides}, ", one a group"
+    if (groups := board.run.record().problem.groups("validation")) is not None:
+        validation = _thinned(validation, groups)
+    return validation, _thinned(test, board.groups.pair), ", one a group"
+
+
+def _thinned(scores: SeedScores, groups: Groups) -> SeedScores:
+    sides = zip(("normal", "anomaly"), groups, strict=True)
+    return {side: scores[side][_one_each(own)] for side, own in sides}
 
 
 def _one_each(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -139,6 +139,7 @@ def _with_anomalies(
     effective = number
     if groups is not None:  # what they prove is that of one each
         effective = max(1, round(number * len(np.unique(groups[1])) / have))
+        normals = len(np.unique(groups[0]))
     missed = np.mean(
         [
             (s["anomaly"] <= np.quantile(s["normal"], 1 - ALARMS, method="higher")).mean()

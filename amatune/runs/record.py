@@ -25,16 +25,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from amatune import fields
 from amatune.config import DetectorConfig, ImageShape
 from amatune.data.places import DataDir
 from amatune.data.problem import Problem
 from amatune.data.request import ProblemRequest
-from amatune.data.splits import Selection, Splits
+from amatune.data.splits import Selection, Splits, group_numbers
 from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.files import read_json
+from amatune.metrics import Groups
 from amatune.reading import build
 from amatune.registry import Method
 from amatune.runs.request import SearchRequest
@@ -88,6 +89,11 @@ class ProblemRecord:
     splits: Mapping[str, tuple[Selection, ...]]
     sources: Mapping[str, Mapping[str, Any]]  # by name: what vouches for a source's images
     warnings: tuple[str, ...] = ()
+
+    def groups(self, which: Literal["validation", "test"]) -> Groups | None:
+        """As `Problem.groups`."""
+        sides = (self.splits.get(f"{which}_{kind}", ()) for kind in ("normals", "anomalies"))
+        return group_numbers(*sides)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, for `Problem.from_dict`."""

@@ -167,19 +167,19 @@ def _features_are_there(request: SearchRequest) -> bool:
 
 def resumed(record: RunRecord, request: SearchRequest) -> SearchRequest:
     """The request to continue a run, where `auto` is said again, which became methods, and one of
-    these alone settings and a budget."""
+    these alone settings by its own names, and a budget where it trains in no steps."""
     if record.asked != AUTO or request.method != AUTO:
         return request
     saved = record.request
+    request = replace(request, method=saved.method)
     if JOINT in saved.method:
-        return replace(request, method=saved.method)
-    return replace(
-        request,
-        method=saved.method,
-        fixed=saved.fixed,
-        epochs=saved.epochs,
-        steps=saved.steps,
-    )
+        return request
+    if request.fixed != saved.fixed:
+        members = SeveralMethods.of(auto_methods(None)).members
+        request = replace(request, fixed=_own(members, saved.method, request.fixed))
+    if find_method(saved.method).detector.usual_steps is None:
+        request = replace(request, epochs=saved.epochs, steps=saved.steps)
+    return request
 
 
 def expanded(members: Mapping[str, Method], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def plan_run(run: RunFolder) -> Plan:
         if primary is not None and file.exists():
             scores = load_scores(file)[primary]
             told = f"trial {trial.number} on {_images(scores)} of the validation, which chose it"
-            return make_plan(told, [scores], trials=trials)
+            groups = run.record().problem.groups("validation")
+            return make_plan(told, [scores], trials=trials, groups=groups)
     raise RequestError(
         f"the run {run.name!r} has no scores to plan by: no trial has reached the full budget; "
         "continue the search with --resume"

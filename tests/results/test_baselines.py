@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_anomalies_on_both_sides_are_far_from_the_mean():
     assert (one.side, one.validation_auroc) == ("both", 1.0)
 
 
-@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 9, 14)])
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 9, 14), (3, 80, 90)])
 def test_measures_agree_with_independent_calculations(shape):
     train, test = pictures(120, 0, shape=shape), pictures(20, 5, spread=60, shape=shape)
     found = dict(reversed(baselines._measures(train)))  # the first variant of each name
@@ -192,3 +193,15 @@ def test_impossible_figures_are_refused(tmp_path, change, told):
     file.write_text(json.dumps([{**whole, **change}]), encoding="utf-8")
     with pytest.raises(RequestError, match=told):
         read_baselines(file)
+
+
+def test_large_pictures_are_not_there_many_times_over(monkeypatch):
+    """In single precision once, and what is computed of them some pixels at a time."""
+    monkeypatch.setattr(baselines, "PIXELS_AT_ONCE", 1024)  # of 32,400, as 2^14 are of large ones
+    train = np.random.default_rng(0).integers(0, 256, (400, 1, 180, 180), np.uint8)
+    baselines._measures(train[:4])  # what is imported on the way
+    tracemalloc.start()
+    baselines._measures(train)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * train.nbytes  # 28 times as much, were all of them in double precision

@@ -1,15 +1,21 @@
 """Exact shares against SciPy and by hand; guarantees in simulations where the truth is known."""
 
+import dataclasses
 import math
 
+import fake_method
 import numpy as np
 import pytest
+from fake_run import finished_run, small_problem
 from scipy import stats
 
 from amatune.errors import RequestError
 from amatune.results.binomial import clopper_pearson, least_images, most_errors
-from amatune.results.certify import guarantee, rate_above, stated_points
+from amatune.results.certify import guarantee, held_out, rate_above, stated_points
+from amatune.results.leaderboard import TestGroups as Groups
+from amatune.results.leaderboard import read_leaderboard
 from amatune.results.operating import CERTIFIED, CHEAPEST, Demand, held_out_normals
+from amatune.results.scores import VALIDATION, load_scores
 
 DRAWS = 400
 MOST_WRONG = 0.05 + 3 * math.sqrt(0.05 * 0.95 / DRAWS)  # 5%, and three standard errors
@@ -194,3 +200,29 @@ def test_impossible_demands(values, told):
     with pytest.raises(RequestError, match=told):
         Demand(**values)
     assert Demand.of(min_recall=None, max_fpr=None) is None
+
+
+def test_of_each_group_one_image_counts_of_the_validation_too(tmp_path, monkeypatch):
+    """Where there are few groups in the test, and the thresholds are of both."""
+    fake_method.install(monkeypatch)
+    run = finished_run(tmp_path / "one", small_problem())
+    board = read_leaderboard(run)
+    record, kept = run.record(), load_scores(board.chosen_model / VALIDATION)["bright"]
+    splits = {
+        name: tuple(
+            dataclasses.replace(one, groups=tuple(f"part{i // 10}" for i in range(len(one.ids))))
+            for one in split
+        )
+        for name, split in record.problem.splits.items()
+    }
+    problem = dataclasses.replace(record.problem, splits=splits)
+    run.write(dataclasses.replace(record, problem=problem))
+    groups = np.arange(board.test_normals) // 40, 1000 + np.arange(board.test_anomalies) // 9
+    board = dataclasses.replace(board, groups=Groups.of(groups))
+    validation, test, clause = held_out(board)
+    assert clause == ", one a group"
+    assert len(test["normal"]) == len(np.unique(groups[0]))
+    assert len(validation["normal"]) == math.ceil(len(kept["normal"]) / 10)
+    assert len(validation["anomaly"]) == math.ceil(len(kept["anomaly"]) / 10)
+    for place, score in enumerate(validation["normal"]):
+        assert score in kept["normal"][10 * place : 10 * place + 10]

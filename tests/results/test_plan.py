@@ -1,5 +1,6 @@
 """What more images would buy, against simulations in which there are more; and the command."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -109,6 +110,20 @@ def test_the_command_tells_it_before_and_after_the_test(
     assert told.startswith("By trial 1 on ")
     assert "of the validation, which chose it" in told
     assert "Twice as many anomalies make the interval" in told
+    assert "group" not in told
+    run = searched_run(Path("runs/grouped"), problem)
+    record = run.record()
+    splits = {
+        name: tuple(
+            dataclasses.replace(one, groups=tuple(f"part{i // 5}" for i in range(len(one.ids))))
+            for one in split
+        )
+        for name, split in record.problem.splits.items()
+    }
+    saved = dataclasses.replace(record.problem, splits=splits)
+    run.write(dataclasses.replace(record, problem=saved))
+    assert call("plan grouped") == 0
+    assert "group" in capsys.readouterr().out
     finished_run(Path("runs/two"), problem)
     assert call("plan two --json") == 0
     values = json.loads(capsys.readouterr().out)

@@ -249,9 +249,13 @@ def test_auto_that_is_said_again_goes_on_with_what_it_took() -> None:
     assert resumed(record, replace(saved, method="auto")) == saved
     assert resumed(record, saved) == saved
     assert resumed(record, replace(saved, method="ama")).method == "ama"  # which is refused
-    alone = record_of(replace(saved, method="other"), None, auto=True)
-    again = replace(saved, method="auto", fixed={"ama.lr": 1e-3}, steps=500, epochs=25)
+    own = {"epochs": 1, "steps": None}
+    alone = record_of(asked("features", fixed={"coreset": 0.2}, **own), None, auto=True)
+    fixed = {"features.coreset": 0.2, "ama.lr": 1e-3}
+    again = replace(alone.request, method="auto", fixed=fixed, steps=500, epochs=25)
     assert resumed(alone, again) == alone.request
+    other = replace(again, fixed={"features.coreset": 0.1})
+    assert resumed(alone, other).fixed == {"coreset": 0.1}  # which is refused, as any change
     named = record_of(saved, held)
     assert resumed(named, replace(saved, method="auto")).method == "auto"
 

@@ -99,6 +99,8 @@ def _retrieve(url: str, target: Path, download: Download, name: str) -> None:
         while chunk := response.read(1 << 16):
             file.write(chunk)
             received += len(chunk)
+            if received > 2 * download.size:
+                raise OSError(f"it sends more than the {download.size:,} bytes that are expected")
             if time.monotonic() - told >= PROGRESS_SECONDS:
                 told = time.monotonic()
                 _tell(f"{name}: {download.name}, {received / download.size:.0%}")

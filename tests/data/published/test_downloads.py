@@ -1,6 +1,7 @@
 """Downloads: cut, wrong, interrupted, shared, silent."""
 
 import dataclasses
+import io
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from fake_sets import FAKES, REAL, check, lay, md5
 
 from amatune.data.catalogue import find_dataset, open_source
 from amatune.data.published import downloads
+from amatune.data.published.files import Download
 from amatune.data.sets import celeba
 from amatune.errors import DataError
 
@@ -150,3 +152,16 @@ for module in pkgutil.walk_packages(amatune.data.__path__, "amatune.data."):
     importlib.import_module(module.name)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_server_that_never_ends_fills_no_disk(monkeypatch, tmp_path):
+    class Endless(io.BytesIO):
+        def read(self, size=-1):
+            return b"x" * size
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Endless())
+    download = Download("x", 100_000, "0" * 32, ("http://nowhere/x",))
+    found, reasons = downloads.fetch(download, tmp_path, "it")
+    assert found is None
+    assert reasons == ["http://nowhere/x: it sends more than the 100,000 bytes that are expected"]
+    assert (tmp_path / "x").stat().st_size < 400_000
