@@ -7,6 +7,7 @@ from typing import Literal
 from amatune.errors import AmatuneError, ClusterLostError, DiskFullError
 from amatune.files import read_json, read_text, write_json
 from amatune.reproduce.plan import Job, Plan
+from amatune.runs.request import LOCAL
 from amatune.tuning.events import Listener
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
@@ -82,6 +83,7 @@ def _do(job: Job, listener_of: Callable[[Job], Listener | None]) -> None:
         job.run,
         top=job.top,
         seeds=job.seeds,
+        address=request.address or LOCAL,
         concurrent=request.concurrent,
         listener=listener_of(job),
     )

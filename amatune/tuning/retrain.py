@@ -206,7 +206,7 @@ def run_best(
         if untested:
             emit(TestStarted(chosen=chosen, models=len(untested)))
             _test(untested, run, record, method, problem, masks)
-        kinds = anomaly_groups(problem)
+        sets = anomaly_groups(problem)
         groups = problem.groups("test")
         rows = [
             _row(
@@ -215,7 +215,7 @@ def run_best(
                 validated[candidate.name],
                 chosen,
                 work.failures,
-                kinds,
+                sets,
                 groups,
             )
             for candidate in candidates

@@ -453,3 +453,14 @@ def test_a_leaderboard_that_cannot_be_read_is_told(tmp_path):
     assert cell.test is None
     assert "cannot be read as a leaderboard" in cell.why
     assert "`amatune best mnist-0--ganomaly` makes it again" in cell.why
+
+
+@pytest.mark.parametrize(("asked", "told"), [("head:6379", "head:6379"), (None, "local")])
+def test_retraining_is_told_the_cluster_of_the_search(tmp_path, monkeypatch, asked, told):
+    """Which it does not take from the run's record alone."""
+    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0",), address=asked)
+    addresses = []
+    pretend(monkeypatch)
+    monkeypatch.setattr(running, "run_best", lambda *_, address, **__: addresses.append(address))
+    carry_out(plan, lambda _: None)
+    assert addresses == [told]
