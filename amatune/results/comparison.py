@@ -170,7 +170,7 @@ def compare_runs(
             f"{next(one.problem for one in compared if one.group == group)}"
             for group in range(max(groups) + 1)
         )
-        told = f"these runs were tested on different images ({listed})"
+        told = f"these runs were tested on different images, or in other groups ({listed})"
         if not allow_different_splits:
             raise RequestError(
                 f"{told}: their figures cannot be compared; --allow-different-splits lists them "
@@ -227,7 +227,8 @@ _Tested = tuple[ProblemRecord, int, int]  # a saved problem, and what of it coul
 
 
 def _same_test_images(mine: _Tested, theirs: _Tested) -> bool:
-    """Whether two runs were tested on the same images, all of them."""
+    """Whether two runs were tested on the same images, all of them, in the same groups: these
+    decide how far a difference can be told."""
     (one, *counts), (other, *other_counts) = mine, theirs
     if counts != other_counts:
         return False  # a picture was damaged in between, or mended
