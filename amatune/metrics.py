@@ -45,7 +45,7 @@ def average_precision(normal: ArrayLike, anomaly: ArrayLike) -> float:
     true_positives, false_positives = _counts_by_threshold(normal, anomaly)
     precision = true_positives / (true_positives + false_positives)
     gained = np.diff(true_positives, prepend=0) / true_positives[-1]
-    return float(precision @ gained)
+    return min(float(precision @ gained), 1.0)  # a sum of many shares may round to a hair above
 
 
 def fpr_at_tpr(normal: ArrayLike, anomaly: ArrayLike, tpr: float = 0.95) -> float:

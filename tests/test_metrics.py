@@ -250,3 +250,12 @@ def test_conformal_rates_hold_and_are_as_large_as_they_may_be():
 def test_a_rate_that_three_scores_do_not_support(rate):
     with pytest.raises(ValueError, match="3 normal scores support rates from 1/4"):
         metrics.conformal_threshold([1.0, 2.0, 3.0], rate)
+
+
+@pytest.mark.parametrize("anomalies", [3, 49, 2000, 2001])
+def test_what_is_told_apart_without_error_has_an_average_precision_of_1(anomalies):
+    """And not a hair more, by rounding."""
+    generator = np.random.default_rng(0)
+    found = metrics.average_precision(generator.random(500), 2 + generator.random(anomalies))
+    assert found <= 1
+    assert found == pytest.approx(1)
