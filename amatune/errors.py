@@ -6,6 +6,7 @@ Each class takes one message, so that errors survive pickling between processes.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -43,6 +44,11 @@ class ClusterLostError(AmatuneError):
 
 class DiskFullError(AmatuneError):
     """A file could not be written because no space is left."""
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether the system says by this error that no space is left, on a disk or of a quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

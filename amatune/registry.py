@@ -154,15 +154,17 @@ def find_method(name: str) -> Method:
     Raises `RequestError` for an unknown name, and for a method of another package that cannot be
     used.
     """
-    return _find(name, method_names())
+    return _find(name)
 
 
-def _find(name: str, known: Sequence[str]) -> Method:
+def _find(name: str, *also: str) -> Method:
+    """See `find_method`; `also` are other names that would have been known here."""
     if name in _own_names():
         return _own(name)
     points = [point for point in _entry_points() if point.name == name]
     if not points:
-        raise RequestError(f"unknown method {name!r}; {did_you_mean(name, known)}")
+        known = did_you_mean(name, [*also, *method_names()])
+        raise RequestError(f"unknown method {name!r}; {known}")
     if len(points) > 1:
         packages = " and ".join(sorted(map(_package, points)))
         raise RequestError(
@@ -181,7 +183,7 @@ def searched_method(name: str) -> Method:
         return SeveralMethods.of(auto_methods(None))
     if JOINT in name:
         return SeveralMethods.of(tuple(joined([name]).split(JOINT)))
-    return _find(name, [AUTO, *method_names()])
+    return _find(name, AUTO)
 
 
 def survey_methods() -> tuple[list[Method], list[str]]:

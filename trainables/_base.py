@@ -7,7 +7,6 @@ failure, and not the worker's.
 """
 
 import dataclasses
-import errno
 import pickle
 import shutil
 import time
@@ -27,7 +26,7 @@ from amatune.cluster.device import claim_device
 from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
-from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError
+from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError, is_out_of_space
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
@@ -218,7 +217,7 @@ class DetectorTrainable(tune.Trainable):
             try:
                 self._log = TrainingLog(job.tensorboard, job.settings, epochs, epoch - 1)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if is_out_of_space(error):
                     raise
                 return  # on another machine than the run's; no reason for a trial to fail
         self._log.scalars(epoch, losses, aurocs, early)

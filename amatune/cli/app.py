@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from amatune.cli.best import best
 from amatune.cli.catalogue import datasets, methods, space
+from amatune.cli.config import key_of
 from amatune.cli.options import Command, examples_of
 from amatune.cli.output import complain
 from amatune.cli.plan import plan
@@ -70,11 +71,10 @@ def _in_options(message: str, name: str) -> str:
     """A message about what Python calls `min_recall`, which is `--min-recall` of that command."""
     command = typer.main.get_group(app).commands.get(name)
     for option in command.params if command else ():
-        long = [text for text in option.opts if text.startswith("--")]
-        if option.name and "_" in option.name and long:
+        if "_" in (option.name or "") and key_of(option) != option.name:
             # Not in a path, or between quotes.
             alone = rf"(?<![\w./\\'\"-]){option.name}(?![\w/\\'\"-])"
-            message = re.sub(alone, long[0], message)
+            message = re.sub(alone, f"--{key_of(option)}", message)
     return message
 
 

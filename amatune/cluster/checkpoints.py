@@ -7,11 +7,9 @@ Each session has a folder of its own, so that a new checkpoint never overwrites 
 be needed. The place is a folder or a URI such as s3://bucket/run.
 """
 
-import errno
-
 from pyarrow import fs  # type: ignore[import-untyped]
 
-from amatune.errors import RequestError
+from amatune.errors import RequestError, is_out_of_space
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -28,7 +26,7 @@ class Checkpoints:
             self._files, self._root = fs.FileSystem.from_uri(place)
             self._files.create_dir(self._root, recursive=True)
         except (OSError, ValueError, NotImplementedError, ImportError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            if is_out_of_space(error):
                 raise
             reason = str(error).strip().partition("\n")[0]
             raise RequestError(

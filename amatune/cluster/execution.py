@@ -8,7 +8,6 @@ the searcher once more. For a trial that broke: the scheduler, the searcher, the
 # ruff: noqa: ARG002 (Tune fixes the signatures of what it calls)
 
 import contextlib
-import errno
 import os
 import signal
 import stat
@@ -28,7 +27,7 @@ from ray.tune.search import Searcher
 
 from amatune.cluster import connection
 from amatune.cluster.job import Failure, Images, Progress, Trained, Work
-from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError
+from amatune.errors import AmatuneError, DiskFullError, OutOfMemoryError, is_out_of_space
 
 SAVING_SECONDS = 10.0  # how long running trials may take to save when a session is stopped
 
@@ -283,7 +282,7 @@ def _folder(trial: Trial) -> str:
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that no space is left on a disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_out_of_space(error):
             return True
         if isinstance(error, DiskFullError) or "database or disk is full" in str(error):
             return True

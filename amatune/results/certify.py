@@ -95,8 +95,9 @@ def held_out(board: Leaderboard) -> tuple[SeedScores, SeedScores, str]:
     """
     validation: SeedScores
     test: SeedScores
+    model = board.chosen_model
     validation, test = (
-        load_scores(board.chosen_model / file)[board.primary_score] for file in (VALIDATION, TEST)
+        load_scores(model / file)[board.primary_score] for file in (VALIDATION, TEST)
     )
     if board.groups is None:
         return validation, test, ""

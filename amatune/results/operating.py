@@ -5,7 +5,6 @@ A picture is flagged when its score is above the threshold. Recall is the share 
 are flagged, false alarms the share of normal pictures that are.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Demand:
     anomaly_share: float | None = None  # among the pictures in use; None: that of the test
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).items():
             if not isinstance(value, float | int | None):
                 raise RequestError(f"{name} must be a number, got {value!r:.80}")
         found = [

@@ -254,12 +254,13 @@ def _remarks(
     groups: metrics.Groups | None,
 ) -> list[str]:
     now, double = rows[0], next(row for row in rows if row.anomalies >= 2 * rows[0].anomalies)
-    wide = f"{double.width:.3f} wide instead of {now.width:.3f}"
-    found = [f"twice as many anomalies make the interval {wide}"]
+    promise = "no recall either: these scores find too few"
     if double.recall > 0:
-        found[0] += f", and promise a recall of {double.recall:.3f} instead of {now.recall:.3f}"
-    else:
-        found[0] += ", and promise no recall either: these scores find too few"
+        promise = f"a recall of {double.recall:.3f} instead of {now.recall:.3f}"
+    found = [
+        f"twice as many anomalies make the interval {double.width:.3f} wide instead of "
+        f"{now.width:.3f}, and promise {promise}"
+    ]
     if now.detectable is not None and double.detectable is not None and seeds:
         most = seeds[-1]
         better = "anomalies" if double.detectable < most.detectable else "seeds"

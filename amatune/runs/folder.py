@@ -11,7 +11,6 @@ runs/<name>/  run.json      what was asked, versions, command line, seed, split 
 """
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from amatune.errors import DiskFullError, RequestError, did_you_mean
+from amatune.errors import DiskFullError, RequestError, did_you_mean, is_out_of_space
 from amatune.files import read_bytes, read_text, write_json
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _writing(place: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_out_of_space(error):
             raise DiskFullError(f"cannot write to {place}: {reason}; free some space") from error
         raise RequestError(
             f"cannot write to {error.filename or place}: {reason}; name another folder or run"

@@ -152,7 +152,7 @@ class Session(Trainings[Attempt]):
         attempt.take_in(progress)
         if attempt.since is not None and time.monotonic() - attempt.since > NOTE_SECONDS:
             self._note_cost(attempt)
-        last_reported = self._furthest(attempt)
+        last_reported = self._last_reported(attempt)
         if progress.auroc is None:
             self._update(attempt, "running")
             return False  # nothing to decide by
@@ -278,8 +278,12 @@ class Session(Trainings[Attempt]):
         trials = self._study.get_trials(deepcopy=False)
         return next(t.intermediate_values for t in trials if t.number == number)
 
-    def _furthest(self, attempt: Attempt) -> int:
+    def _last_reported(self, attempt: Attempt) -> int:
         return max(self._reported(attempt), default=0)
+
+    def _furthest(self, attempt: Attempt) -> int:
+        # What is seldom scored may have come further than any figure tells.
+        return max(attempt.epoch, self._last_reported(attempt))
 
     def _tries(self, attempt: Attempt) -> dict[str, int]:
         tries: dict[str, int] = attempt.trial.user_attrs.get(studies.TRIES, {})

@@ -103,9 +103,7 @@ class Trainings(ABC, Generic[T]):
         training = self._running.pop(key)
         if failure.kind == "disk":
             return  # it stays unfinished, for a session that has more room
-        # What is seldom scored may have come further than any figure tells.
-        furthest = max(training.epoch, self._furthest(training))
-        tries = failure.try_again(self._tries(training), furthest)
+        tries = failure.try_again(self._tries(training), self._furthest(training))
         if tries is not None:
             self._again(training, tries)
             self._update(training, "waiting", f"{failure.reason}; it is tried again")

@@ -1,5 +1,6 @@
 """Runs as a search and a retraining leave them behind, made without either."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -156,6 +157,20 @@ def finished_run(folder: Path, problem: Problem, seeds: int = 2) -> RunFolder:
             by_name.setdefault(name, []).append(scores)
     write_leaderboard(run, by_name)
     return run
+
+
+def group_images(run: RunFolder, size: int) -> None:
+    """Let so many images of a list be of one group, in its order, as the record of a run has it."""
+    record = run.record()
+    splits = {
+        name: tuple(
+            dataclasses.replace(one, groups=tuple(f"part{i // size}" for i in range(len(one.ids))))
+            for one in split
+        )
+        for name, split in record.problem.splits.items()
+    }
+    problem = dataclasses.replace(record.problem, splits=splits)
+    run.write(dataclasses.replace(record, problem=problem))
 
 
 def scores(shift: float, seed: int) -> dict[str, np.ndarray]:

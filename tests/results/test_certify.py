@@ -6,7 +6,7 @@ import math
 import fake_method
 import numpy as np
 import pytest
-from fake_run import finished_run, small_problem
+from fake_run import finished_run, group_images, small_problem
 from scipy import stats
 
 from amatune.errors import RequestError
@@ -207,16 +207,8 @@ def test_of_each_group_one_image_counts_of_the_validation_too(tmp_path, monkeypa
     fake_method.install(monkeypatch)
     run = finished_run(tmp_path / "one", small_problem())
     board = read_leaderboard(run)
-    record, kept = run.record(), load_scores(board.chosen_model / VALIDATION)["bright"]
-    splits = {
-        name: tuple(
-            dataclasses.replace(one, groups=tuple(f"part{i // 10}" for i in range(len(one.ids))))
-            for one in split
-        )
-        for name, split in record.problem.splits.items()
-    }
-    problem = dataclasses.replace(record.problem, splits=splits)
-    run.write(dataclasses.replace(record, problem=problem))
+    kept = load_scores(board.chosen_model / VALIDATION)["bright"]
+    group_images(run, 10)
     groups = np.arange(board.test_normals) // 40, 1000 + np.arange(board.test_anomalies) // 9
     board = dataclasses.replace(board, groups=Groups.of(groups))
     validation, test, clause = held_out(board)

@@ -1,6 +1,5 @@
 """What more images would buy, against simulations in which there are more; and the command."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import fake_method
 import numpy as np
 import pytest
 from calls import call
-from fake_run import finished_run, searched_run, small_problem
+from fake_run import finished_run, group_images, searched_run, small_problem
 from scipy import stats
 
 from amatune import metrics
@@ -111,17 +110,7 @@ def test_the_command_tells_it_before_and_after_the_test(
     assert "of the validation, which chose it" in told
     assert "Twice as many anomalies make the interval" in told
     assert "group" not in told
-    run = searched_run(Path("runs/grouped"), problem)
-    record = run.record()
-    splits = {
-        name: tuple(
-            dataclasses.replace(one, groups=tuple(f"part{i // 5}" for i in range(len(one.ids))))
-            for one in split
-        )
-        for name, split in record.problem.splits.items()
-    }
-    saved = dataclasses.replace(record.problem, splits=splits)
-    run.write(dataclasses.replace(record, problem=saved))
+    group_images(searched_run(Path("runs/grouped"), problem), 5)
     assert call("plan grouped") == 0
     assert "group" in capsys.readouterr().out
     finished_run(Path("runs/two"), problem)

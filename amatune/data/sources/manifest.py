@@ -36,9 +36,9 @@ class ManifestSource(OwnPictures):
         rows = _rows(file)
         ids = [row["path"] for row in rows]
         super().__init__(f"csv:{file}", file.parent, ids)
-        places = [os.path.normpath(one) for one in ids]  # ./a.png is a.png
-        if len(set(places)) < len(ids):
-            twice = next(one for one, count in Counter(places).items() if count > 1)
+        times = Counter(os.path.normpath(one) for one in ids)  # ./a.png is a.png
+        if len(times) < len(ids):
+            twice = next(one for one, count in times.items() if count > 1)
             raise DataError(f"{self.name} lists {twice} twice; list every picture once")
         gone = [one for one, place in self._files.items() if not os.path.isfile(place)]
         if gone:
