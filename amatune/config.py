@@ -52,6 +52,11 @@ class DetectorConfig:
             found.append(f"batch_size must be at least 2, got {self.batch_size}")
         return found
 
+    def problems_with_anomalies(self) -> list[str]:
+        """What keeps a method that learns from labelled anomalies from doing so, one sentence each
+        that quotes the value; empty when it does."""
+        return []
+
     def outside(self, rule: str, *names: str) -> list[str]:
         """A sentence for each of the named settings that is not what the rule, one of `_RANGES`,
         says it must be: for `problems`."""

@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.errors import ConfigError, DivergedError, RequestError
-from amatune.loop import LossMeans, lay_out_like_weights, shuffled_batches
+from amatune.loop import LossMeans, load_optimizer, shuffled_batches
 from amatune.loop import adam as adam
 from amatune.loop import drops as drops
 from amatune.loop import evenly_spaced as evenly_spaced
@@ -438,8 +438,7 @@ class Detector(ABC):
         self.epoch = state["epoch"]
         self.restart_optimisation()  # which may depend on the phase
         for name, optimizer in self.optimisation.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            lay_out_like_weights(optimizer)
+            load_optimizer(optimizer, state["optimizers"][name])
         for schedule, saved in zip(self.optimisation.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
         stream = state["generator"].cpu()

@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from amatune.errors import DataError
 
+_COMPUTING = ("fused", "foreach", "capturable")  # options of optimisers, by which nothing is learnt
+
 
 def shuffled_batches(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
     """Index tensors that visit `count` images in random order, all of one size.
@@ -56,11 +58,13 @@ class LossMeans:
         return {n: v / c for n, v, c in zip(self._sums, values, counts, strict=True)}
 
 
-def adam(device: torch.device, parameters: Any, lr: float, **options: Any) -> torch.optim.Adam:
-    """Adam of parameters or groups of them, as one kernel per step; on a GPU it never waits for the
-    host."""
-    on_gpu = device.type == "cuda"
-    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=on_gpu, **options)
+def adam(
+    device: torch.device, parameters: Any, lr: float, captured: bool = False, **options: Any
+) -> torch.optim.Adam:
+    """Adam of parameters or groups of them, as one kernel per step, which on a GPU never waits for
+    the host; `captured`, where its steps there become part of a CUDA graph."""
+    captured = captured and device.type == "cuda"  # torch warns of what could be and is not
+    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=captured, **options)
 
 
 def drops(
@@ -71,13 +75,23 @@ def drops(
     return [MultiStepLR(optimizer, milestones, factor) for optimizer in optimizers]
 
 
-def lay_out_like_weights(optimizer: Optimizer) -> None:
-    """Bring what an optimiser keeps of each weight into the weight's memory format.
+def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore an optimiser's `state_dict`, perhaps of another device, and share nothing with it.
 
-    A state keeps the format in which it was saved, perhaps on another device or by another version,
-    and Adam as one kernel on a CPU reads both in the order of memory, without a word.
+    How it computes stays its own: a state of a CPU knows nothing of what a CUDA graph needs, a
+    learning rate on the device among it. What it keeps of each weight gets the weight's memory
+    format: a state has that in which it was saved, and Adam as one kernel on a CPU reads both in
+    the order of memory, without a word.
     """
+    before = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for own, group in zip(before, optimizer.param_groups, strict=True):
+        group |= {name: own[name] for name in _COMPUTING if name in own}
+        rate = float(group["lr"])
+        group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for weight, kept in optimizer.state.items():
         for name, value in kept.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                kept[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            if not isinstance(value, Tensor):
+                continue
+            like = weight if value.shape == weight.shape else value
+            kept[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -1,6 +1,5 @@
 """The training loop that all detectors share, on a detector of one weight."""
 
-import copy
 import io
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch import nn
 from amatune.config import DetectorConfig
 from amatune.detector import Detector, Optimisation, adam, drops
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
-from amatune.loop import LossMeans, shuffled_batches
+from amatune.loop import LossMeans, load_optimizer, shuffled_batches
 from amatune.registry import find_method, method_names
 
 SHAPE = (1, 8, 8)
@@ -224,7 +223,47 @@ def test_a_training_goes_on_on_another_kind_of_device():
     began.train_epoch(images(8))
     state = {**began.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}  # a GPU's
     for detector in (goes_on, again):
-        detector.load_state_dict(copy.deepcopy(state))  # an optimiser goes on with what it is given
+        detector.load_state_dict(state)
         detector.train_epoch(images(8))
     assert torch.equal(goes_on.module.weight, again.module.weight)
     assert goes_on.batches == again.batches != began.batches
+
+
+def test_how_an_optimiser_computes_stays_its_own():
+    """A training of a CPU goes on on a GPU, where a CUDA graph reads the rate from the device."""
+
+    def stepped(**how):
+        weight = nn.Parameter(torch.ones(3))
+        weight.grad = torch.ones(3)
+        optimizer = torch.optim.Adam([weight], fused=True, **how)
+        optimizer.step()
+        return optimizer, weight
+
+    def kept(optimizer, weight):
+        return [float(optimizer.state[weight][name].sum()) for name in ("step", "exp_avg")]
+
+    (usual, weight), (graphed, other) = stepped(lr=0.5), stepped(lr=torch.tensor(0.1))
+    usual.step()
+    graphed.param_groups[0]["capturable"] = True
+    rate = graphed.param_groups[0]["lr"]
+    load_optimizer(graphed, usual.state_dict())
+    assert graphed.param_groups[0]["lr"] is rate
+    assert float(rate) == 0.5
+    assert graphed.param_groups[0]["capturable"]
+    before = kept(graphed, other)
+    assert before == kept(usual, weight)
+    usual.step()
+    assert kept(graphed, other) == before  # nothing is shared
+
+    back, _ = stepped(lr=0.2)
+    load_optimizer(back, graphed.state_dict())
+    assert back.param_groups[0]["lr"] == 0.5
+    assert type(back.param_groups[0]["lr"]) is float
+    assert not back.param_groups[0]["capturable"]
+
+
+def test_a_step_that_no_graph_takes_up_is_not_made_for_one():
+    weight = [nn.Parameter(torch.ones(3))]
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    made = [adam(gpu, weight, 0.1), adam(gpu, weight, 0.1, True), adam(cpu, weight, 0.1, True)]
+    assert [one.param_groups[0]["capturable"] for one in made] == [False, True, False]

@@ -209,6 +209,10 @@ def _logging_to(file: Path) -> Iterator[None]:
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "optuna")]
+    # Of each trial whose results Tune has not written itself, it then says that it has none.
+    analysis = logging.getLogger("ray.tune.analysis")
+    analysis_level = analysis.level
+    analysis.setLevel(logging.ERROR)
     before = [(one.level, one.handlers[:], one.propagate) for one in loggers]
     for one in loggers:
         # Ray sets levels and handlers of its own when it is imported.
@@ -222,6 +226,7 @@ def _logging_to(file: Path) -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = printing
+        analysis.setLevel(analysis_level)
         for one, (level, handlers, propagate) in zip(loggers, before, strict=True):
             one.setLevel(level)
             one.handlers[:] = handlers

@@ -230,11 +230,11 @@ class FenceGAN(Detector):
     def make_optimisation(self) -> Optimisation:
         """Adam of each network."""
         config = self.config
-        options = {"betas": (config.beta1, config.beta2), "eps": ADAM_EPS}
+        betas, eps = (config.beta1, config.beta2), ADAM_EPS
         rates = {"fence": config.g_lr, "discriminator": config.d_lr}
         return Optimisation(
             {
-                name: adam(self.device, self.networks[name].parameters(), lr, **options)
+                name: adam(self.device, self.networks[name].parameters(), lr, betas=betas, eps=eps)
                 for name, lr in rates.items()
             }
         )

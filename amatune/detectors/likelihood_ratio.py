@@ -176,9 +176,7 @@ class LikelihoodRatio(Detector):
             {"params": [p for p in network.parameters() if p.ndim > 1]},
             {"params": biases, "weight_decay": 0.0},
         ]
-        on_gpu = self.device.type == "cuda"
-        options: dict[str, Any] = {"betas": BETAS, "fused": True, "capturable": on_gpu}
-        optimizer = AdamW(groups, config.lr, weight_decay=decay, **options)
+        optimizer = AdamW(groups, config.lr, weight_decay=decay, betas=BETAS, fused=True)
         return Optimisation(
             {"adam": optimizer}, [ExponentialLR(optimizer, config.lr_decay ** (1 / epochs))]
         )

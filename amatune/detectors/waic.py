@@ -275,10 +275,7 @@ class WAIC(Detector):
             lr = self.config.lr
             if self.config.optimizer == "adam":
                 return adam(self.device, network.parameters(), lr, betas=ADAM_BETAS)
-            on_gpu = self.device.type == "cuda"
-            return RMSprop(
-                network.parameters(), lr, alpha=RMS_MEMORY, foreach=True, capturable=on_gpu
-            )
+            return RMSprop(network.parameters(), lr, alpha=RMS_MEMORY, foreach=True)
 
         players = {"critics": optimizer(self.critics)}
         if not self.classifying:

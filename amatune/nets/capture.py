@@ -1,5 +1,6 @@
 """A training step replayed as one CUDA graph."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -42,7 +43,9 @@ class CapturedStep:
         """An ordinary call, on a stream of its own as captures demand of what comes before."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            # Optimisers wonder why they could be captured and are not yet.
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             losses = self._step(batch)
         torch.cuda.current_stream().wait_stream(stream)
         return losses

@@ -341,8 +341,7 @@ def cut_adamax(
     """Adamax, its gradients cut to `MAX_NORM`. The rate rises for some epochs, while it falls
     exponentially, to `lr_decay` of `lr` at the end."""
     parameters = list(density.parameters())
-    on_gpu = density.initialised.is_cuda
-    optimizer = Adamax(parameters, lr, weight_decay=weight_decay, foreach=True, capturable=on_gpu)
+    optimizer = Adamax(parameters, lr, weight_decay=weight_decay, foreach=True)
 
     def cut(*_: Any) -> None:
         nn.utils.clip_grad_norm_(parameters, MAX_NORM)

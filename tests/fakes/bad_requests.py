@@ -119,6 +119,11 @@ ROWS: list[tuple[str, str]] = [
     ("search --anomaly-fraction half", "'half' is not a number"),
     ("search --anomaly-fraction 0.5", "578 left, enough for 0.498"),
     ("search --anomaly-fraction 0.2 --method alad", "alad does not learn from labelled anomalies"),
+    (
+        "search --anomaly-fraction 0.2 --fix negative_share=0",
+        "learnt from as negatives: negative_share must be more than 0, got 0",
+    ),
+    ("search --anomaly-fraction 0.2 --fix lambda_neg=0", "lambda_neg must be more than 0, got 0"),
     ("search --contamination -1", "a share in [0, 0.5], got -1"),
     ("search --contamination 10%", "'10%' is not a number"),
     ("search --image-size 2", "or a height and a width of such, got 2"),

@@ -225,7 +225,9 @@ def test_a_full_disk_ends_the_session_and_loses_nothing(tmp_path, monkeypatch):
 
 def test_what_ray_and_optuna_log_is_in_a_file(finished, tmp_path, capfd):
     folder, _, _ = finished
-    assert "INFO" in (folder / "run" / "log.txt").read_text(encoding="utf-8")
+    log = (folder / "run" / "log.txt").read_text(encoding="utf-8")
+    assert "INFO" in log
+    assert "Failed to fetch metrics" not in log  # of trials of which nothing has failed
     with connect(None, tmp_path / "log.txt"):
         logging.getLogger("optuna").info("Optuna says")
         logging.getLogger("ray.tune").error("Tune says")

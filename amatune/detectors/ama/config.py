@@ -10,6 +10,7 @@ from amatune.detectors.ama.losses import PenaltyNorm
 from amatune.nets.sizes import require_min_side
 
 MOST_PARENTS = 100  # of an interpolate
+MOST_LAZY = 100  # critic steps to the next penalty; published for others: 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +86,15 @@ class AMAConfig(DetectorConfig):
             found.append(f"penalty_share must be in (0, 1], got {self.penalty_share}")
         if self.k > MOST_PARENTS:
             found.append(f"k must be at most {MOST_PARENTS}, got {self.k}")
+        if self.penalty_every > MOST_LAZY:
+            found.append(f"penalty_every must be at most {MOST_LAZY}, got {self.penalty_every}")
         for name in ("k", "critic_steps", "penalty_every"):
             if getattr(self, name) < 1:
                 found.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.latent_dim is not None and self.latent_dim < 2:
             found.append(f"latent_dim must be at least 2, got {self.latent_dim}")
-        if self.geometry == "ray" and self.direction == "inward" and self.delta > 1:
-            found.append(
-                f"delta of an inward ray is a share of the code, at most 1, got {self.delta}"
-            )
+        if self.geometry == "ray" and self.delta > 1:
+            found.append(f"delta of a ray is the largest factor, at most 1, got {self.delta}")
         if not 0 < self.lr_decay <= 1:
             found.append(f"lr_decay must be in (0, 1], got {self.lr_decay}")
         if any(not 0 < m < 1 for m in self.milestones):
@@ -116,15 +117,30 @@ class AMAConfig(DetectorConfig):
             filled["direction"] = "inward" if residual else "outward"
         return self.replace(**filled)
 
+    def problems_with_anomalies(self) -> list[str]:
+        """Negatives that are off: labelled anomalies are learnt from as such."""
+        return [
+            f"labelled anomalies are learnt from as negatives: {name} must be more than 0, got "
+            f"{getattr(self, name):g}"
+            for name in ("negative_share", "lambda_neg")
+            if getattr(self, name) == 0
+        ]
+
+    @property
+    def has_negatives(self) -> bool:
+        """Whether there are any, once they start."""
+        return self.negative_share > 0 and self.lambda_neg > 0
+
     @property
     def warmup_epochs(self) -> int:
-        """Epochs without negatives."""
-        return math.ceil(self.warmup * self.epochs)
+        """Epochs without negatives: at least one is left for those, unless it is the only one."""
+        share = round(self.warmup * self.epochs, 9)  # .28 * 25 is 7.000000000000001
+        return min(math.ceil(share), self.epochs - 1)
 
     def grace_epochs(self) -> int:
         """The warm-up, where there are negatives: until they start, geometry, direction, delta and
         lambda_neg do nothing."""
-        return self.warmup_epochs if self.negative_share > 0 else 1
+        return max(1, self.warmup_epochs) if self.has_negatives else 1
 
 
 # The paper's values, where the defaults are others. Its budget is 100 epochs.

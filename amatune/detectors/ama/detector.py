@@ -170,7 +170,7 @@ class AMA(Detector):
         self.code_norm = torch.full((), math.nan, device=self.device)
         self.means = torch.zeros(2, device=self.device)  # of R and RC over normal training images
         self.stds = torch.ones(2, device=self.device)
-        self._critic_steps = 0  # in this epoch
+        self._critic_steps = 0
         self._captured: dict[tuple[object, ...], CapturedStep] = {}
         self._bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and _has_bfloat16(self.device)
@@ -192,8 +192,8 @@ class AMA(Detector):
             for group in (*critic, *autoencoder):
                 group["lr"] = torch.tensor(config.lr, device=self.device)
         optimizers = {
-            "critic": adam(self.device, critic, config.lr),
-            "autoencoder": adam(self.device, autoencoder, config.lr),
+            "critic": adam(self.device, critic, config.lr, self._graphs),
+            "autoencoder": adam(self.device, autoencoder, config.lr, self._graphs),
         }
         schedules = drops(optimizers.values(), config.milestones, config.epochs, config.lr_decay)
         return Optimisation(optimizers, schedules)
@@ -201,9 +201,10 @@ class AMA(Detector):
     # --- training ---------------------------------------------------------------------------------
 
     def begin_epoch(self, images: Tensor) -> None:
-        """Every epoch begins with a penalised step, so that no count outlives one."""
+        """Take up the count of critic steps, which decides whether one has a penalty."""
         super().begin_epoch(images)
-        self._critic_steps = 0
+        before = self.epoch * self.config.steps_in(len(images))
+        self._critic_steps = before * self.config.critic_steps
 
     def train_step(self, batch: Tensor, anomalies: Tensor | None = None) -> dict[str, Tensor]:
         """`critic_steps` steps of D, then one of E and G, on one float batch (B, C, H, W).
@@ -218,11 +219,8 @@ class AMA(Detector):
         """
         if anomalies is not None:
             self._check_images(anomalies)
-            if self.config.negative_share == 0:
-                raise ConfigError(
-                    "labelled anomalies are learnt from as negatives: negative_share must be more "
-                    "than 0, got 0"
-                )
+            if wrong := self.config.problems_with_anomalies():
+                raise ConfigError("; ".join(wrong))
         penalised = self._next_penalties()
         if not self._graphs:
             return self._play(batch, anomalies, penalised)
@@ -308,15 +306,16 @@ class AMA(Detector):
         return _Pairs(images, rebuilt, parents, mixed, code_norms, weights)
 
     def _negatives(self, batch: Tensor, anomalies: Tensor | None = None) -> Tensor:
-        """Images decoded from atypical codes, (negatives, C, H, W); none during the warm-up.
+        """Images decoded from atypical codes, (negatives, C, H, W); none during the warm-up, at
+        least one of any share.
 
         E and G in eval mode and without gradient: from here on they are images like any other.
         With `anomalies`, a random choice of those instead.
         """
         config = self.config
-        count = min(round(config.negative_share * len(batch)), len(batch) - 1)
-        if count == 0 or config.lambda_neg == 0:
+        if not config.has_negatives or len(batch) < 2:
             return batch[:0]
+        count = min(max(1, round(config.negative_share * len(batch))), len(batch) - 1)
         if anomalies is not None:
             chosen = torch.randint(
                 len(anomalies), (count,), generator=self.generator, device=self.device
@@ -370,7 +369,7 @@ class AMA(Detector):
             loss = critic_loss(same, to_rebuilt, to_mixed, weights, config.lambda_inter)
             losses = {}
             if penalised and config.lambda_gp > 0:
-                losses["penalty"] = self._penalty(left, right, len(code_norms))
+                losses["penalty"] = self._penalty(pairs)
                 loss = loss + config.lambda_gp * config.penalty_every * losses["penalty"]
             self.descend(loss, "critic")
 
@@ -394,22 +393,22 @@ class AMA(Detector):
             values: Tensor = self.critic(self._pair(torch.cat(left), torch.cat(right)))
         return values.float()
 
-    def _penalty(self, left: list[Tensor], right: list[Tensor], normals: int) -> Tensor:
+    def _penalty(self, pairs: _Pairs) -> Tensor:
         """Gradient penalty between (x, x) and (x, y) at a random point of each line, a scalar.
 
-        `left` and `right` have the pairs (x, x), then the reconstructions, those of the first
-        `normals` images being of normal ones, then the interpolates if there are any. A share
-        `penalty_share` of each kind is penalised, the first ones: batches are shuffled.
-        Reconstructions weigh 1, interpolates `lambda_inter`, as their terms in the loss do.
+        A share `penalty_share` of the pairs of each kind is penalised, the first ones, of every
+        parent: batches are shuffled. Reconstructions weigh 1, interpolates `lambda_inter`, as their
+        terms in the loss do.
         """
-        config = self.config
-        images = len(left[1])
-        chosen = [*self._some(0, normals), *self._some(normals, images)]
-        lefts, rights, rebuilt = [left[1][chosen]], [right[1][chosen]], len(chosen)
-        if len(left) > 2 and config.penalised == "all":
-            mixed = self._some(0, len(left[2]))
-            lefts.append(left[2][mixed])
-            rights.append(right[2][mixed])
+        config, normals = self.config, len(pairs.code_norms)
+        # Slices: on a GPU, places in a list would have to come from the host.
+        some, of_negatives = self._some(0, normals), self._some(normals, len(pairs.images))
+        lefts = [pairs.images[some], pairs.images[of_negatives]]
+        rights = [pairs.rebuilt[some], pairs.rebuilt[of_negatives]]
+        rebuilt = sum(map(len, rights))
+        if pairs.parents is not None and pairs.mixed is not None and config.penalised == "all":
+            lefts.append(pairs.parents[:, some].flatten(0, 1))
+            rights.append(pairs.mixed[:, some].flatten(0, 1))
         both = torch.cat(lefts), torch.cat(rights)
         shape = (len(both[0]), 1, 1, 1)
         share = torch.rand(shape, generator=self.generator, device=self.device)
@@ -420,9 +419,9 @@ class AMA(Detector):
             total = total + config.lambda_inter * penalties[rebuilt:].mean()
         return total
 
-    def _some(self, start: int, end: int) -> range:
+    def _some(self, start: int, end: int) -> slice:
         """The first `penalty_share` of the places from `start` to `end`, at least one of any."""
-        return range(start, start + math.ceil(self.config.penalty_share * (end - start)))
+        return slice(start, start + math.ceil(self.config.penalty_share * (end - start)))
 
     def _autoencoder_step(self, pairs: _Pairs) -> Tensor:
         config = self.config

@@ -23,11 +23,12 @@ def simplex_weights(
     """Weights of k codes, (k, count); each column sums to 1.
 
     `normalised`, the paper: a_i / sum(a) with a_i ~ U[0, 0.5]. `remainder`, the authors' code for
-    k = 3: the first k - 1 are U[0, 1 / (k - 1)] and the last is what is left of 1.
+    k = 3: all but the first are U[0, 1 / (k - 1)], and the first is what is left of 1: the largest
+    in the mean, so that a parent which stands for all (`parents_paired`) is the most alike.
     """
     if rule == "remainder" and k > 1:
         draws = torch.rand(k - 1, count, generator=generator, device=generator.device) / (k - 1)
-        return torch.cat([draws, 1 - draws.sum(dim=0, keepdim=True)])
+        return torch.cat([1 - draws.sum(dim=0, keepdim=True), draws])
     draws = torch.rand(k, count, generator=generator, device=generator.device).mul_(0.5)
     # All k draws being zero has probability 2^-24k; the floor keeps even that finite.
     draws = draws.clamp_min_(torch.finfo(draws.dtype).tiny)
@@ -80,7 +81,8 @@ def shell_codes(
 def ray_codes(codes: Tensor, delta: float, direction: Direction, generator: Generator) -> Tensor:
     """Codes z moved along their own ray, (M, d) -> (M, d): a z inward, z / a outward.
 
-    a ~ U(0, delta); outward, a is at least `MIN_OUTWARD_FACTOR`.
+    a ~ U(0, delta), delta at most 1: beyond, codes would move the other way. Outward, a is at least
+    `MIN_OUTWARD_FACTOR`, so that all codes move equally far with a delta of no more than that.
     """
     factors = torch.rand(len(codes), 1, generator=generator, device=generator.device) * delta
     if direction == "inward":

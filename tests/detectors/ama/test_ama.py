@@ -85,6 +85,9 @@ def test_the_images_decide_what_the_config_leaves_open():
         ({"direction": "up"}, "direction must be"),
         ({"delta": 0.0}, "delta must be positive, got 0.0"),
         ({"delta": 1.5, "direction": "inward"}, "at most 1, got 1.5"),
+        ({"delta": 1.5, "direction": "outward"}, "at most 1, got 1.5"),
+        ({"delta": 1.5}, "at most 1, got 1.5"),
+        ({"penalty_every": 101}, "penalty_every must be at most 100, got 101"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"lr": float("nan")}, "lr must be a finite number, got nan"),
         ({"lambda_neg": -1.0}, "lambda_neg must be 0 or more, got -1.0"),
@@ -153,8 +156,13 @@ def test_a_lazy_penalty_comes_every_so_often_and_weighs_for_the_others():
         (False, True),
         (False, False),
     ]
-    detector.begin_epoch(batch())
+    detector.begin_epoch(batch(24))  # in no epoch yet: from the beginning
     assert detector._next_penalties() == (True, False)
+    detector.epoch = 1  # of three steps, six of the critic
+    detector.begin_epoch(batch(24))
+    assert detector._next_penalties() == (True, False)
+    detector.begin_epoch(batch(16))  # four of the critic before
+    assert detector._next_penalties() == (False, False)
 
     every, lazy = training(make()), training(make(penalty_every=3))
     pairs = every._make_pairs(batch()).detached()
@@ -286,6 +294,13 @@ def test_negatives_can_be_off(off):
     assert "negatives" not in losses
 
 
+def test_a_share_of_less_than_one_image_is_one():
+    detector = training(make(negative_share=0.015))
+    known = batch(3, seed=9)
+    assert len(detector._negatives(batch())) == len(detector._negatives(batch(), known)) == 1
+    assert not len(detector._negatives(batch(1)))
+
+
 @pytest.mark.parametrize("off", [{"k": 1}, {"lambda_inter": 0.0}])
 def test_interpolation_can_be_off(off):
     losses = make(**off).train_epoch(as_bytes(batch(16)))
@@ -342,6 +357,9 @@ def test_real_anomalies_stand_in_for_atypical_images_from_the_start():
     assert pairs.weights.tolist() == pytest.approx([1 / 8] * 6 + [-5 / 8] * 2)
     losses = make(warmup=0.5).train_epoch(as_bytes(batch(16)), as_bytes(known))
     assert losses["negatives"] != 0
+    for off in ("negative_share", "lambda_neg"):
+        with pytest.raises(ConfigError, match=f"negatives: {off} must be more than 0, got 0"):
+            make(**{off: 0.0}).train_epoch(as_bytes(batch(16)), as_bytes(known))
 
 
 def test_the_penalty_of_the_authors_covers_reconstructions_alone():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amatune.detectors.ama import AMA, AMAConfig
@@ -57,10 +58,28 @@ class Watching(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Indexing(TorchFunctionMode):
+    """Notes places that come from the host: torch copies them before an operation can be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_host: list[object] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            self.from_host += [p for p in places if isinstance(p, (list, range))]
+        return func(*args, **(kwargs or {}))
+
+
 def test_the_watch_sees_a_wait():
-    with Watching() as watch:
+    with Watching() as watch, Indexing() as indexed:
         float(torch.ones(()))
+        _ = torch.ones(3)[[0, 1]]
     assert watch.waited
+    assert indexed.from_host == [[0, 1]]
 
 
 @pytest.mark.parametrize("family", SHAPES)
@@ -77,14 +96,15 @@ def test_the_watch_sees_a_wait():
     ids=str,
 )
 def test_a_step_never_waits_for_the_device(family, changes, monkeypatch):
-    # On a CPU, Adam reads its step counter; on a GPU it is capturable and does not.
+    # On a CPU, Adam reads its step counter; on a GPU that is on the device, as one kernel wants.
     monkeypatch.setattr(torch.optim.Adam, "step", lambda _self: None)
     detector = make(family, warmup=0.0, **changes)
     batch = pictures(family, 16).float() / 127.5 - 1
-    with Watching() as watch:
+    with Watching() as watch, Indexing() as indexed:
         detector.train_step(batch)
         detector.train_step(batch, pictures(family, 4))
     assert not watch.waited
+    assert not indexed.from_host
 
 
 @pytest.mark.parametrize("family", SHAPES)
