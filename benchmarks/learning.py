@@ -5,7 +5,7 @@
 
 The data folder holds mnist_full.npz, fashion_mnist_full.npz, cifar10_12k.npz, omniglot_small.npz
 and tiny_imagenet.npz (keys train_images, train_labels, test_images, test_labels). Settings were
-chosen on training images of digits 0 to 5; the test part is scored once per training. Every
+chosen on training images of digits 0 to 5 and 8; the test part is scored once per training. Every
 training leaves two files, and one for which they are there is not repeated: an interrupted study
 goes on. With `--draw`, reconstructions and densities of the first seed are drawn.
 

@@ -145,10 +145,10 @@ def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_
     assert "| typicality of 2 images | | " in run("likelihood.py", *glow)
 
 
-def test_rivals_are_trained_briefly_beside_what_needs_no_detector(run, noise):
+def test_methods_are_trained_briefly_beside_what_needs_no_detector(run, noise):
     (noise / "mnist_full.npz").rename(noise / "mnist.npz")
     output = run(
-        "rivals.py", "--data", noise, "--brief", 1, "--methods", "ganomaly", "--", "mnist-1"
+        "brief.py", "--data", noise, "--steps", 1, "--methods", "ganomaly", "--", "mnist-1"
     )
     assert "| PCA | | 0." in output
     assert "code 0." in output.partition("| ganomaly |")[2]

@@ -160,7 +160,7 @@ def methods() -> None:
         scores = ", ".join(detector.score_names)
         table.add_row(*map(cell, (method.name, scores, detector.summary)))
         for preset, settings in detector.presets.items():
-            held = settings_text(settings) or "nothing: the defaults are the published values"
+            held = settings_text(settings) or "nothing: these are the defaults"
             variants.add_row(*map(cell, (method.name, preset, held)))
     console.print(table)
     if variants.row_count:
