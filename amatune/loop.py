@@ -44,8 +44,9 @@ class LossMeans:
         self._counts: dict[str, int] = {}
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Add one step's scalar losses, without a graph."""
-        for name, value in losses.items():
+        """Add one step's scalar losses; their graphs, if any, are not kept."""
+        for name, loss in losses.items():
+            value = loss.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 

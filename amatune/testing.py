@@ -166,6 +166,20 @@ class MethodTests:
         assert losses(1) == losses(1)
         assert losses(1) != losses(2)
 
+    def test_losses_keep_no_graph(self, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that is kept over an epoch costs memory, and on a GPU breaks captures."""
+        detector, kept = self.make(method), list[str]()
+        step = detector.train_step
+
+        def watched(batch: Tensor, anomalies: Tensor | None = None) -> Mapping[str, Tensor]:
+            losses = step(batch, anomalies)
+            kept.extend(name for name, loss in losses.items() if loss.requires_grad)
+            return losses
+
+        monkeypatch.setattr(detector, "train_step", watched)
+        detector.train_epoch(self.images(20))
+        assert not kept
+
     def test_training_leaves_the_global_stream_alone(self, method: Method) -> None:
         before = torch.get_rng_state()
         self.trained(method)

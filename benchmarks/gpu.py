@@ -5,7 +5,10 @@
 
 PATH is a checkout of github.com/somepago/AMA. Needs torch alone, neither Ray nor Optuna. Variants
 are measured in turn, round after round, and compared by the median of the ratios of neighbours.
-Without a GPU it measures what a CPU has: no graphs, no memory.
+Every section is printed, and written to the file, when it is there: what is cut short keeps those
+before. Concurrent trainings take some 20 s for each number of them. "float32" is what torch does by
+default: convolutions in TF32 where the card has it, matrix products not. Without a GPU it measures
+what a CPU has: no graphs, no memory.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from amatune.nets.capture import EAGER_STEPS
 
+PATIENCE = 6  # times `--start`, after which a training counts as stuck
 LOSSES = ("wasserstein", "reconstruction", "code_norm", "penalty")
 
 
@@ -35,7 +39,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="before losses are compared")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each concurrent training")
-    parser.add_argument("--start", type=float, default=15.0, help="seconds a training warms up")
+    parser.add_argument("--start", type=float, default=12.0, help="seconds a training warms up")
+    parser.add_argument("--each", type=float, default=2.0, help="seconds more for each beside it")
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--authors", type=Path, help="checkout of github.com/somepago/AMA")
     parser.add_argument("--output", type=Path, help="write the tables there, too")
@@ -46,11 +51,17 @@ def main() -> None:
         work_beside_others(arguments)
         return
     sections = [machine(arguments)]
-    for family in SHAPES:
-        arguments.family = family
-        sections += [parity(family, arguments), speed(family, arguments)]
-        sections.append(sharing(family, arguments))
-        print("\n\n".join(sections[-3:]), flush=True)
+    told(sections, arguments)
+    for part in (parity, speed, sharing):
+        for family in SHAPES:
+            arguments.family = family
+            sections.append(part(family, arguments))
+            told(sections, arguments)
+
+
+def told(sections: list[str], arguments: argparse.Namespace) -> None:
+    """Print the newest section, and write all of them."""
+    print(sections[-1], end="\n\n", flush=True)
     if arguments.output:
         arguments.output.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
@@ -64,8 +75,9 @@ def machine(arguments: argparse.Namespace) -> str:
     """What it runs on."""
     gpu = arguments.device == "cuda"
     name = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, a CPU"
+    cuda = f", CUDA {torch.version.cuda}" if gpu else ""
     return (
-        f"{name}; torch {torch.__version__}, Python {platform.python_version()}; width "
+        f"{name}{cuda}; torch {torch.__version__}, Python {platform.python_version()}; width "
         f"{arguments.width:g}, batch {arguments.batch}\n\n    {' '.join(sys.argv)}"
     )
 
@@ -116,7 +128,8 @@ def speed(family: str, arguments: argparse.Namespace) -> str:
     for name, settings in variants(arguments.device).items():
         steps[name] = detector(arguments, **settings).train_step
     if arguments.authors and family == "residual":
-        steps["the authors' code"] = authors(arguments)
+        own = authors(arguments.authors, arguments.width, arguments.device)
+        steps["the authors' code"] = own.step
     work = multiply_adds(detector(arguments).train_step, batch)
     peaks = {kind: matrix_peak(arguments.device, kind) for kind in ("float32", "bfloat16")}
     memory = {}
@@ -161,15 +174,19 @@ def sharing(family: str, arguments: argparse.Namespace) -> str:
     ]
     alone = None
     for count in arguments.trials:
-        start = time.time() + arguments.start * count  # all have warmed up by then
+        start = time.time() + arguments.start + arguments.each * count
         command = [sys.executable, *sys.argv, "--worker", f"{family}/{count}/{start}"]
         command.append("graphs" if "cuda_graphs" in settings else "steps")
         workers = [
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(count)
         ]
-        outputs = [worker.communicate() for worker in workers]
-        broken = [errors.strip().splitlines()[-1] for output, errors in outputs if not output]
+        outputs = [ended(worker, PATIENCE * arguments.start) for worker in workers]
+        broken = [
+            (errors.strip().splitlines() or ["ended without a word"])[-1]
+            for output, errors in outputs
+            if not output
+        ]
         if broken:
             lines.append(f"| {count} | {broken[0]} | |")
             continue
@@ -177,6 +194,17 @@ def sharing(family: str, arguments: argparse.Namespace) -> str:
         alone = alone or together / count
         lines.append(f"| {count} | {together:.0f} | {together / alone:.2f} |")
     return "\n".join(lines)
+
+
+def ended(worker: "subprocess.Popen[str]", patience: float) -> tuple[str, str]:
+    """What a worker wrote; of one that takes too long, that."""
+    try:
+        output, errors = worker.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.communicate()
+        return "", f"took more than {patience:.0f} s"
+    return output, errors
 
 
 def work_beside_others(arguments: argparse.Namespace) -> None:
@@ -194,7 +222,10 @@ def work_beside_others(arguments: argparse.Namespace) -> None:
     batch = batch_of(family, arguments)
     for _ in range(EAGER_STEPS + 1):
         step(batch)
-    time.sleep(max(0.0, float(start) - time.time()))
+    early = float(start) - time.time()
+    if early < 0:
+        sys.exit(f"warmed up {-early:.1f} s too late: give more by --start or --each")
+    time.sleep(early)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < arguments.seconds:
         seconds(step, batch, 1)

@@ -60,8 +60,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # The commands one after the other in one process and one Ray cluster: starting takes the time.
 COMMANDS = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+import ray
 from amatune.cli import main
 from amatune.cluster import connection
 
@@ -69,6 +70,9 @@ methods, space, search, best, score = json.loads(sys.argv[1])
 for words in (methods, space):
     assert main(words) == 0, words
 with connection.cluster(None, Path("log.txt")):
+    # What has no share of a GPU sees none, else it would take some of its memory.
+    seen = ray.remote(num_cpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert ray.get(seen.remote()) == ""
     for words in (search, best):
         assert main(words) == 0, words
 assert main(score) == 0, score

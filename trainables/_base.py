@@ -7,6 +7,7 @@ failure, and not the worker's.
 """
 
 import dataclasses
+import gc
 import pickle
 import shutil
 import time
@@ -22,11 +23,11 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from amatune import metrics
 from amatune.cluster.checkpoints import CHECKPOINT_FILE
-from amatune.cluster.device import claim_device
+from amatune.cluster.device import claim_device, naming_out_of_memory
 from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
-from amatune.errors import DiskFullError, DivergedError, OutOfMemoryError, is_out_of_space
+from amatune.errors import DiskFullError, DivergedError, is_out_of_space
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
@@ -57,18 +58,14 @@ class DetectorTrainable(tune.Trainable):
         bounds: np.ndarray,
         gpu_memory: float = 1.0,
     ) -> None:
-        """Take the images to the device: uint8 (N, C, H, W) each, `normal` and `anomaly` for
-        validation, `labelled` anomalies to learn from; `bounds` between the sets of anomalies. All
-        trials on a card together may use the share `gpu_memory` of its memory."""
+        """Take the images: uint8 (N, C, H, W) each, `normal` and `anomaly` for validation,
+        `labelled` anomalies to learn from; `bounds` between the sets of anomalies. All trials on a
+        card together may use the share `gpu_memory` of its memory."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
         self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0), gpu_memory)
-        # Copies: arrays in the object store are read-only and shared.
-        self._train, self._normal, self._anomaly, self._labelled = (
-            torch.tensor(images, device=self._device)
-            for images in (train, normal, anomaly, labelled)
-        )
+        self._images = train, normal, anomaly, labelled
+        self._are_on_device = False
         self._bounds = bounds
-        self._sample = evenly_spaced(self._train, CALIBRATION_IMAGES)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -83,6 +80,8 @@ class DetectorTrainable(tune.Trainable):
         self._log: TrainingLog | None = None
         self._saved_at = time.monotonic()
         if self._device.startswith("cuda"):
+            gc.collect()  # a detector and the steps it has captured hold each other
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def _end(self) -> None:
@@ -96,13 +95,8 @@ class DetectorTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train an epoch and, when it is due, score the validation images."""
-        try:
+        with naming_out_of_memory():
             return self._step()
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                "out of GPU memory; a larger share (--gpus-per-trial), smaller networks (--width) "
-                "or smaller batches need less"
-            ) from error
 
     def _step(self) -> dict[str, Any]:
         detector = self._detector or self._build()
@@ -157,7 +151,7 @@ class DetectorTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Continue from a checkpoint folder."""
         self._detector = self._new_detector()
-        state = _read_checkpoint(checkpoint, self._device)
+        state = _read_checkpoint(checkpoint)
         del state[OWNER]
         self._detector.load_state_dict(state)
 
@@ -167,7 +161,7 @@ class DetectorTrainable(tune.Trainable):
         for place in self._job.checkpoints:
             try:
                 with tune.Checkpoint(place).as_directory() as folder:
-                    state = _read_checkpoint(folder, self._device)
+                    state = _read_checkpoint(folder)
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
                 continue  # cut short by a kill; the one before it is whole
             if state.pop(OWNER, None) != self._job.training:
@@ -178,9 +172,20 @@ class DetectorTrainable(tune.Trainable):
         return detector
 
     def _new_detector(self) -> Detector:
+        if not self._are_on_device:
+            self._take_images_to_device()
         config = self.detector_class.Config.from_dict(self._job.config)
         channels, height, width = self._train.shape[1:]
         return self.detector_class(config, (channels, height, width), self._device, self._job.seed)
+
+    def _take_images_to_device(self) -> None:
+        """Within a step, like the networks: what does not fit is the trial's failure."""
+        # Copies: arrays in the object store are read-only and shared.
+        self._train, self._normal, self._anomaly, self._labelled = (
+            torch.tensor(images, device=self._device) for images in self._images
+        )
+        self._sample = evenly_spaced(self._train, CALIBRATION_IMAGES)
+        self._are_on_device = True
 
     def _gpu_bytes(self) -> int | None:
         on_gpu = self._device.startswith("cuda")
@@ -230,8 +235,8 @@ class DetectorTrainable(tune.Trainable):
             )
 
 
-def _read_checkpoint(folder: str, device: str) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(
-        Path(folder) / CHECKPOINT_FILE, map_location=device, weights_only=True
-    )
+def _read_checkpoint(folder: str) -> dict[str, Any]:
+    # To the CPU: a detector copies what it takes, and counters of optimisers that were there stay.
+    file = Path(folder) / CHECKPOINT_FILE
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return state

@@ -1,11 +1,16 @@
 """The part of a machine that Ray assigned to this worker process."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 import torch
 
+from amatune.errors import OutOfMemoryError
+
+_NO_ROOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")  # the latter of cuBLAS and cuDNN
 CUDA_CONTEXT = 0.6e9  # bytes a process takes on a GPU beside what PyTorch allocates
 
 
@@ -24,6 +29,22 @@ def claim_device(cpus: float, gpus: float, memory: float = 1.0) -> str:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(max(share - CUDA_CONTEXT / total, 0.02), 0)
     return "cuda:0"  # Ray shows each worker its own
+
+
+@contextlib.contextmanager
+def naming_out_of_memory() -> Iterator[None]:
+    """Raise `OutOfMemoryError`, which says what helps, where a GPU has no room: for PyTorch, or for
+    CUDA and its libraries beside it."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = isinstance(error, torch.OutOfMemoryError)
+        if not told and not any(part in str(error) for part in _NO_ROOM):
+            raise
+        raise OutOfMemoryError(
+            "out of GPU memory; a larger share (--gpus-per-trial), smaller networks (--width) "
+            "or smaller batches need less"
+        ) from error
 
 
 def mps_is_running() -> bool:

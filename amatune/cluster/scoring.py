@@ -10,7 +10,7 @@ import ray
 import torch
 
 from amatune.cluster import connection
-from amatune.cluster.device import claim_device
+from amatune.cluster.device import claim_device, naming_out_of_memory
 from amatune.detector import Detector
 from amatune.results.localisation import Masks, PixelFigures, pixel_figures
 from amatune.stored import StoredDetector
@@ -40,7 +40,7 @@ def score_models(
 
     Each with these shares of a machine; all on a card use at most `gpu_memory`, in (0, 1], of its
     memory. As they come in: the folder and what was found. Raises `AmatuneError` for a damaged
-    detector.
+    detector, and where a card has no room.
     """
     score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
     sides = ray.put(normal), ray.put(anomaly), ray.put(masks)
@@ -57,6 +57,7 @@ def score_models(
             yield pending.pop(task), found
 
 
+@naming_out_of_memory()
 def _score(
     stored: StoredDetector,
     detector_class: type[Detector],

@@ -63,6 +63,7 @@ from amatune.nets.dcgan import (
     initialised,
     plain,
 )
+from amatune.nets.drawing import drawn_from
 from amatune.nets.scores import per_complexity, r_score
 from amatune.nets.sizes import HalvedConfig, channel_plan, halve, scaled
 
@@ -232,8 +233,7 @@ def build_game(
 
     dropout = partial(Dropout, config.dropout, generator)
     wrap: Wrap = spectral_norm if config.spectral_norm else plain
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         online = networks(wrap, dropout)
         d_xz = JointDiscriminator(channels, sizes, plan, latent_dim, width, wrap, dropout)
         d_zz = CodePairDiscriminator(latent_dim, width, wrap, dropout) if config.d_zz else None

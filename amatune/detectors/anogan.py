@@ -56,6 +56,7 @@ from amatune.nets.adversarial import (
 )
 from amatune.nets.dcgan import Discriminator, ImageGenerator, halving, initialise
 from amatune.nets.dense_gan import DenseBody, DenseGenerator, halves_often
+from amatune.nets.drawing import drawn_from
 from amatune.nets.scores import per_complexity
 from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
@@ -205,8 +206,7 @@ class AnoGAN(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(config, image_shape, device, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.maker, self.discriminator = self._networks()
             averages = self._networks()
         for average, network in zip(averages, (self.maker, self.discriminator), strict=True):

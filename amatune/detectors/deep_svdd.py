@@ -48,6 +48,7 @@ from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam, drops
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import channel_plan, halve, require_min_side, scaled
 
 MIN_CENTER = 0.1  # of |c_i|
@@ -223,8 +224,7 @@ def build_autoencoder(
         plan = channel_plan(32, 128, blocks, config.width)
     latent_dim = cast(int, config.latent_dim)
     normalized = config.contrast_normalization
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         encoder = Encoder(channels, sizes, plan, latent_dim, normalized)
         return encoder, Decoder(channels, sizes, plan, latent_dim, bounded=not normalized)
 

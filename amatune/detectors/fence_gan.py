@@ -46,6 +46,7 @@ from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import Dropout, cross_entropy, descend_alone, safe_norm
 from amatune.nets.dcgan import SLOPE, Discriminator, glorot, initialise, norm
 from amatune.nets.dense_gan import DenseBody, DenseGenerator, halves_often
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import HalvedConfig, scaled
 
 ADAM_EPS = 1e-7  # Keras'
@@ -206,8 +207,7 @@ class FenceGAN(Detector):
         channels, *sides = image_shape
         size = sides[0], sides[1]
         latent_dim, width = config.latent_dim, config.width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             body: ConvBody | DenseBody
             if halves_often(size):
                 self.fence: nn.Module = ConvGenerator(channels, size, latent_dim, width)

@@ -39,6 +39,7 @@ from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation
 from amatune.nets.adversarial import RESET_BELOW, adam_each, descend_alone, two_sided
 from amatune.nets.dcgan import Discriminator, Encoder, ImageGenerator, halving, initialise
+from amatune.nets.drawing import drawn_from
 from amatune.nets.scores import per_complexity
 from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
@@ -142,8 +143,7 @@ class GANomaly(Detector):
         def encoder() -> Encoder:
             return Encoder(channels, sizes, plan, config.latent_dim, norm_first=False, eps=EPS)
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.encoder, self.second_encoder = encoder(), encoder()
             self.decoder = ImageGenerator(channels, sizes, plan, config.latent_dim, eps=EPS)
             body = halving(channels, plan, norm_first=False, eps=EPS)

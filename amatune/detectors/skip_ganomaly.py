@@ -44,6 +44,7 @@ from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation
 from amatune.nets.adversarial import RESET_BELOW, adam_each, cross_entropy, descend_alone, two_sided
 from amatune.nets.dcgan import SLOPE, Discriminator, Encoder, Sizes, initialise
+from amatune.nets.drawing import drawn_from
 from amatune.nets.scores import per_complexity
 from amatune.nets.sizes import HalvedConfig, channel_plan, halve
 
@@ -200,8 +201,7 @@ class SkipGANomaly(Detector):
     ) -> None:
         super().__init__(config, image_shape, device, seed)
         channels, height, across = image_shape
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             sizes = halve((height, across), stop_below=2)
             plan = channel_plan(64, 512, len(sizes) - 1, config.width)
             self.unet = UNet(channels, sizes, plan, config.skips)

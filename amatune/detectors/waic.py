@@ -42,6 +42,7 @@ from amatune.detector import Detector, Optimisation, adam
 from amatune.nets.adversarial import safe_norm, two_sided
 from amatune.nets.dcgan import SLOPE, glorot
 from amatune.nets.dense_gan import Crop
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import HalvedConfig, scaled
 
 Score = Literal["auto", "waic", "mean", "variance", "single"]
@@ -245,8 +246,7 @@ class WAIC(Detector):
         super().__init__(config, image_shape, device, seed)
         channels, height, across = image_shape
         size, width, count = (height, across), config.width, config.members
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.critics = nn.ModuleList(MemberCritic(channels, size, width) for _ in range(count))
             self.generators = nn.ModuleList(
                 MemberGenerator(channels, size, config.latent_dim, width) for _ in range(count)

@@ -1,5 +1,7 @@
 """A training step replayed as one CUDA graph."""
 
+import functools
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -9,6 +11,13 @@ from torch import Generator, Tensor
 Step = Callable[[Tensor], dict[str, Tensor]]
 
 EAGER_STEPS = 3  # before the capture: libraries choose algorithms, optimisers make their state
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all captures on a card: memory and the workspaces of libraries are kept for each
+    stream by itself."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class CapturedStep:
@@ -41,7 +50,7 @@ class CapturedStep:
 
     def _aside(self, batch: Tensor) -> dict[str, Tensor]:
         """An ordinary call, on a stream of its own as captures demand of what comes before."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _side_stream(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings():
             # Optimisers wonder why they could be captured and are not yet.
@@ -55,6 +64,10 @@ class CapturedStep:
         self._batch = batch.clone()
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(self._generator)
-        with torch.cuda.graph(self._graph):
+        # A detector and its captures hold each other: those of one that is gone keep their memory
+        # until they are collected, which would break a capture.
+        gc.collect()
+        stream = _side_stream(torch.cuda.current_device())
+        with torch.cuda.graph(self._graph, stream=stream):
             self._losses = self._step(self._batch)
         return self._graph

@@ -32,6 +32,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from amatune.config import ImageShape
 from amatune.detector import Optimisation, evenly_spaced, to_unit_range
 from amatune.errors import ConfigError
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import require_min_side, scaled
 
 Coupling = Literal["affine", "additive"]
@@ -317,8 +318,7 @@ def build_glow(
 ) -> Glow:
     """Freshly initialised on the CPU, `hidden` times `width`; the same seed gives the same weights.
     Noise in training is drawn from `generator`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         wide = max(MIN_HIDDEN, scaled(hidden, width))
         return Glow(image_shape, steps, wide, levels, coupling, generator)
 

@@ -31,6 +31,7 @@ from torch.nn.functional import elu, pad, relu, softplus
 
 from amatune.config import ImageShape
 from amatune.nets.adversarial import Dropout
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import HalvedConfig, scaled
 
 LEVELS = 256  # values that a channel of a pixel can have
@@ -297,8 +298,7 @@ def build_pixelcnn(
 ) -> PixelCNN:
     """Freshly initialised on the CPU; the same seed gives the same weights. Dropout draws from
     `generator`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         return PixelCNN(
             image_shape[0],
             max(MIN_FILTERS, scaled(config.filters, config.width)),

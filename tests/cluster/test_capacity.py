@@ -284,12 +284,12 @@ def test_without_a_measurement_the_methods_own_share_is_taken(machines, tmp_path
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_real_card_is_measured():
+def test_a_real_card_is_measured(tmp_path):
     import ray
 
     from amatune.detectors.ama import AMA, AMAConfig
 
-    with connection.cluster(None, RunFolder("unused").log):
+    with connection.cluster(None, tmp_path / "log.txt"):
         config = AMAConfig(width=0.25).resolve((1, 28, 28))
         images = torch.randint(0, 256, (2048, 1, 28, 28), dtype=torch.uint8).numpy()
         share = capacity.measure_share(AMA, config, images, 1.0)

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from amatune.cluster.job import Job
 from amatune.detectors.ama import AMA, AMAConfig
-from amatune.errors import AmatuneError, DivergedError
+from amatune.errors import DivergedError, OutOfMemoryError
 from amatune.registry import find_method, method_names
 from amatune.trainables._base import DetectorTrainable
 
@@ -228,12 +228,32 @@ def test_scores_that_are_not_finite_are_an_error(tmp_path, monkeypatch):
         make(job(tmp_path)).train()
 
 
-def test_running_out_of_gpu_memory_says_what_helps(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+@pytest.mark.parametrize("where", ["train_epoch", "calibrate", "_take_images_to_device"])
+def test_running_out_of_gpu_memory_says_what_helps(tmp_path, monkeypatch, error, where):
     def out_of_memory(*_):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise error
 
-    monkeypatch.setattr(FakeDetector, "train_epoch", out_of_memory)
-    with pytest.raises(AmatuneError, match="--gpus-per-trial"):
+    owner = FakeDetector if hasattr(FakeDetector, where) else DetectorTrainable
+    monkeypatch.setattr(owner, where, out_of_memory)
+    trainable = make(job(tmp_path))
+    with pytest.raises(OutOfMemoryError, match="--gpus-per-trial"):
+        trainable.train()
+
+
+def test_another_error_of_torch_is_what_it_is(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(FakeDetector, "train_epoch", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
         make(job(tmp_path)).train()
 
 

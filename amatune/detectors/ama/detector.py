@@ -262,8 +262,8 @@ class AMA(Detector):
         for has_penalty in penalised:
             losses |= self._critic_step(fixed, has_penalty)
         losses["autoencoder"] = self._autoencoder_step(pairs)
-        losses["code_norm"] = pairs.code_norms.mean()
-        normals = len(pairs.code_norms)
+        losses["code_norm"] = fixed.code_norms.mean()
+        normals = len(fixed.code_norms)
         losses["reconstruction"] = (fixed.images - fixed.rebuilt)[:normals].abs().mean()
         return losses
 

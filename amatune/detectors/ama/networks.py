@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolat
 from torch.nn.utils.parametrizations import spectral_norm
 
 from amatune.config import ImageShape
+from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import channel_plan, halve, scaled
 
 Family = Literal["residual", "small"]
@@ -45,8 +46,7 @@ def build_networks(
     """
     channels, height, width_px = image_shape
     critic_channels = 2 * channels if mirrored else channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         if family == "residual":
             sizes = halve((height, width_px), stop_below=8)
             return Networks(

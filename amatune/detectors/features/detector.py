@@ -68,6 +68,7 @@ from amatune.detectors.features.scorers import (
 )
 from amatune.detectors.features.tiles import TiledMap, TiledScores, Tiling
 from amatune.errors import ConfigError, DataError, DivergedError, RequestError
+from amatune.nets.drawing import drawn_from
 
 MOST_PATCHES = 100_000  # of the training images that a coreset is chosen from ...
 MOST_VALUES = 2**26  # ... with as many values in all
@@ -126,8 +127,7 @@ class Features(Detector):
     ) -> None:
         super().__init__(config, image_shape, device, seed)
         config = self.config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             trunk = make_trunk(config.backbone, config.levels[-1])
         self.trunk = trunk.requires_grad_(False)
         self.hold({"trunk": self.trunk})

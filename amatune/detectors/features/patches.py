@@ -96,20 +96,21 @@ def greedy_coreset(patches: Tensor, count: int, generator: Generator) -> tuple[T
         )
         patches = patches @ (project / COMPARED**0.5)
     squares = patches.square().sum(dim=1)
-    place = torch.randint(len(patches), (), generator=generator, device=generator.device)
+    # Places stay tensors of one element: a number would be read from a GPU at every step.
+    place = torch.randint(len(patches), (1,), generator=generator, device=generator.device)
     chosen = [place]
     distances = _squares_to(patches, squares, place)
     for _ in range(count - 1):
-        place = distances.argmax()
+        place = distances.argmax(dim=0, keepdim=True)
         chosen.append(place)
         distances = torch.minimum(distances, _squares_to(patches, squares, place))
-    return torch.stack(chosen), distances.max().clamp_min(0).sqrt()
+    return torch.cat(chosen), distances.max().clamp_min(0).sqrt()
 
 
 def _squares_to(patches: Tensor, squares: Tensor, place: Tensor) -> Tensor:
-    distances = squares + squares[place] - 2 * (patches @ patches[place])
-    distances[place] = -1.0  # itself: rounding must not make it the farthest
-    return distances
+    distances = squares + squares[place] - 2 * (patches @ patches[place].squeeze(0))
+    # Itself: rounding must not make it the farthest.
+    return distances.index_fill_(0, place, -1.0)
 
 
 def whitening(covariance: Tensor) -> Tensor:

@@ -3,12 +3,9 @@
 What needs a GPU is skipped without one.
 """
 
-from typing import Any
-
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import Indexing, Watching
 
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.detectors.ama.config import PAPER
@@ -18,7 +15,6 @@ from amatune.nets.capture import EAGER_STEPS
 
 SHAPES = {"small": (1, 16, 16), "residual": (3, 16, 16)}
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select")
 
 
 def make(family="small", device="cpu", **changes):
@@ -40,38 +36,6 @@ def train(detector, images, epochs=3):
     losses = [detector.train_epoch(images) for _ in range(epochs)]
     detector.calibrate(images)
     return losses
-
-
-class Watching(TorchDispatchMode):
-    """Notes every operation that would make the host wait for a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        name = func._schema.name.removeprefix("aten::")
-        if name in WAITING:
-            self.waited.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-class Indexing(TorchFunctionMode):
-    """Notes places that come from the host: torch copies them before an operation can be seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.from_host: list[object] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
-            places = args[1] if isinstance(args[1], tuple) else (args[1],)
-            self.from_host += [p for p in places if isinstance(p, (list, range))]
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_watch_sees_a_wait():
@@ -210,8 +174,9 @@ def test_resuming_is_exact_on_a_gpu(graphs):
 
 @GPU
 @pytest.mark.parametrize("family", SHAPES)
-def test_the_gpu_computes_what_the_cpu_computes(family):
+def test_the_gpu_computes_what_the_cpu_computes(family, monkeypatch):
     """One step from the same weights, without what is drawn at random."""
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")  # not TF32
     still = {"k": 1, "negative_share": 0.0, "lambda_gp": 0.0, "critic_steps": 1}
     batch = pictures(family, 16).float() / 127.5 - 1
     on_cpu = make(family, **still).train_step(batch)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from waiting import Watching
 
 import amatune.detector as base_module
 from amatune import metrics
 from amatune.data.feature_cache import FeatureCache
 from amatune.detectors.features import Features, FeaturesConfig, backbones, detector
 from amatune.detectors.features.backbones import MULTIPLE, STRIDES, find_weights, make_trunk
-from amatune.detectors.features.patches import join
+from amatune.detectors.features.patches import greedy_coreset, join
 from amatune.detectors.features.scorers import Sight
 from amatune.errors import ConfigError, DataError, RequestError
 from amatune.export import Exported, explain, require_explainable
@@ -145,6 +146,18 @@ def test_a_coreset_scores_the_distance_to_the_nearest_patch_kept():
     assert np.allclose(scores["max"], distances.max(axis=1), rtol=1e-4)
     top = np.sort(distances, axis=1)[:, -3:].mean(axis=1)  # 5% of 64 places
     assert np.allclose(scores["top"], top, rtol=1e-4)
+
+
+def test_choosing_a_coreset_never_waits_for_the_device():
+    patches, generator = torch.rand(50, 8), torch.Generator().manual_seed(0)
+    with Watching() as watch:
+        chosen, farthest = greedy_coreset(patches, 9, generator)
+    assert not watch.waited
+    assert len(set(chosen.tolist())) == 9
+    between = (patches[:, None] - patches[chosen][None]).norm(dim=2)
+    assert float(farthest) == pytest.approx(float(between.min(dim=1).values.max()), rel=1e-4)
+    for i in range(1, 9):  # each is the farthest from those before
+        assert int(between[:, :i].min(dim=1).values.argmax()) == int(chosen[i])
 
 
 def test_by_default_distances_are_those_of_mahalanobis():
