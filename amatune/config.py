@@ -27,8 +27,8 @@ class DetectorConfig:
     """What every method's configuration has in common; each method subclasses it.
 
     Subclasses are frozen dataclasses whose fields are plain JSON values and whose defaults are the
-    published ones. They override `problems` (and call it on `super()`), and `resolve` when a
-    default depends on the images.
+    published ones, where nothing better is known. They override `problems` (and call it on
+    `super()`), and `resolve` when a default depends on the images.
     """
 
     epochs: int = 100  # schedules scale with it

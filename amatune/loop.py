@@ -85,9 +85,13 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     the order of memory, without a word.
     """
     before = [dict(group) for group in optimizer.param_groups]
-    optimizer.load_state_dict(dict(state))
+    # Before it is loaded: torch leaves a counter on the CPU, or not, by the groups that come.
+    groups = [
+        {**saved, **{name: own[name] for name in _COMPUTING if name in own}}
+        for saved, own in zip(state["param_groups"], before, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for own, group in zip(before, optimizer.param_groups, strict=True):
-        group |= {name: own[name] for name in _COMPUTING if name in own}
         rate = float(group["lr"])
         group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for weight, kept in optimizer.state.items():

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from amatune.nets.capture import EAGER_STEPS
 
-PATIENCE = 6  # times `--start`, after which a training counts as stuck
+PATIENCE = 60.0  # seconds after its end at which a training counts as stuck
 LOSSES = ("wasserstein", "reconstruction", "code_norm", "penalty")
 
 
@@ -174,14 +174,15 @@ def sharing(family: str, arguments: argparse.Namespace) -> str:
     ]
     alone = None
     for count in arguments.trials:
-        start = time.time() + arguments.start + arguments.each * count
+        until = arguments.start + arguments.each * count
+        start = time.time() + until
         command = [sys.executable, *sys.argv, "--worker", f"{family}/{count}/{start}"]
         command.append("graphs" if "cuda_graphs" in settings else "steps")
         workers = [
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(count)
         ]
-        outputs = [ended(worker, PATIENCE * arguments.start) for worker in workers]
+        outputs = [ended(worker, until + arguments.seconds + PATIENCE) for worker in workers]
         broken = [
             (errors.strip().splitlines() or ["ended without a word"])[-1]
             for output, errors in outputs

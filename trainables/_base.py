@@ -150,6 +150,7 @@ class DetectorTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Continue from a checkpoint folder."""
+        self._take_images_to_device()
         self._detector = self._new_detector()
         state = _read_checkpoint(checkpoint)
         del state[OWNER]
@@ -157,6 +158,7 @@ class DetectorTrainable(tune.Trainable):
 
     def _build(self) -> Detector:
         """The job's detector, at the newest epoch that was saved and can be read, else at 0."""
+        self._take_images_to_device()
         detector = self._new_detector()
         for place in self._job.checkpoints:
             try:
@@ -172,14 +174,15 @@ class DetectorTrainable(tune.Trainable):
         return detector
 
     def _new_detector(self) -> Detector:
-        if not self._are_on_device:
-            self._take_images_to_device()
         config = self.detector_class.Config.from_dict(self._job.config)
         channels, height, width = self._train.shape[1:]
         return self.detector_class(config, (channels, height, width), self._device, self._job.seed)
 
     def _take_images_to_device(self) -> None:
-        """Within a step, like the networks: what does not fit is the trial's failure."""
+        """Once for all trials; within a step, like the networks: what does not fit is the trial's
+        failure."""
+        if self._are_on_device:
+            return
         # Copies: arrays in the object store are read-only and shared.
         self._train, self._normal, self._anomaly, self._labelled = (
             torch.tensor(images, device=self._device) for images in self._images

@@ -176,7 +176,8 @@ def space(
 ) -> None:
     """Show what a search of a method varies, and every other setting it has.
 
-    Defaults are the published values. `amatune search --fix NAME=VALUE` holds a setting at another.
+    Defaults are the published values, or those of its page in the documentation. `amatune search
+    --fix NAME=VALUE` holds a setting at another.
     """
     require_extra("search", "optuna")
     from amatune.registry import find_method

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import ray
+import ray.exceptions
 import torch
 
 from amatune.cluster import connection
 from amatune.cluster.device import claim_device, naming_out_of_memory
 from amatune.detector import Detector
+from amatune.errors import AmatuneError
 from amatune.results.localisation import Masks, PixelFigures, pixel_figures
 from amatune.stored import StoredDetector
 
@@ -53,8 +55,17 @@ def score_models(
         connection.require_alive()
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
         for task in ready:
-            found: Any = ray.get(task)
-            yield pending.pop(task), found
+            yield pending.pop(task), _found(task)
+
+
+def _found(task: Any) -> Scored:
+    try:
+        found: Scored = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, AmatuneError):
+            raise error.cause from None  # in its own words, and not with all that Ray adds
+        raise
+    return found
 
 
 @naming_out_of_memory()

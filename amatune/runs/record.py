@@ -33,7 +33,7 @@ from amatune.data.places import DataDir
 from amatune.data.problem import Problem
 from amatune.data.request import ProblemRequest
 from amatune.data.splits import Selection, Splits, group_numbers
-from amatune.errors import AmatuneError, ConfigError, DataError, RequestError
+from amatune.errors import AmatuneError, DataError, RequestError
 from amatune.files import read_json
 from amatune.metrics import Groups
 from amatune.reading import build
@@ -176,10 +176,7 @@ class RunRecord:
         whole = {**settings, "epochs": epochs or self.request.epochs}
         if self.request.steps is not None:
             whole["steps_per_epoch"] = math.ceil(self.request.steps / self.request.epochs)
-        config = method.detector.Config.from_dict(whole)
-        if self.request.problem.anomaly_fraction and (wrong := config.problems_with_anomalies()):
-            raise ConfigError("; ".join(wrong))
-        return config.resolve(self.image_shape)
+        return method.detector.Config.from_dict(whole).resolve(self.image_shape)
 
     def open_problem(self, data_dir: DataDir = None) -> Problem:
         """The very problem of the run, its images in `data_dir` or where the request says.

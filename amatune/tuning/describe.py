@@ -30,7 +30,7 @@ class Parameter:
 
     name: str
     range: str  # "1e-05 to 0.001, log scale", "shell, ray or cube"
-    default: Any  # of the method's configuration: the published value
+    default: Any  # of the method's configuration
     condition: str  # "geometry = shell or ray"; empty when it is always suggested
 
 
@@ -60,7 +60,7 @@ class Setting:
 
     name: str
     kind: str  # "a finite number", "'one' or 'all'"
-    default: Any  # the published value
+    default: Any
     meaning: str  # the comment beside it
 
 

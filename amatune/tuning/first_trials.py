@@ -28,7 +28,10 @@ def first_trials(
     def complete(settings: Mapping[str, Any]) -> DetectorConfig:
         if request.steps is not None and "steps_per_epoch" in settings:
             raise ConfigError("steps_per_epoch follows from steps and epochs; give epochs alone")
-        return record.configuration(method, settings)
+        config = record.configuration(method, settings)
+        if request.problem.anomaly_fraction and (wrong := config.problems_with_anomalies()):
+            raise ConfigError("; ".join(wrong))
+        return config
 
     require = partial(require_memory, method, record.image_shape)
     defaults = [complete({**record.fixed, **own}) for own in controls(method)]

@@ -14,8 +14,9 @@ import pytest
 from processes import epochs_of, members, named, private_folder, start, trials, wait_until
 from ray import cloudpickle
 from ray._private import services
+from ray.exceptions import RayTaskError
 
-from amatune.cluster import connection, execution
+from amatune.cluster import connection, execution, scoring
 from amatune.cluster.execution import Halt
 from amatune.cluster.processes import ClusterLost, OwnProcesses
 from amatune.errors import OutOfMemoryError
@@ -222,6 +223,24 @@ def test_an_error_of_another_user_is_not_read(tmp_path):
     os.chown(file, 12345, -1)
     trial = SimpleNamespace(pickled_error_file=str(file))
     assert "was not read" in execution._failure(trial).reason
+
+
+def test_what_stops_a_scoring_is_told_in_its_own_words(monkeypatch):
+    """And not with all that Ray adds of another machine."""
+
+    def raised(cause):
+        def get(_):
+            raise RayTaskError("_score", "Traceback of a worker", cause).as_instanceof_cause()
+
+        return get
+
+    monkeypatch.setattr("ray.get", raised(OutOfMemoryError("too large")))
+    with pytest.raises(OutOfMemoryError) as told:
+        scoring._found(None)
+    assert str(told.value) == "too large"
+    monkeypatch.setattr("ray.get", raised(KeyError("a slip")))
+    with pytest.raises(RayTaskError):
+        scoring._found(None)
 
 
 def test_the_last_words_of_what_died_are_told_and_kept(short, monkeypatch, caplog):

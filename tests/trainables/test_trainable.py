@@ -1,5 +1,6 @@
 """The one trainable: what it trains, saves, reports and logs. No cluster: all in this process."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from amatune.cluster.job import Job
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.errors import DivergedError, OutOfMemoryError
-from amatune.registry import find_method, method_names
+from amatune.registry import find_method, method_names, searched_method
+from amatune.several import METHOD
 from amatune.trainables._base import DetectorTrainable
 
 
@@ -246,6 +248,15 @@ def test_running_out_of_gpu_memory_says_what_helps(tmp_path, monkeypatch, error,
     trainable = make(job(tmp_path))
     with pytest.raises(OutOfMemoryError, match="--gpus-per-trial"):
         trainable.train()
+
+
+def test_several_methods_take_their_steps(tmp_path):
+    cls = searched_method("alad+ama").trainable_class()
+    config = {**AMAConfig(epochs=2, width=0.1, batch_size=8).to_dict(), METHOD: "ama"}
+    trainable = make(dataclasses.replace(job(tmp_path), config=config), cls)
+    for again in range(2):  # a worker that is reused
+        trainable.reset_config({"job": dataclasses.replace(job(tmp_path), config=config).to_dict()})
+        assert [r["epoch"] for r in train(trainable, 2)] == [1, 2], again
 
 
 def test_another_error_of_torch_is_what_it_is(tmp_path, monkeypatch):

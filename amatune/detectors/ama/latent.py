@@ -22,9 +22,10 @@ def simplex_weights(
 ) -> Tensor:
     """Weights of k codes, (k, count); each column sums to 1.
 
-    `normalised`, the paper: a_i / sum(a) with a_i ~ U[0, 0.5]. `remainder`, the authors' code for
-    k = 3: all but the first are U[0, 1 / (k - 1)], and the first is what is left of 1: the largest
-    in the mean, so that a parent which stands for all (`parents_paired`) is the most alike.
+    `normalised`, the paper: a_i / sum(a) with a_i ~ U[0, 0.5]. `remainder`: all but the first
+    are U[0, 1 / (k - 1)], and the first is what is left of 1, from k = 3 on the largest in the
+    mean, so that a parent which stands for all (`parents_paired`) is the most alike. The authors'
+    code, for k = 3, leaves it to the last: with all parents paired that is the same.
     """
     if rule == "remainder" and k > 1:
         draws = torch.rand(k - 1, count, generator=generator, device=generator.device) / (k - 1)
