@@ -16,7 +16,9 @@ _RAY = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it only logs; see execution.Halt
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a failed trial reports its reason, not a traceback
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's snapshot; nothing of ours is read from it
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns
+    # Trials without a GPU do not see any. Else each would take some of its memory: torch's
+    # optimisers ask the card whether a graph is being captured.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # several trials share a GPU's memory
 }

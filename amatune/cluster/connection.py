@@ -56,9 +56,6 @@ def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def _own_cluster(go_on: str) -> Iterator[None]:
     _provide_token()
-    # Trials without a GPU do not see any. Else each would take some of its memory: torch's
-    # optimisers ask the card whether a graph is being captured.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     processes = OwnProcesses()
     with _watching(processes, go_on):
         with processes.starting():
