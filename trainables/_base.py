@@ -63,8 +63,7 @@ class DetectorTrainable(tune.Trainable):
         card together may use the share `gpu_memory` of its memory."""
         resources = self.trial_resources.required_resources if self.trial_resources else {}
         self._device = claim_device(resources.get("CPU", 1), resources.get("GPU", 0), gpu_memory)
-        self._images = train, normal, anomaly, labelled
-        self._are_on_device = False
+        self._images: tuple[np.ndarray, ...] | None = (train, normal, anomaly, labelled)
         self._bounds = bounds
         self._begin(config)
 
@@ -181,14 +180,14 @@ class DetectorTrainable(tune.Trainable):
     def _take_images_to_device(self) -> None:
         """Once for all trials; within a step, like the networks: what does not fit is the trial's
         failure."""
-        if self._are_on_device:
+        if self._images is None:
             return
         # Copies: arrays in the object store are read-only and shared.
         self._train, self._normal, self._anomaly, self._labelled = (
             torch.tensor(images, device=self._device) for images in self._images
         )
         self._sample = evenly_spaced(self._train, CALIBRATION_IMAGES)
-        self._are_on_device = True
+        self._images = None
 
     def _gpu_bytes(self) -> int | None:
         on_gpu = self._device.startswith("cuda")

@@ -208,11 +208,8 @@ def _logging_to(file: Path) -> Iterator[None]:
     # trial as an error. What a user needs to know of that, we say.
     handler = logging.FileHandler(file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_is_worth_a_line)
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "optuna")]
-    # Of each trial whose results Tune has not written itself, it then says that it has none.
-    analysis = logging.getLogger("ray.tune.analysis")
-    analysis_level = analysis.level
-    analysis.setLevel(logging.ERROR)
     before = [(one.level, one.handlers[:], one.propagate) for one in loggers]
     for one in loggers:
         # Ray sets levels and handlers of its own when it is imported.
@@ -226,12 +223,16 @@ def _logging_to(file: Path) -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = printing
-        analysis.setLevel(analysis_level)
         for one, (level, handlers, propagate) in zip(loggers, before, strict=True):
             one.setLevel(level)
             one.handlers[:] = handlers
             one.propagate = propagate
         handler.close()
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    # Of each trial whose results Tune has not written itself, its analysis warns that it has none.
+    return record.levelno >= logging.ERROR or not record.name.startswith("ray.tune.analysis")
 
 
 def _log_lines(message: dict[str, Any], *_: Any, **__: Any) -> None:
