@@ -143,15 +143,20 @@ def write_json(path: Path, contents: Any) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write atomically: into a neighbouring temporary file, flushed, then renamed."""
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
+    """Write atomically: into a neighbouring temporary file, then renamed.
+
+    What is `lasting` is on the disk before it has its name. Of other files a computer that fails
+    may leave some empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -26,18 +26,21 @@ from amatune.data.cache import PictureCache, remove_files
 from amatune.files import write_bytes
 
 _NAME, _SUM = "features", "crc32"
+_AT_ONCE = 64  # of the limit, the part that is written before the folder is looked through again
 
 
 class FeatureCache:
     """Tensors by key in a folder; safe to share between processes.
 
-    `limit` is in bytes; 0 turns the cache off.
+    `limit` is in bytes; 0 turns the cache off. Each process that writes at the same time may exceed
+    it by a 64th.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
         self.problem: str | None = None  # why nothing is kept any more
+        self._room = 0  # bytes that may be written before the folder is looked through
 
     @classmethod
     def default(cls) -> Self:
@@ -74,10 +77,14 @@ class FeatureCache:
         if self.limit == 0 or self.problem is not None or size > self.limit // 2:
             return
         try:
-            self._make_room(size)
             features = features.contiguous()
             content = safetensors.torch.save({_NAME: features}, {_SUM: _checksum(features)})
-            write_bytes(self._file(key), content)
+            if len(content) > self._room:
+                # Seldom: of thousands of files this takes longer than the network that made one.
+                self._make_room(max(len(content), self.limit // _AT_ONCE))
+            # Not lasting: it has a checksum, and can be made anew.
+            write_bytes(self._file(key), content, lasting=False)
+            self._room -= len(content)
         except OSError as error:
             self.problem = f"features are not kept in {self.folder}: {error}"
 
@@ -89,6 +96,7 @@ class FeatureCache:
         return remove_files(self._files(), self.folder)
 
     def _make_room(self, size: int) -> None:
+        """Remove files until so many bytes may be written."""
         entries = []
         for file in self._files():
             with contextlib.suppress(FileNotFoundError):  # removed by another process
@@ -100,6 +108,7 @@ class FeatureCache:
                 break
             self._remove(file)
             excess -= held
+        self._room = size
 
     def _files(self) -> list[Path]:
         return list(self.folder.glob(f"{_NAME}-*.safetensors"))

@@ -43,6 +43,23 @@ def test_what_was_used_longest_ago_goes_first(cache):
     assert sum(file.stat().st_size for file in files(cache)) <= cache.limit
 
 
+def test_the_folder_is_looked_through_seldom(cache, monkeypatch):
+    """Thousands of files take longer to look through than the network that made one."""
+    looked = []
+    plain = FeatureCache._files
+    monkeypatch.setattr(FeatureCache, "_files", lambda self: looked.append(1) or plain(self))
+    cache.limit = 2**22  # of which a 64th has room for some 15 of 4,100 bytes
+    for number in range(100):
+        cache.keep(str(number), tensor(number))
+    assert len(files(cache)) == 100
+    assert 100 // 16 <= len(looked) <= 100 // 14
+    cache.limit = 2**17
+    cache._room = 0
+    for number in range(100, 120):
+        cache.keep(str(number), tensor(number))
+        assert sum(file.stat().st_size for file in files(cache)) <= cache.limit
+
+
 def test_nothing_larger_than_half_of_the_limit_is_kept(cache):
     cache.limit = 6000
     cache.keep("a", tensor())

@@ -15,7 +15,8 @@ RESOLUTIONS = (128, 192, 256, 384, 512, 768, 1024)
 MAX_RESOLUTION = RESOLUTIONS[-1]
 SCALES = (0.25, 2.0)  # the least and the largest
 PADIM_DIMS = 100
-MOST_GAUSSIANS = 2**28  # values that the covariances of all places may have, 1 GiB
+GAUSSIANS_BYTES = 12  # of a value of the covariances: double precision while learning, and float
+MOST_GAUSSIANS = 2**31  # bytes that they may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class FeaturesConfig(DetectorConfig):
     tile_overlap: int = 32  # pixels that neighbouring tiles share, at least
     contrast_normalization: bool = False  # of each image: its mean brightness and contrast
     layers: Layers = "2+3"  # at 1/4, 1/8, 1/16 and 1/32 of the side; PaDiM: 1+2+3
-    # None: for gaussians 1 and 100, else 3 and all, as published.
+    # None: for gaussians 1 and 100, as PaDiM's; else 3 and all, as PatchCore's.
     neighbourhood: int | None = None  # side of the square of places a patch is the mean of
     dims: int | None = None  # values of a patch, by random projection
 
@@ -109,12 +110,12 @@ class FeaturesConfig(DetectorConfig):
             resolved = resolved.replace(dims=PADIM_DIMS)
         if resolved.model == "gaussians" and resolved.dims is not None:
             height, width = resolved.places(image_shape)
-            values = height * width * resolved.dims**2
-            if values > MOST_GAUSSIANS:
+            needed = GAUSSIANS_BYTES * height * width * resolved.dims**2
+            if needed > MOST_GAUSSIANS:
                 raise ConfigError(
                     f"Gaussians of {resolved.dims} dimensions at {height} x {width} places take "
-                    f"{4 * values / 2**30:.1f} GiB, more than 1: fewer dims, a lower resolution or "
-                    "deeper layers need less"
+                    f"{needed / 2**30:.1f} GiB, more than {MOST_GAUSSIANS / 2**30:g}: fewer dims, "
+                    "a lower resolution or deeper layers need less"
                 )
         return resolved
 

@@ -19,7 +19,11 @@ default distances are Mahalanobis' with the covariance of all training patches: 
 scale, and Euclidean distance sees the loud ones alone; `metric` is euclidean as published. PaDiM
 draws channels at random; here `dims` is a random projection with orthonormal columns (Kim et al.,
 "Semi-Orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation", 2021), for all models.
-The greedy choice sees at most 100,000 patches, as many of each image, drawn with the seed.
+The greedy choice sees at most 100,000 patches, as many of each image, drawn with the seed; the
+covariance is theirs, and `radius`, measured in at most 128 random dimensions as the choice is. Both
+papers smooth maps (sigma 4), and PaDiM takes an image's score from the smoothed one and repeats
+deep maps; here maps are as they come, deep ones are interpolated. Rippel et al. pool the maps of a
+network as they are, without deviations and without a ridge beside the shrinkage.
 
 Large pictures may be seen in tiles, `tile` pixels a side: what is normal is learnt of the tiles of
 all pictures alike, wherever they lie; Gaussians then are at the places of a tile. A picture scores
@@ -34,14 +38,14 @@ import torch
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import SCORING_BATCH, Detector, Optimisation
+from amatune.detector import COLLAPSED, SCORING_BATCH, Detector, Optimisation
 from amatune.detectors.features.backbones import (
     STRIDES,
     Trunk,
     credit,
-    digest,
     find_weights,
     folded,
+    level_digests,
     load_weights,
     make_trunk,
 )
@@ -114,6 +118,8 @@ class Features(Detector):
     score_names: ClassVar[tuple[str, ...]] = ("max", "top")
     usual_steps: ClassVar[int | None] = None
     largest_side: ClassVar[int | None] = 256
+    channels_last: ClassVar[bool] = True
+    most_to_calibrate: ClassVar[int | None] = 256
     kept: ClassVar[tuple[str, ...]] = ("has_weights", "has_learnt", "spread", "radius")
     fitted: ClassVar[tuple[str, ...]] = ("projection", "centre", "whitening", "memory")
     config: FeaturesConfig
@@ -131,7 +137,9 @@ class Features(Detector):
             trunk = make_trunk(config.backbone, config.levels[-1])
         self.trunk = trunk.requires_grad_(False)
         self.hold({"trunk": self.trunk})
-        self._folded: Trunk | None = None  # of the weights as they are; made when first needed
+        # Of the weights as they are, made when first needed.
+        self._folded: Trunk | None = None
+        self._digests: tuple[str, ...] = ()
         # Read when it first learns: a detector that is loaded has its own.
         self.has_weights = config.backbone == "random"
         self.store: FeatureStore | None = None  # where maps are kept between detectors
@@ -180,7 +188,8 @@ class Features(Detector):
             return
         if not self.has_weights:
             load_weights(self.trunk, self.config.backbone, self.config.weights)
-            self.has_weights, self._folded = True, None
+            self.has_weights = True
+            self._forget()
         with torch.no_grad():
             self._draw_projection()
             {
@@ -206,9 +215,15 @@ class Features(Detector):
         losses = {"spread": self.spread}
         return {**losses, "radius": self.radius} if self.config.model == "coreset" else losses
 
+    @property
+    def _projects(self) -> bool:
+        """Whether patches have fewer dimensions than the maps have channels."""
+        channels, dims = self.projection.shape
+        return dims < channels
+
     def _draw_projection(self) -> None:
         channels, dims = self.projection.shape
-        if dims < channels:
+        if self._projects:
             self.projection = semi_orthogonal(channels, dims, self.generator)
         else:
             self.projection = torch.eye(channels, device=self.device)
@@ -219,7 +234,8 @@ class Features(Detector):
         sight = self._sight(remember=self._can_be_kept(len(images)))
         for batch in self._batches(images, SCORING_BATCH):
             for views in (batch,) if tiling is None else tiling.few(tiling(batch)):
-                yield see_patches(sight, views, self.config.around) @ self.projection
+                patches = see_patches(sight, views, self.config.around)
+                yield patches @ self.projection if self._projects else patches
 
     def _views(self, images: int) -> int:
         """Of so many images, all their tiles, or themselves."""
@@ -277,14 +293,12 @@ class Features(Detector):
         mean, covariance = moments.read()
         self.spread = covariance.diagonal(dim1=1, dim2=2).sum(dim=1).mean().sqrt().float()
         self.centre = mean.float()
-        # In parts: for many places these are most of the memory.
+        # In parts, each to its place: for many places these are most of the memory.
         variance = covariance.diagonal(dim1=1, dim2=2).mean()
-        self.whitening = torch.cat(
-            [
-                whitening(regularised(part, variance)).float()
-                for part in torch.split(covariance, PLACES_AT_ONCE)
-            ]
-        )
+        self.whitening = torch.empty_like(covariance, dtype=torch.float32)
+        for start in range(0, len(covariance), PLACES_AT_ONCE):
+            part = slice(start, start + PLACES_AT_ONCE)
+            self.whitening[part] = whitening(regularised(covariance[part], variance))
 
     def _learn_mean(self, images: Tensor) -> None:
         pooled = [pool(batch, self.config.pooling) for batch in self._patches(images)]
@@ -307,10 +321,22 @@ class Features(Detector):
         most = PIXELS_AT_ONCE if self.device.type == "cpu" else PIXELS_AT_ONCE_GPU
         return max(1, most // (height * width))
 
-    def prepare(self, images: Tensor) -> None:  # noqa: ARG002 - nothing is taken from them
-        """Raise `RequestError` where nothing has been learnt yet."""
+    def calibrate(self, images: Tensor) -> None:
+        """There is nothing to fit: no image is scored.
+
+        Raises `RequestError` where nothing has been learnt yet, and `DivergedError` when all images
+        that it was learnt of were the same to the network.
+        """
+        self._check_images(images)
         if not self.has_learnt:
             raise RequestError("nothing is learnt yet: call train_epoch(images) before calibrate")
+        length = float(self.centre.square().sum(dim=-1).mean().sqrt())
+        if float(self.spread) <= max(1e-12, COLLAPSED * length):
+            raise DivergedError(
+                f"to {self.config.backbone} all training images are the same: their patches are "
+                f"{float(self.spread):.3g} from their mean"
+            )
+        self.is_calibrated = True
 
     def raw_scorer(self) -> nn.Module:
         """The scores of float images: network, and what was learnt to be normal."""
@@ -322,7 +348,13 @@ class Features(Detector):
         config, size = self.config, self.image_shape[1:]
         if config.tile is None:
             return None
-        return Tiling(size, config.tile, config.tile_overlap, self._at_once()).to(self.device)
+        return Tiling(
+            size,
+            config.tile,
+            config.tile_overlap,
+            self._at_once(),
+            normalises=config.contrast_normalization,
+        ).to(self.device)
 
     def _scorer(self) -> Scorer:
         """The scores of whole images, or of tiles."""
@@ -334,7 +366,8 @@ class Features(Detector):
         elif config.model == "gaussians":
             model = Gaussians(self.projection, self.centre, self.whitening)
         else:
-            model = Mean(self.projection, self.centre, self.whitening, config.pooling)
+            projection = self.projection if self._projects else None
+            model = Mean(projection, self.centre, self.whitening, config.pooling)
         return Scorer(self._sight(), config.around, model)
 
     def mapper(self) -> nn.Module | None:
@@ -357,13 +390,19 @@ class Features(Detector):
         sight = Sight(self._folded, self.config, view).to(self.device)
         if self.store is None or not remember:
             return sight
-        about = (
-            "folded",
-            digest(self.trunk.state_dict()),
-            *self.config.seen(self.image_shape),
-            self.config.contrast_normalization,
-        )
-        return Remembered(sight, self.store, "-".join(map(str, about)))
+        if not self._digests:
+            self._digests = level_digests(self.trunk, self.config.backbone)
+        # What maps depend on, and how they are laid out in the store.
+        size, contrast = self.config.seen(self.image_shape), sight.normalises
+        about = [
+            f"folded-last-{self._digests[level - 1]}-{size[0]}-{size[1]}-{contrast}-{level}"
+            for level in self.config.levels
+        ]
+        return Remembered(sight, self.store, about)
+
+    def _forget(self) -> None:
+        """What was made of weights that are others now."""
+        self._folded, self._digests = None, ()
 
     # --- state --------------------------------------------------------------------------------
 
@@ -383,10 +422,10 @@ class Features(Detector):
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore `inference_state`; weights and what is normal are there from then on."""
         super().load_inference_state(state)
-        self._folded = None
+        self._forget()
         self.has_weights = self.has_learnt = True
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
         super().load_state_dict(state)
-        self._folded = None
+        self._forget()

@@ -170,12 +170,12 @@ class Moments:
         self.count += len(patches)
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance, of N - 1 degrees of freedom as in PaDiM's Eq. 1."""
+        """Mean and covariance, of N - 1 degrees of freedom as in PaDiM's Eq. 1. Once: it is made
+        of the sums, in their place."""
         mean = self._sum / self.count
-        products = torch.baddbmm(
-            self._products, mean[:, :, None], mean[:, None, :], alpha=-self.count
-        )
-        return mean + self._about, products.div_(max(self.count - 1, 1))
+        covariance = self._products
+        covariance.baddbmm_(mean[:, :, None], mean[:, None, :], alpha=-self.count)
+        return mean + self._about, covariance.div_(max(self.count - 1, 1))
 
 
 # --- how far others are ---------------------------------------------------------------------------

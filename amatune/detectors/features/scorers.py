@@ -1,5 +1,6 @@
 """From images to scores: what a network sees, and what is kept as normal."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -32,7 +33,8 @@ class FeatureStore(Protocol):
 
 
 class Sight(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] to the maps of the levels in use, the finest first."""
+    """Images (B, C, H, W) in [-1, 1], whole or tiles, to the maps of the levels in use, the finest
+    first."""
 
     def __init__(self, trunk: nn.Module, config: FeaturesConfig, image_shape: ImageShape) -> None:
         super().__init__()
@@ -42,7 +44,8 @@ class Sight(nn.Module):
         self.resize: nn.Module = nn.Identity() if same else Resize((height, width), size)
         self.trunk = trunk
         self.levels = config.levels
-        self.normalises = config.contrast_normalization
+        # The contrast is that of the whole image: a flat tile is not to be made loud.
+        self.normalises = config.contrast_normalization and config.tile is None
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
@@ -53,23 +56,27 @@ class Sight(nn.Module):
 
 
 class Remembered(nn.Module):
-    """The same, but maps that a store has are taken from there."""
+    """The same, but maps that a store has are taken from there. `about` says for each level in use
+    what its maps depend on beside the images."""
 
-    def __init__(self, sight: Sight, store: FeatureStore, about: str) -> None:
+    def __init__(self, sight: Sight, store: FeatureStore, about: Sequence[str]) -> None:
         super().__init__()
         self.sight, self.store, self.about = sight, store, about
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
-        key = f"{self.about}-{digest({'images': images})}"
-        keys = [f"{key}-{level}" for level in self.sight.levels]
+        seen = digest({"images": images})
+        keys = [f"{about}-{seen}" for about in self.about]
         found = [self.store.recall(one) for one in keys]
-        if any(one is None for one in found):
-            maps: list[Tensor] = self.sight(images)
-            for one, features in zip(keys, maps, strict=True):
-                self.store.keep(one, features.cpu())
-            return maps
-        return [one.to(images.device) for one in found if one is not None]
+        kept = [one.to(images.device).permute(0, 3, 1, 2) for one in found if one is not None]
+        if len(kept) == len(keys):
+            return kept
+        maps: list[Tensor] = self.sight(images)
+        for key, there, features in zip(keys, found, maps, strict=True):
+            if there is None:
+                # Channels last, as they are on a CPU: what comes back is laid out as what was kept.
+                self.store.keep(key, features.permute(0, 2, 3, 1).cpu())
+        return maps
 
 
 class Coreset(nn.Module):
@@ -139,20 +146,24 @@ class Gaussians(nn.Module):
 class Mean(nn.Module):
     """Patches (B, P, D) to the Mahalanobis distance of their mean, twice (B,)."""
 
-    projection: Tensor
+    projection: Tensor | None
     centre: Tensor
     whitening: Tensor
 
-    def __init__(self, projection: Tensor, centre: Tensor, whitening: Tensor, pooling: str) -> None:
+    def __init__(
+        self, projection: Tensor | None, centre: Tensor, whitening: Tensor, pooling: str
+    ) -> None:
         super().__init__()
-        self.register_buffer("projection", projection)
+        self.register_buffer("projection", projection)  # None: all dimensions are there
         self.register_buffer("centre", centre)  # (E,)
         self.register_buffer("whitening", whitening)  # (E, E)
         self.pooling = pooling
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        pooled = pool(patches @ self.projection, self.pooling)
+        if self.projection is not None:
+            patches = patches @ self.projection
+        pooled = pool(patches, self.pooling)
         distances = ((pooled - self.centre) @ self.whitening).square().sum(dim=1).sqrt()
         return distances, distances
 

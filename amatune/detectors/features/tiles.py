@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amatune.detectors.features.patches import normalised
+
 Size = tuple[int, int]  # (height, width)
 
 
@@ -23,15 +25,19 @@ def starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 class Tiling(nn.Module):
-    """Images (B, C, H, W) to their T tiles (B x T, C, h, w), row by row, one image after another.
+    """Images (B, C, H, W) to their T tiles (B x T, C, h, w), row by row, one image after another,
+    of images with the same contrast if `normalises`.
 
     `at_once` bounds how many tiles are looked at together.
     """
 
     covered: Tensor
 
-    def __init__(self, image: Size, tile: int, overlap: int, at_once: int) -> None:
+    def __init__(
+        self, image: Size, tile: int, overlap: int, at_once: int, *, normalises: bool = False
+    ) -> None:
         super().__init__()
+        self.normalises = normalises
         self.image = image
         self.tile: Size = (min(tile, image[0]), min(tile, image[1]))
         along = [starts(*sides, overlap) for sides in zip(image, self.tile, strict=True)]
@@ -42,6 +48,8 @@ class Tiling(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
+        if self.normalises:
+            images = normalised(images)
         height, width = self.tile
         tiles = [images[:, :, y : y + height, x : x + width] for y, x in self.corners]
         return torch.stack(tiles, dim=1).flatten(0, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from waiting import Watching
@@ -17,7 +18,7 @@ from amatune.detectors.features import Features, FeaturesConfig, backbones, dete
 from amatune.detectors.features.backbones import MULTIPLE, STRIDES, find_weights, make_trunk
 from amatune.detectors.features.patches import greedy_coreset, join
 from amatune.detectors.features.scorers import Sight
-from amatune.errors import ConfigError, DataError, RequestError
+from amatune.errors import ConfigError, DataError, DivergedError, RequestError
 from amatune.export import Exported, explain, require_explainable
 from amatune.export.scoring import ScoredPicture
 from amatune.extras import MissingExtraError
@@ -119,7 +120,9 @@ def test_what_is_not_said_is_as_published_for_the_model():
 
 def test_gaussians_that_fit_no_memory_are_refused():
     large = config(model="gaussians", dims=400, resolution=512, layers="1")
-    with pytest.raises(ConfigError, match=r"400 dimensions at 128 x 128 places take 9\.8 GiB"):
+    with pytest.raises(
+        ConfigError, match=r"400 dimensions at 128 x 128 places take 29\.3 GiB, more than 2"
+    ):
         large.resolve((3, 512, 512))
 
 
@@ -286,6 +289,33 @@ def test_all_is_learnt_in_one_pass():
     assert made.epoch == 2
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "gaussians", "dims": 8},
+        {"model": "mean"},
+        {"coreset": 1.0, "metric": "euclidean"},  # each patch is its own nearest: all score 0
+    ],
+)
+def test_two_images_are_enough(settings):
+    made = Features(config(**settings), SHAPE)
+    made.train_epoch(images(2))
+    made.calibrate(images(2))
+    assert bool((made.score(images(5, seed=1)) > 0).all())
+
+
+@pytest.mark.parametrize("model", ["coreset", "gaussians", "mean"])
+def test_images_that_are_all_the_same_are_told(model):
+    made = Features(config(model=model, dims=8), SHAPE)
+    same = images(1).expand(6, -1, -1, -1)
+    made.train_epoch(same)
+    if model == "coreset":  # the patches of one image differ
+        made.calibrate(same)
+    else:
+        with pytest.raises(DivergedError, match="to random all training images are the same"):
+            made.calibrate(same)
+
+
 def test_nothing_is_calibrated_before_it_is_learnt():
     made = Features(config(), SHAPE)
     with pytest.raises(RequestError, match="call train_epoch"):
@@ -328,6 +358,16 @@ def test_learning_brings_a_few_pictures_at_a_time_to_floating_point(monkeypatch)
     assert max(brought) == 3
 
 
+def test_the_memory_format_changes_no_figure(monkeypatch):
+    made = trained()
+    assert not made.trunk.levels[1].weight.is_contiguous()
+    monkeypatch.setattr(Features, "channels_last", False)
+    plain = trained()
+    assert plain.trunk.levels[1].weight.is_contiguous()
+    pictures = images(4, seed=1)
+    torch.testing.assert_close(made.score(pictures), plain.score(pictures), rtol=1e-3, atol=0)
+
+
 # --- the cache ------------------------------------------------------------------------------------
 
 
@@ -339,8 +379,8 @@ def test_maps_are_computed_once(tmp_path, monkeypatch):
         backbones._Random, "forward", lambda self, x: seen.append(len(x)) or forward(self, x)
     )
 
-    def one(**settings):
-        made = Features(config(**settings), SHAPE)
+    def one(seed=0, **settings):
+        made = Features(config(**settings), SHAPE, seed=seed)
         made.store = FeatureCache(tmp_path, 2**30)
         made.train_epoch(images())
         made.calibrate(images())
@@ -353,14 +393,20 @@ def test_maps_are_computed_once(tmp_path, monkeypatch):
     one(model="gaussians", dims=4, neighbourhood=1)  # the same maps, used otherwise
     assert seen == [20, 5]
     one(layers="3")  # one of them
+    one(layers="2")  # of a network that is less deep
     assert seen == [20, 5]
+    there = len(list(tmp_path.iterdir()))
+    one(layers="2+3+4")  # one more
+    assert seen == [20, 5, 20, 5]
+    assert len(list(tmp_path.iterdir())) == there + 2
     plain = Features(config(), SHAPE)
     plain.train_epoch(images())
     plain.calibrate(images())
     assert torch.equal(plain.scores(images(5, seed=1))["max"], first["max"])
-    seen.clear()
-    one(resolution=96)
-    assert seen == [20, 5]
+    for other in ({"resolution": 96}, {"contrast_normalization": True}, {"seed": 1}):
+        seen.clear()
+        one(**other)
+        assert seen == [20, 5], other
 
 
 def test_searches_share_the_users_cache(own_picture_cache):
@@ -395,14 +441,17 @@ def test_residual_networks_are_those_of_torchvision(backbone, name):
     assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in rest.items()}
 
 
-def test_a_residual_network_computes_what_torchvision_does(tmp_path):
+@pytest.mark.parametrize(
+    ("backbone", "name"), [("resnet18", "resnet18"), ("wide-resnet50-2", "wide_resnet50_2")]
+)
+def test_a_residual_network_computes_what_torchvision_does(tmp_path, backbone, name):
     models = pytest.importorskip("torchvision.models")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        known = models.resnet18().eval()
+        known = getattr(models, name)().eval()
     torch.save(known.state_dict(), tmp_path / "own.pth")
-    made = make_trunk("resnet18", 2)
-    backbones.load_weights(made.eval(), "resnet18", str(tmp_path / "own.pth"))
+    made = make_trunk(backbone, 2)
+    backbones.load_weights(made.eval(), backbone, str(tmp_path / "own.pth"))
     values = torch.rand(1, 3, 64, 64)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbones._MEAN, backbones._STD))
     with torch.no_grad():
@@ -424,18 +473,34 @@ def test_the_packaged_network_knows_its_weights():
         and not name.endswith("num_batches_tracked")
     }
     backbones.load_weights(trunk, "efficientnet-lite0", None)
-    # The running mean of a block's channels is that of natural pictures: the statistics of one are
-    # near it only with the right paddings, normalisation and order of layers.
+    # With the head that the file has, too, it knows what it sees, only if all before is right:
+    # which values it is given, paddings, order of layers. The probabilities are those of the code
+    # as it was found to be right.
+    for picture, known in (("flower.jpg", {985: 0.233}), ("china.jpg", {698: 0.302, 442: 0.22})):
+        found = probabilities(trunk, state, sample(picture))
+        assert int(found.argmax()) == max(known, key=lambda name: known[name])
+        for number, expected in known.items():
+            assert float(found[number]) == pytest.approx(expected, abs=0.01), (picture, number)
+
+
+def sample(name):
+    """The middle of a photograph, seen at 224 x 224 pixels: (1, 3, 224, 224) in [-1, 1]."""
     from sklearn.datasets import load_sample_image
 
-    picture = torch.tensor(load_sample_image("china.jpg")[:416, :640])
-    before = []
-    norm = trunk._blocks[10]._bn1
-    norm.register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    picture = Image.fromarray(load_sample_image(name))
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    middle = picture.crop((left, top, left + side, top + side)).resize((224, 224), Image.BICUBIC)
+    return torch.tensor(np.asarray(middle)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def probabilities(trunk, state, picture):
+    """Of the 1,000 classes of ImageNet (1000,), by the network's levels and the head of `state`."""
     with torch.no_grad():
-        trunk(picture.permute(2, 0, 1)[None].float() / 127.5 - 1)
-    means, spread = before[0].mean(dim=(0, 2, 3)), norm.running_var.sqrt()
-    assert float(((means - norm.running_mean).abs() / spread).median()) < 0.3
+        last = F.conv2d(trunk(picture)[-1], state["_conv_head.weight"])
+        norm = [state[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+        pooled = F.relu6(F.batch_norm(last, *norm, eps=1e-3)).mean(dim=(2, 3))
+        return F.linear(pooled, state["_fc.weight"], state["_fc.bias"])[0].softmax(dim=0)
 
 
 def test_features_of_the_packaged_network_are_those_of_a_detector():

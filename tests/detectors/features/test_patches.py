@@ -50,6 +50,11 @@ def test_a_patch_is_the_mean_of_its_neighbourhood():
     # The whole coarse map lies in any neighbourhood of it.
     assert torch.allclose(joined[0, 2:, 3, 0], coarse[0].mean(dim=(1, 2)), atol=1e-6)
     assert torch.equal(join([fine], 1), fine)
+    # Between two places of a coarse map the fine ones have three quarters of the nearer.
+    left, right = coarse[0, :, 0, 0], coarse[0, :, 0, 1]
+    rows = join([fine, coarse], 1)[0, 2:, 0]
+    assert torch.allclose(rows[:, 1], 0.75 * left + 0.25 * right, atol=1e-6)
+    assert torch.allclose(rows[:, 0], left, atol=1e-6)
 
 
 def test_a_projection_keeps_lengths_within_its_span():
@@ -79,9 +84,17 @@ def test_a_coreset_takes_no_patch_twice_and_can_be_all():
 
 def test_many_dimensions_are_compared_in_fewer():
     points = random(30, 4 * COMPARED)
-    points[17] += 3.0  # far from all
-    chosen, _ = greedy_coreset(points, 3, generator(1))
-    assert 17 in chosen.tolist()
+    chosen, radius = greedy_coreset(points, 9, generator(1))
+    same = generator(1)
+    seen = points @ (torch.randn(4 * COMPARED, COMPARED, generator=same) / COMPARED**0.5)
+    expected, expected_radius = greedy_coreset(seen, 9, same)
+    assert chosen.tolist() == expected.tolist()
+    assert torch.allclose(radius, expected_radius)
+    whole = [int(chosen[0])]
+    between = torch.cdist(points, points)
+    while len(whole) < 9:
+        whole.append(int(between[:, whole].amin(dim=1).argmax()))
+    assert chosen.tolist() != whole, "by all dimensions others are chosen"
 
 
 def test_whitened_lengths_are_mahalanobis_distances():

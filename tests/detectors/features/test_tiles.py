@@ -8,6 +8,7 @@ import torch
 
 from amatune.data.feature_cache import FeatureCache
 from amatune.detectors.features import Features, FeaturesConfig, detector
+from amatune.detectors.features.patches import normalised
 from amatune.detectors.features.tiles import Tiling, starts
 from amatune.errors import ConfigError
 from amatune.export.onnx import onnx_bytes
@@ -73,6 +74,20 @@ def test_a_picture_scores_the_maximum_over_its_tiles(settings):
         each = torch.stack([alone.scores(tile)[name] for tile in cut(pictures)])
         torch.testing.assert_close(values, each.amax(dim=0))
         assert each.argmax(dim=0).unique().numel() > 1, "they are not all of one tile"
+
+
+def test_contrast_is_that_of_the_whole_picture():
+    """A tile with next to nothing in it would be as loud as any other."""
+    pictures = images()
+    pictures[:, :, :, :40] = 128
+    pictures[:, :, 8, 8] = 129
+    made = Features(config(contrast_normalization=True), SHAPE)
+    seen = pictures.float() / 127.5 - 1
+    tiles = made._tiling()(seen)[:: len(ROWS) * len(COLUMNS)]
+    torch.testing.assert_close(tiles, normalised(seen)[:, :, :TILE, :TILE])
+    assert float(tiles.flatten(1).std(dim=1).max()) < 0.01
+    plain = Features(config(), SHAPE)
+    torch.testing.assert_close(made._sight()(tiles)[0], plain._sight()(tiles)[0])
 
 
 def test_a_map_is_the_mean_of_those_of_the_tiles():
