@@ -5,7 +5,8 @@
 trains methods for so many steps with their defaults at width 1/4, one thread, and prints the AUROC
 of every score on the *validation* images of Fashion-MNIST against MNIST, or of one digit against
 the others (`mnist-5`), beside what needs no detector. Test images are not looked at. `DATA` has
-mnist.npz and fashion_mnist.npz. Methods are compared by `amatune reproduce`.
+mnist.npz and fashion_mnist.npz, excerpts of 5,000 + 2,000 images each and not the *_full.npz of
+other benchmarks. Methods are compared by `amatune reproduce`.
 """
 
 import argparse

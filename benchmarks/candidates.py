@@ -6,7 +6,6 @@ full-start    TPE begins to learn when ten trials have reached the end, stopped 
 qmc-start     the start-up trials are those of a scrambled Sobol sequence
 prior         the start-up trials lie near the defaults: a normal distribution of .15 of each
               range, on the scale of the space, and each choice the default's in 7 of 10 cases
-prior-always  so do all trials that TPE does not propose
 joint-gp      after the start-up trials every proposal is the one of some hundreds, random ones and
               relatives of the best, with the highest expected improvement by a Gaussian process
               over settings and epochs: it knows the figures at the rungs and at the end, of
@@ -277,16 +276,10 @@ def candidates(method: str, settings: Mapping[str, Any], epochs: int) -> dict[st
     def qmc_start(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
         return make_sampler("qmc" if number < STARTUP_TRIALS else kind, seed, number)
 
-    def near(seed: int, number: int) -> optuna.samplers.BaseSampler:
-        return NearDefaults(method, settings, derive_seed(seed, "proposal", number))
-
     def prior(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
-        start = number < STARTUP_TRIALS
-        return near(seed, number) if start else make_sampler(kind, seed, number)
-
-    def prior_always(kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
-        random_one = number < STARTUP_TRIALS or explores(number)
-        return near(seed, number) if random_one else make_sampler(kind, seed, number)
+        if number < STARTUP_TRIALS:
+            return NearDefaults(method, settings, derive_seed(seed, "proposal", number))
+        return make_sampler(kind, seed, number)
 
     def joint_gp(_kind: Sampler, seed: int, number: int) -> optuna.samplers.BaseSampler:
         return JointProcess(method, epochs, derive_seed(seed, "proposal", number) % 2**32)
@@ -297,8 +290,7 @@ def candidates(method: str, settings: Mapping[str, Any], epochs: int) -> dict[st
         "full-start": full_start,
         "qmc-start": qmc_start,
         "prior": prior,
-        "prior-always": prior_always,
     }
 
 
-NAMES = ("joint-gp", "one-ranking", "full-start", "qmc-start", "prior", "prior-always")
+NAMES = ("joint-gp", "one-ranking", "full-start", "qmc-start", "prior")

@@ -15,14 +15,14 @@ Compared, over the same seeds:
                 method's first score
     new         what `amatune search` does; the settings that a method is known for are those that
                 did best on the other two problems, so that none has seen its own
-    no-known    new, without these
+    no-known    new, without these; where a method is known for none, it is new, and left out
     no-noise    new, without the rule that a rung whose figures differ by chance decides nothing
     ray         Ray's own OptunaSearch (TPE) and ASHAScheduler with their defaults
 
-and, when asked for with `--arms`: `by-first`, `by-R` and `by-l1_c` compare by the method's first
-score, by AMA's R and by ALAD's l1_c; `third` and `half` at one rung, after a third or a half of the
-budget; `no-tpe` proposes at random; `known-3` and `known-6` try so many settings first that did
-best on the other problems; and other ways to propose (`candidates.py`).
+and, when asked for with `--arms`: `by-R` and `by-best` compare by AMA's R and by whichever score is
+best by then; `third` at one rung, after a third of the budget; `no-tpe` proposes at random;
+`known-3` and `known-6` try so many settings first that did best on the other problems, as does
+`known-3-by-best`; and other ways to propose (`candidates.py`).
 
 The target is fixed for a problem: the median, over seeds that the arms do not use, of the best that
 random search has found after `--trials` full trainings; once in validation AUROC and once in the
@@ -99,15 +99,13 @@ ARMS = {
     "new": Arm("tpe", "asha", known=None),
     "no-known": Arm("tpe", "asha"),
     "no-noise": Arm("tpe", "asha", known=None, sides=None),
-    "by-first": Arm("tpe", "asha", score="first"),
     "by-R": Arm("tpe", "asha", score="R"),  # of AMA
-    "by-l1_c": Arm("tpe", "asha", score="l1_c"),  # of ALAD
+    "by-best": Arm("tpe", "asha", score="auto"),
     "third": Arm("tpe", "asha", rungs=(9,)),
-    "half": Arm("tpe", "asha", rungs=(12,)),
     "no-tpe": Arm("random", "asha"),
     "known-3": Arm("tpe", "asha", known=3),
     "known-6": Arm("tpe", "asha", known=6),
-    "known-l1_c": Arm("tpe", "asha", known=3, score="l1_c"),
+    "known-3-by-best": Arm("tpe", "asha", known=3, score="auto"),
     **{name: Arm("tpe", "asha", proposals=name) for name in candidates.NAMES},
 }
 USUAL = ["random", "tpe", "old", "new", "no-known", "no-noise", "ray"]
@@ -289,7 +287,7 @@ def compare(
     target = float(np.median([one.auroc for one in best]))
     true_target = float(np.median([one.truth for one in best]))
     print(f"target {target:.3f} in validation, {true_target:.3f} true; {seeds} seeds")
-    print(f"{'':10}{'validation target':>22}{'true target':>22}   not reached   true after a fifth")
+    print(f"{'':15}{'validation target':>22}{'true target':>22}   not reached   true after a fifth")
     for arm in arms:
         count = 0 if arm == "ray" else ARMS[arm].known
         if count is None:
@@ -307,7 +305,7 @@ def compare(
         truths = [one.truth for one in after if one is not None]
         missed = [sum(map(math.isinf, values)) / seeds for values in (reached, truly)]
         print(
-            f"{arm:10}{summary(reached, full):>22}{summary(truly, full):>22}"
+            f"{arm:15}{summary(reached, full):>22}{summary(truly, full):>22}"
             f"{missed[0]:7.0%}{missed[1]:6.0%}{np.median(truths) if truths else math.nan:14.3f}",
             flush=True,
         )
@@ -335,7 +333,7 @@ def main() -> None:
     parser.add_argument("--target-seeds", type=int, help="that set the target; default: --seeds")
     parser.add_argument("--trials", type=int, default=50, help="of the search that sets the target")
     parser.add_argument("--scale", type=float, nargs="+", default=[0.5, 1.0], help="of residuals")
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "ray"], default=USUAL)
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "ray"], help=", ".join(USUAL))
     parser.add_argument("--file", type=Path, default=CURVES)
     parser.add_argument("--early", action="store_true", help="print what early figures say instead")
     arguments = parser.parse_args()
@@ -343,6 +341,8 @@ def main() -> None:
     if arguments.early:
         tell_early(arguments.file, arguments.problems)
         return
+    known = find_method(arguments.method).known
+    arms = arguments.arms or [arm for arm in USUAL if known or arm != "no-known"]
     for problem in arguments.problems:
         records = read_records(arguments.file, problem, arguments.method)
         if (count := len(records.settings)) < 2:
@@ -364,7 +364,7 @@ def main() -> None:
             ]
             compare(
                 landscape,
-                arguments.arms,
+                arms,
                 arguments.seeds,
                 arguments.trials,
                 others,

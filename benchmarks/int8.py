@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import given_settings
 
 from amatune import metrics
 from amatune.data.pictures import Pixels, read_pictures
@@ -98,7 +99,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with normal and defect")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="JSON or texts")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # advice that was heeded
@@ -108,8 +109,7 @@ def main() -> None:
         for name in ("normal", "defect")
     )
     learnt = min(LEARNT, len(normal) // 2)
-    given = dict(one.split("=", 1) for one in arguments.set)
-    detector = Features(FeaturesConfig.from_dict(given), SHAPE)
+    detector = Features(FeaturesConfig.from_dict(given_settings(arguments.set)), SHAPE)
     detector.train_epoch(normal[:learnt])
     detector.calibrate(normal[:learnt])
     asked = torch.cat([normal[learnt:], defect])

@@ -7,7 +7,8 @@ The data folder holds mnist_full.npz, fashion_mnist_full.npz, cifar10_12k.npz, o
 and tiny_imagenet.npz (keys train_images, train_labels, test_images, test_labels). Settings were
 chosen on training images of digits 0 to 5 and 8; the test part is scored once per training. Every
 training leaves two files, and one for which they are there is not repeated: an interrupted study
-goes on. With `--draw`, reconstructions and densities of the first seed are drawn.
+goes on. What is trained with `--set` is kept in a folder of its own. With `--draw`,
+reconstructions and densities of the first seed are drawn.
 
 The studies `ablate-*` are the paper's ablations (Table 1, lower half, and Table 3's cube): its game
 with its weights, and one part of it taken away, by the recipe of `FAST` in 1,200 steps. Their
@@ -29,14 +30,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import folder_of, given_settings, problems_of, scores_by_side
 from matplotlib import pyplot
 from scipy import stats
 from torchvision.utils import save_image
 
 from amatune import metrics
 from amatune.data.problem import Problem
-from amatune.data.protocol import make_problem
-from amatune.data.request import ProblemRequest
 from amatune.detector import to_unit_range
 from amatune.detectors.ama import AMA, AMAConfig
 from amatune.results.baselines import fit_baselines, score_baselines
@@ -85,15 +85,7 @@ class Study:
 
     def problems(self, data: Path) -> dict[str, Problem]:
         """One for each set of anomalies; they share the normal images."""
-        found = {}
-        for one in self.anomalies:
-            request = ProblemRequest(
-                dataset=f"npz:{data / self.normal}",
-                normal_classes=self.classes,
-                ood=() if one is None else (f"npz:{data / one}" if one.endswith(".npz") else one,),
-            )
-            found["other classes" if one is None else Path(one).stem] = make_problem(request)
-        return found
+        return problems_of(data, self.normal, self.classes, self.anomalies)
 
 
 def studies() -> Iterator[Study]:
@@ -151,17 +143,17 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown study {unknown[0]}; known: {', '.join(STUDIES)}")
     torch.set_num_threads(arguments.threads)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    changes = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
+    changes = given_settings(arguments.set)
+    folder = folder_of(arguments.output, changes)
     if not arguments.table:
         # Seed by seed: whenever it is interrupted, as many problems as possible are compared.
         for seed in range(arguments.first_seed, arguments.seeds + 1):
             for name in arguments.studies:
-                place = arguments.output / f"{name}-seed{seed}"
+                place = folder / f"{name}-seed{seed}"
                 if not place.with_suffix(".json").exists():
                     train(STUDIES[name], seed, arguments.data, place, changes, arguments.draw)
-    print(table(arguments.studies, arguments.seeds, arguments.output))
-    print(ablations(arguments.studies, arguments.seeds, arguments.output))
+    print(table(arguments.studies, arguments.seeds, folder))
+    print(ablations(arguments.studies, arguments.seeds, folder))
 
 
 def train(
@@ -187,9 +179,9 @@ def train(
     validation: dict[str, dict[str, float]] = {}
     for anomalies, problem in problems.items():
         sides = problem.validation_images()
-        held_out = scores(detector, *sides)
+        held_out = scores_by_side(detector, *sides)
         validation[anomalies] = {name: metrics.auroc(**held_out[name]) for name in SCORES}
-        found = scores(detector, *problem.test_images())
+        found = scores_by_side(detector, *problem.test_images())
         bounds = np.array([0, len(sides[1])])
         trivial = fit_baselines(images, *sides, bounds, "pooled")
         measured = score_baselines(trivial[:1], *problem.test_images())
@@ -210,15 +202,6 @@ def train(
     place.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
     shown = {a: {n: round(v, 3) for n, v in s.items()} for a, s in validation.items()}
     print(f"  {seconds:.0f} CPU seconds, validation {shown}", flush=True)
-
-
-def scores(detector: AMA, normal: Any, anomaly: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Score name -> {"normal", "anomaly"} -> (N,)."""
-    sides = {
-        side: detector.scores(torch.from_numpy(images))
-        for side, images in (("normal", normal), ("anomaly", anomaly))
-    }
-    return {name: {s: sides[s][name].numpy() for s in sides} for name in detector.score_names}
 
 
 def draw(

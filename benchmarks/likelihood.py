@@ -14,7 +14,8 @@ anomaly set of its problem; typicality also on groups of 2, 5 and 10 test images
 
 With `--validation` settings can be compared: the test part is not looked at. Without it, that is
 scored once per training. A training that is interrupted goes on from its last epoch, and one whose
-record is there is not repeated. Histograms of the scores are drawn beside the records.
+record is there is not repeated; what is trained with `--set`, `--steps` or `--most` is kept in a
+folder of its own. Histograms of the scores are drawn beside the records.
 """
 
 import argparse
@@ -27,12 +28,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import Scores, folder_of, given_settings, problems_of, scores_by_side
 from matplotlib import pyplot
 
 from amatune import metrics
 from amatune.data.problem import Problem
-from amatune.data.protocol import make_problem
-from amatune.data.request import ProblemRequest
 from amatune.detector import Detector, evenly_spaced, to_unit_range
 from amatune.detectors.likelihood_ratio import LikelihoodRatio
 from amatune.detectors.s_score import SScore, SScoreConfig
@@ -54,18 +54,6 @@ METHODS: dict[str, type[Detector]] = {"ratio": LikelihoodRatio, "typicality": Ty
 GROUPS = (2, 5, 10)  # images judged together
 SIDES = ("normal", "anomaly")
 EPOCHS = 25  # slices of the training
-Scores = dict[str, dict[str, np.ndarray]]  # name -> {"normal", "anomaly"} -> (N,)
-
-
-def problems_of(name: str, data: Path) -> dict[str, Problem]:
-    """One for each set of anomalies; they share the normal images."""
-    file, classes, anomalies = PROBLEMS[name]
-    found = {}
-    for one in anomalies:
-        ood = () if one is None else (f"npz:{data / one}" if one.endswith(".npz") else one,)
-        request = ProblemRequest(dataset=f"npz:{data / file}", normal_classes=classes, ood=ood)
-        found["other classes" if one is None else Path(one).stem] = make_problem(request)
-    return found
 
 
 def main() -> None:
@@ -79,23 +67,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/likelihood"))
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
-    parser.add_argument("--most", type=int, default=10**6, help="test images of each kind")
+    parser.add_argument("--most", type=int, help="test images of each kind, when not all")
     parser.add_argument("--validation", action="store_true", help="do not look at test images")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.problems if name not in PROBLEMS]
     if unknown:
         parser.error(f"unknown problem {unknown[0]}; known: {', '.join(PROBLEMS)}")
     torch.set_num_threads(arguments.threads)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     method = METHODS[arguments.method]
-    settings = {name: json.loads(value) for name, value in (s.split("=", 1) for s in arguments.set)}
+    changes = given_settings(arguments.set)
+    asked = {"steps in all": arguments.steps, "most": arguments.most}
+    others = {name: number for name, number in asked.items() if number is not None}
+    folder = folder_of(arguments.output, changes | others)
     steps = arguments.steps or method.usual_steps
-    settings |= {"epochs": EPOCHS, "steps_per_epoch": -(-steps // EPOCHS)}
-    most = 0 if arguments.validation else arguments.most
+    settings = changes | {"epochs": EPOCHS, "steps_per_epoch": -(-steps // EPOCHS)}
+    most = 0 if arguments.validation else arguments.most or 10**6
     seeds = range(1, arguments.seeds + 1)
     for name in arguments.problems:
-        places = [arguments.output / f"{name}-{arguments.method}-seed{seed}" for seed in seeds]
-        problems = problems_of(name, arguments.data)
+        places = [folder / f"{name}-{arguments.method}-seed{seed}" for seed in seeds]
+        problems = problems_of(arguments.data, *PROBLEMS[name])
         for anomalies, problem in problems.items():
             print(f"{name}, {anomalies}: {problem.describe()}", flush=True)
         for seed, place in zip(seeds, places, strict=True):
@@ -168,11 +158,10 @@ def train(detector: Detector, images: torch.Tensor, place: Path) -> dict[str, An
 
 def scored(detector: Detector, normal: np.ndarray, anomaly: np.ndarray) -> Scores:
     """Every score of the detector; with the ratio, also of S by every compressor."""
-    sides = {"normal": torch.from_numpy(normal), "anomaly": torch.from_numpy(anomaly)}
-    by_side = {side: detector.scores(images) for side, images in sides.items()}
-    found = {n: {s: by_side[s][n].numpy() for s in sides} for n in detector.score_names}
+    found = scores_by_side(detector, normal, anomaly)
     if not isinstance(detector, LikelihoodRatio):
         return found
+    sides = {"normal": torch.from_numpy(normal), "anomaly": torch.from_numpy(anomaly)}
     for name in COMPRESSORS:
         if not installed(name):
             continue

@@ -22,28 +22,38 @@ from amatune.data.problem import Problem
 from amatune.data.protocol import make_problem
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA, AMAConfig
+from amatune.registry import find_method
 from amatune.runs.request import SearchRequest
 from amatune.trainables._base import CALIBRATION_IMAGES
 from amatune.tuning.events import Event, TrialUpdate
+from amatune.tuning.proposals import random_trials
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
+from amatune.tuning.spaces import HeldFixed
 
 HELD: dict[str, Any] = {
     "width": 0.25,
     "batch_size": 64,
     "critic_steps": 2,
     "warmup": 0.0,
-    # All that is searched, so that the trials of a search are one and the same training.
-    "geometry": "ray",
-    "direction": "outward",
-    "delta": 0.5,
+    # All that is searched, so that the trials of a search are one and the same training. What is
+    # searched of negatives is not asked for where there are none.
+    "negative_share": 0.0,
     "k": 3,
     "lambda_inter": 0.5,
-    "lambda_neg": 5.0,
     "lambda_reg": 1.0,
     "lr": 3e-4,
 }
 PROBLEM = ProblemRequest(dataset="digits")
+
+
+def require_nothing_searched() -> None:
+    """Raise where a trial could have settings that the plain loop has not."""
+    space = find_method("ama").space
+    for trial in random_trials(50):
+        space(HeldFixed(trial, HELD))
+        if trial.params:
+            raise RuntimeError(f"the space of AMA draws {', '.join(trial.params)}: put it in HELD")
 
 
 def bare(problem: Problem, epochs: int) -> float:
@@ -89,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
     arguments = parser.parse_args()
+    require_nothing_searched()
     torch.set_num_threads(1)  # what a trial with one CPU gets
     problem = make_problem(PROBLEM)
     epochs = max(1, round(arguments.seconds / (bare(problem, 3) / 3)))

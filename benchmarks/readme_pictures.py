@@ -24,9 +24,12 @@ from PIL import Image
 from rich.console import Console
 
 from amatune.cli.views import LiveView
+from amatune.cluster.capacity import Room
+from amatune.cluster.job import Images
+from amatune.registry import searched_method
 from amatune.report import make_report
 from amatune.runs import RunFolder
-from amatune.tuning.events import SearchStarted
+from amatune.tuning.cost import started
 from amatune.tuning.study import effort, open_study, trial_update
 
 WIDTH = 1280  # pixels of the photographs, which are shown smaller
@@ -66,37 +69,25 @@ def live_table(run: RunFolder) -> str:
     The time is the share of all training that the trials make.
     """
     record, study = run.record(), open_study(run)
-    request, counts = record.request, record.problem.counts
+    request = record.request
     trials = study.get_trials(deepcopy=False)
     ended, running = 2 * len(trials) // 3, request.concurrent or 2
     console = Console(
         record=True, width=COLUMNS, height=LINES, file=io.StringIO(), force_terminal=True
     )
     view = _Wrapped(console)
-    problem = record.open_problem().describe()
-    view(
-        SearchStarted(
-            run=Path("runs") / run.name,
-            method=request.method,
-            problem=re.sub(r"(folder|npz):\S*/(\w+)[^ ,:]*", r"\1:\2", problem),
-            trials=request.trials,
-            finished=0,
-            epochs=request.epochs,
-            fixed=request.fixed,
-            concurrent=running,
-            cpus_per_trial=request.cpus_per_trial,
-            gpus_per_trial=0.0,
-            validation_normals=counts["validation_normals"],
-            validation_anomalies=counts["validation_anomalies"],
-            warnings=(),
-        )
-    )
+    problem, method = record.open_problem(), searched_method(request.method)
+    room = Room(concurrent=running, gpus_per_trial=0.0, most_cpus=request.cpus_per_trial)
+    told = started(Path("runs") / run.name, record, method, problem, Images.of(problem), room, 0)
+    # Nothing of the machine that it ran on.
+    named = re.sub(r"(folder|npz):\S*/(\w+)[^ ,:]*", r"\1:\2", told.problem)
+    view(replace(told, problem=named, warnings=()))
     for trial in trials[: ended + running]:
-        told, values = trial_update(trial, request.epochs), trial.intermediate_values
+        update, values = trial_update(trial, request.epochs), trial.intermediate_values
         if trial.number >= ended:
             epoch = max(1, max(values, default=0) // 2)
-            told = replace(told, state="running", epoch=epoch, auroc=values.get(epoch))
-        view(told)
+            update = replace(update, state="running", epoch=epoch, auroc=values.get(epoch))
+        view(update)
     gone = effort(study).hours * 3600 / running * ended / len(trials)
     view.began = time.monotonic() - gone
     console.print(view.draw(), highlight=False)

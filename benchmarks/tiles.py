@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import scores_by_side
 
 from amatune import metrics
 from amatune.cluster import connection
@@ -117,28 +118,22 @@ def learn(method: Method, config: Any, images: Images, store: FeatureCache) -> D
 def tested(detector: Detector, images: Images, test: dict[str, Pixels]) -> dict[str, Any]:
     """The score that validation images prefer, and what it is worth on the test pictures."""
 
-    def scores(normal: Pixels, anomaly: Pixels) -> dict[str, dict[str, np.ndarray]]:
-        sides = {"normal": normal, "anomaly": anomaly}
-        found = {side: detector.scores(torch.tensor(of)) for side, of in sides.items()}
-        return {
-            name: {side: found[side][name].numpy() for side in sides}
-            for name in detector.score_names
-        }
-
-    validation = {
-        name: metrics.auroc(of["normal"], of["anomaly"])
-        for name, of in scores(images.normal, images.anomaly).items()
-    }
+    on_validation = scores_by_side(detector, images.normal, images.anomaly)
+    validation = {name: metrics.auroc(**sides) for name, sides in on_validation.items()}
     name = best_score(validation) if detector.chooses_score else detector.primary_score
-    on_test = scores(test["normal"], test["defect"])[name]
+    on_test = scores_by_side(detector, test["normal"], test["defect"])[name]
     return {"score": name, "validation": validation[name], **auroc(on_test)}
 
 
 def measure(method: Method, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One split: search, learn anew, test; kept in a file."""
-    file = arguments.output / f"{method.name}-{seed}.json"
+    """One split: search, learn anew, test; kept in a file. Exits where one of other options is."""
+    own = OPTIONS.get(method.name, {})
+    name = f"{method.name}-{arguments.trials}-trials-{seed}"
+    file = arguments.output / f"{name}.json"
     if file.exists():
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if kept["options"] != own:
+            raise SystemExit(f"{file} is of {kept['options']}, not of {own}: name another --output")
         return kept
     home = folder(*split(arguments.data, seed), arguments.output / f"split-{seed}")
     options: SearchOptions = {
@@ -147,12 +142,12 @@ def measure(method: Method, seed: int, arguments: argparse.Namespace) -> dict[st
         "method": method.name,
         "trials": arguments.trials,
         "seed": seed,
-        "name": f"{method.name}-{seed}",
+        "name": name,
         "runs_dir": arguments.output,
-        **OPTIONS.get(method.name, {}),
+        **own,
     }
     request = with_options(SearchRequest(), budgeted(options))
-    run = RunFolder(arguments.output / f"{method.name}-{seed}")
+    run = RunFolder(arguments.output / name)
     began = time.monotonic()
     outcome = run_search(request, resume=run.run_json.exists())
     if outcome.ending == "interrupted":
@@ -168,9 +163,10 @@ def measure(method: Method, seed: int, arguments: argparse.Namespace) -> dict[st
     files = {name: sorted((home / name / "test").iterdir()) for name in ("normal", "defect")}
     test = {name: read_pictures(paths, shape)[0] for name, paths in files.items()}
     result: dict[str, Any] = {"seconds": seconds, "shape": shape, "settings": dict(best.params)}
-    for name, settings in (("searched", best.params), ("defaults", {})):
+    result["options"] = own
+    for which, settings in (("searched", best.params), ("defaults", {})):
         config = record.configuration(method, {**settings, **request.fixed})
-        result[name] = tested(learn(method, config, images, store), images, test)
+        result[which] = tested(learn(method, config, images, store), images, test)
     fitted = fit_baselines(images.train, images.normal, images.anomaly, images.bounds, "pooled")
     scored = score_baselines(fitted, test["normal"], test["defect"])
     result |= {name: auroc(scored[name]) for name in BASELINES}

@@ -2,24 +2,33 @@
 
 import contextlib
 import io
+import json
 import logging
+import os
 import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
+import fake_method
 import matplotlib
 import numpy as np
 import optuna
 import pytest
 import torch
+from fake_run import searched_run, small_problem
 from PIL import Image
 from sklearn.gaussian_process import GaussianProcessRegressor
+from some_events import trial
+
+from amatune.data.protocol import make_problem
+from amatune.runs import RunFolder
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = sorted(f.name for f in BENCHMARKS.glob("*.py") if "def main(" in f.read_text("utf-8"))
 
 
 @pytest.fixture
@@ -46,16 +55,51 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     optuna.logging.set_verbosity(verbosity)
 
 
-def here(command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+def here(command: list[str]) -> str:
     """What a script prints that another script starts: run in this process, which has imported what
     it needs already."""
     with pytest.MonkeyPatch.context() as patch, io.StringIO() as output:
-        for name, value in environment.items():
-            patch.setenv(name, value)
         patch.setattr(sys, "argv", command[1:])
         with contextlib.redirect_stdout(output):
             runpy.run_path(command[1], run_name="__main__")
         return output.getvalue()
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can be imported, and what one does to the environment meanwhile is undone."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_benchmark_says_what_it_takes(run, name, capfd):
+    with pytest.raises(SystemExit) as ended:
+        run(name, "--help")
+    assert ended.value.code == 0
+    assert capfd.readouterr().out.startswith(f"usage: {name} ")
+
+
+@pytest.mark.usefixtures("scripts")
+def test_settings_of_a_command_line_and_where_their_records_are(tmp_path):
+    from common import folder_of, given_settings
+
+    words = ["dims=64", "model=mean", "layers=2+3", 'kept="3"', "tile=null", "weights=a=b"]
+    found = given_settings(words)
+    assert found == {
+        "dims": 64,
+        "model": "mean",
+        "layers": "2+3",
+        "kept": "3",
+        "tile": None,
+        "weights": "a=b",
+    }
+    assert folder_of(tmp_path, {}) == tmp_path
+    one = folder_of(tmp_path / "new", {"k": 3, "lr": 0.1})
+    assert one.is_dir()
+    assert one == folder_of(tmp_path / "new", {"lr": 0.1, "k": 3})
+    assert one != folder_of(tmp_path / "new", {"lr": 0.1, "k": 5})
 
 
 def test_the_gpu_benchmark_runs_without_a_gpu(run, tmp_path, monkeypatch):
@@ -91,13 +135,22 @@ def noise(tmp_path):
 
 
 def test_the_learning_study_trains_once_and_draws(run, noise, tmp_path):
-    tiny = ["--set", "epochs=1", "steps_per_epoch=2", "width=0.05", "--seeds", 2, "--draw"]
     output = tmp_path / "output"
-    first = run("learning.py", "few-mnist-1", "--data", noise, "--output", output, *tiny)
+    asked = ["few-mnist-1", "--data", noise, "--output", output, "--seeds", 2, "--draw"]
+    asked += ["--set", "epochs=1", "steps_per_epoch=2", "width=0.05"]
+    first = run("learning.py", *asked)
     assert "| few-mnist-1 | other classes | 2 |" in first
-    again = run("learning.py", "few-mnist-1", "--data", noise, "--output", output, *tiny)
+    again = run("learning.py", *asked)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
-    assert {path.suffix for path in output.iterdir()} == {".json", ".npz", ".png"}
+    assert suffixes(output) == {".json", ".npz", ".png"}
+    # What has other settings is another training.
+    assert "CPU seconds" in run("learning.py", *asked, "penalty_every=4", "--seeds", 1)
+    [kept] = output.glob("*penalty_every=4*/few-mnist-1-seed1.json")
+    assert json.loads(kept.read_text(encoding="utf-8"))["config"]["penalty_every"] == 4
+
+
+def suffixes(folder: Path) -> set[str]:
+    return {path.suffix for path in folder.rglob("*") if path.is_file()}
 
 
 def test_8_bits_are_compared_with_32(run, tmp_path):
@@ -107,9 +160,10 @@ def test_8_bits_are_compared_with_32(run, tmp_path):
         for number in range(count):
             pixels = generator.integers(0, 256, (40, 40), np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
-    settings = ["--set", "backbone=random", "model=mean"]
-    output = run("int8.py", "--data", tmp_path, "--ways", "weights by channel", *settings)
-    for line in ("| 32-bit floating point", "| 8 bits, weights by channel"):
+    ways = ("as by `amatune quantize`", "weights by channel")
+    settings = ["--set", "backbone=random", "model=mean", "resolution=64"]
+    output = run("int8.py", "--data", tmp_path, "--ways", *ways, *settings)
+    for line in ("| 32-bit floating point", *(f"| 8 bits, {way}" for way in ways)):
         for engine in ("ONNX Runtime", "OpenVINO"):
             assert any(r.startswith(line) and engine in r for r in output.splitlines())
 
@@ -138,7 +192,7 @@ def test_the_likelihoods_look_at_test_images_when_asked_and_train_once(run, tmp_
     tiny += ["--set", "width=0.25", "mixtures=1", "batch_size=8"]
     first = run("likelihood.py", *tiny, "--validation")
     assert "no training has been tested" in first
-    assert {path.suffix for path in output.iterdir()} == {".state", ".png"}
+    assert suffixes(output) == {".state", ".png"}
     second = run("likelihood.py", *tiny)
     assert "epoch" not in second, "the training is there"
     for score in ("llr", "nll", "s, webp", "simplicity, png", "baseline: PCA"):
@@ -173,15 +227,6 @@ def test_throughput_prints_gains_and_the_share_of_the_peak(run, family):
         assert line in output
 
 
-def test_decoding_prints_speed_and_memory(run, monkeypatch):
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, env, **_: SimpleNamespace(stdout=here(command, env))
-    )
-    output = run("decoding.py", "--pictures", 30)
-    for line in ("off ", "cold ", "cached ", "the cache takes"):
-        assert f"\n{line}" in output
-
-
 def test_stability_counts_what_diverged(run):
     output = run("stability.py", "--trials", 2, "--epochs", 1, "--threads", 1)
     assert "2 random settings, 1 epochs: 0 diverged" in output
@@ -194,7 +239,7 @@ def test_curves_are_recorded_packed_and_replayed(run, tmp_path):
     assert "digits deep-svdd 0 1000" in run("record_curves.py", *work, *few)  # twice, for the noise
     assert "deep-svdd 0" not in run("record_curves.py", *work, *few)  # nothing is missing
     assert "digits_deep-svdd 2 trainings" in run("record_curves.py", *work, "--pack")
-    arms = ("old", "known-3", "one-ranking", "ray")
+    arms = ("old", "known-3-by-best", "one-ranking", "ray")
     small = ["--seeds", 1, "--trials", 5, "--scale", 1, "--arms", *arms]
     output = run("efficiency.py", "digits", "--method", "deep-svdd", *work[2:], *small)
     assert "deep-svdd, digits: 2 trainings, 0 diverged" in output
@@ -211,8 +256,8 @@ def test_methods_are_searched_together(run: Callable[..., str]) -> None:
     assert re.search(r"ama [1-9]\d*, deep-svdd [1-9]", rows["together"])
 
 
+@pytest.mark.usefixtures("scripts")
 def test_the_landscape_predicts_like_its_gaussian_process(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
     from landscape import _Process
 
     random = np.random.default_rng(0)
@@ -236,8 +281,8 @@ def test_the_landscape_predicts_like_its_gaussian_process(monkeypatch):
     assert process.left_out[0] == pytest.approx(again.predict(points[:1])[0], abs=1e-6)
 
 
-def test_epochs_until_a_target(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+@pytest.mark.usefixtures("scripts")
+def test_epochs_until_a_target():
     from efficiency import Ended, chosen, until, until_true
 
     ended = [Ended(25, 0.7, 0.9), Ended(50, 0.9, 0.8), Ended(75, 0.85, 0.95), Ended(99, 0.95, 0.9)]
@@ -254,3 +299,107 @@ def test_epochs_until_a_target(monkeypatch):
 def test_cross_fitting_is_compared_with_half_and_half(run: Callable[..., str]) -> None:
     told = run("crossfit.py", "--repeats", 2, "--trials", 6, "--anomalies", 20, "--folds", 2)
     assert [line.split()[0] for line in told.splitlines()[2:]] == ["apart", "crossfit", "same"]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_overhead_is_that_of_one_and_the_same_training(monkeypatch):
+    import overhead
+
+    overhead.require_nothing_searched()
+    assert overhead.bare(make_problem(overhead.PROBLEM), epochs=1) > 0
+    monkeypatch.delitem(overhead.HELD, "lr")
+    with pytest.raises(RuntimeError, match="draws lr"):
+        overhead.require_nothing_searched()
+
+
+@pytest.mark.usefixtures("scripts")
+def test_tiles_are_split_and_results_of_other_options_refused(monkeypatch, tmp_path):
+    import tiles
+
+    for name, count in (("normal", 300), ("defect", 120)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number:03}.png").touch()
+    rest, test = tiles.split(tmp_path, seed=0)
+    assert {name: (len(rest[name]), len(test[name])) for name in test} == {
+        "normal": (225, 75),
+        "defect": (75, 45),
+    }
+    assert not {*rest["normal"], *rest["defect"]} & {*test["normal"], *test["defect"]}
+
+    method, asked = SimpleNamespace(name="ama"), SimpleNamespace(output=tmp_path, trials=4)
+    kept = {"options": tiles.OPTIONS["ama"], "seconds": 1}
+    (tmp_path / "ama-4-trials-0.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert tiles.measure(method, 0, asked) == kept
+    monkeypatch.setitem(tiles.OPTIONS, "ama", {"steps": 800})
+    with pytest.raises(SystemExit, match="name another --output"):
+        tiles.measure(method, 0, asked)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_quality_is_reached_by_three_slices_together():
+    from to_quality import SCORES, Arm, table
+
+    arms = {}
+    for name, aurocs in (("amatune", (0.7, 0.86, 0.9, 0.96)), ("authors", (0.6, 0.8, 0.85, 0.86))):
+        arms[name] = Arm(lambda: None, [], lambda images: (images, images))
+        arms[name].seconds = 40.0
+        arms[name].found = [
+            {"seconds": 10.0 * number, **dict.fromkeys(SCORES, auroc)}
+            for number, auroc in enumerate(aurocs, 1)
+        ]
+    assert [row for row in table(arms).splitlines() if row.startswith("| RC ")] == [
+        "| RC | 0.8 | 30 | 40 | 1.3 |",
+        "| RC | 0.85 | 40 | more than 40 | over 1.0 |",
+        "| RC | 0.9 | 40 | more than 40 | over 1.0 |",
+    ]
+
+
+def test_seeds_are_batched(run):
+    small = ["--threads", 1, "--width", 0.02, "--batch", 2, "--seeds", 2, "--rounds", 1]
+    assert run("batched_seeds.py", *small).count("times as fast") == 2
+
+
+def test_steps_of_a_method_are_timed(run):
+    told = run("reproduce_steps.py", "deep-svdd", "--rounds", 1, "--seconds", 0.01)
+    assert re.findall(r"^deep-svdd +(\w+) .* ms a step", told, re.MULTILINE) == ["grey", "colour"]
+
+
+def test_memory_formats_are_compared(run):
+    told = run("memory_format.py", "deep-svdd", "--rounds", 1, "--steps", 1)
+    assert re.findall(r"^deep-svdd +(\w+) .* ms .* ms ", told, re.MULTILINE) == ["grey", "colour"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+@pytest.mark.usefixtures("scripts")
+def test_a_search_tells_time_and_memory_by_its_trials(capsys):
+    from scale import Meter
+
+    meter = Meter(2)
+    for number in range(4):
+        meter(trial(number, "running"))
+        meter(trial(number, "pruned" if number else "done"))
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["2", "4"]
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunFolder:
+    """A run of two trials to the end, one that was stopped and one that failed."""
+    fake_method.install(monkeypatch)
+    return searched_run(tmp_path / "mine", small_problem())
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_live_table_of_a_run_is_drawn(searched):
+    from readme_pictures import live_table
+
+    drawn = live_table(searched).replace("&#160;", " ")
+    assert drawn.startswith("<svg")
+    assert "run runs/mine: digits" in drawn
+    assert "font-face" not in drawn
+
+
+def test_pictures_to_score_are_written(run, searched, tmp_path):
+    run("demo_pictures.py", searched.path, tmp_path / "pictures", "--each", 2)
+    written = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert written == {"normal-0.png", "normal-1.png", "anomaly-0.png", "anomaly-1.png"}

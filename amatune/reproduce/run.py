@@ -76,7 +76,7 @@ def failures(plan: Plan) -> dict[str, str]:
 def _do(job: Job, listener_of: Callable[[Job], Listener | None]) -> None:
     there = job.run.run_json.exists()
     request = job.request
-    # What ALAD is known for was found on digits and Fashion-MNIST, of which these tables are made.
+    # What methods are known for was found on images of which these tables are made.
     if run_search(request, listener_of(job), resume=there, known=False).interrupted:
         raise KeyboardInterrupt
     run_best(
