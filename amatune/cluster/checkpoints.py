@@ -14,6 +14,16 @@ from amatune.errors import RequestError, is_out_of_space
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
+def is_trained_at(place: str) -> bool:
+    """Whether trainings have left folders at a place, a folder or URI. No, where it cannot be
+    looked at: whoever writes there says what is wrong."""
+    try:
+        files, root = fs.FileSystem.from_uri(place)
+        return bool(_folders_in(files, root))
+    except (OSError, ValueError, NotImplementedError, ImportError):
+        return False
+
+
 class Checkpoints:
     """The checkpoints below `place`, a folder or URI that Ray Tune writes into.
 
@@ -71,8 +81,12 @@ class Checkpoints:
         return sorted(found, key=_number)
 
     def _list(self, path: str) -> list[str]:
-        infos = self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return [info.base_name for info in infos if info.type == fs.FileType.Directory]
+        return _folders_in(self._files, path)
+
+
+def _folders_in(files: fs.FileSystem, path: str) -> list[str]:
+    infos = files.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return [info.base_name for info in infos if info.type == fs.FileType.Directory]
 
 
 def _number(folder: str) -> int:

@@ -25,6 +25,7 @@ class Job:
     config: dict[str, Any]  # of the detector, whole and resolved
     settings: dict[str, Any]  # of those, what was searched or held fixed, for HParams
     seed: int  # of the detector
+    run: str = ""  # that it belongs to: `RunRecord.identity`
     tensorboard: str  # folder for event files
     checkpoints: tuple[str, ...] = ()  # to start from: the first of them that can be read
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # between two checkpoints
@@ -35,8 +36,8 @@ class Job:
 
     @property
     def training(self) -> str:
-        """Names what is trained: the same for the same configuration and seed."""
-        text = json.dumps([self.config, self.seed], sort_keys=True)
+        """Names what is trained: the same for the same run, configuration and seed."""
+        text = json.dumps([self.run, self.config, self.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

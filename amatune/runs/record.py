@@ -147,6 +147,11 @@ class RunRecord:
     held: Mapping[str, Any] | None = None
 
     @property
+    def identity(self) -> str:
+        """What no other run has, not even one of the same name."""
+        return f"{self.begun.started} on {self.begun.machine}"
+
+    @property
     def fixed(self) -> Mapping[str, Any]:
         """The settings that are held fixed, by the names that the search gives them."""
         return self.request.fixed if self.held is None else self.held

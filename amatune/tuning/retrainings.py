@@ -102,6 +102,7 @@ class Retrainings(Trainings[Retraining]):
             run.event_files(request.storage_path),
             checkpoint_seconds,
             request.objective,
+            run_id=record.identity,
         )
         self.emit = emit
         self.left = [training for training in trainings if training.facts is None]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 
 from amatune import registry
 from amatune.cluster import connection, execution
-from amatune.cluster.checkpoints import Checkpoints
+from amatune.cluster.checkpoints import Checkpoints, is_trained_at
 from amatune.cluster.execution import Ending
 from amatune.cluster.job import CHECKPOINT_SECONDS, Images
 from amatune.data.problem import Problem
@@ -139,6 +140,7 @@ def begun(
 ) -> tuple[RunRecord, Problem, Method]:
     """The record of a new run, its problem, and what `method` became where it was left to `auto`;
     refuses what is impossible, and writes nothing."""
+    _require_unused(request)
     asked = request.method
     request = _with_inert_settings_fixed(method, request)
     side = side_made_use_of(request, method)
@@ -156,6 +158,21 @@ def begun(
     )
     tried = first_trials(record, method, first, known)
     return replace(record, first=tried), problem, method
+
+
+def _require_unused(request: SearchRequest) -> None:
+    """Raise `RequestError` where a run of this name has trained at the storage path: the trials of
+    both would lie in one folder."""
+    if request.storage_path is None or request.name is None:
+        return  # it is a folder of the run's own, or named by the time
+    RunFolder.require_free(request.runs_dir, request.name)  # else it may be that very run
+    run = RunFolder(Path(request.runs_dir) / request.name)
+    if any(is_trained_at(trials_place(run, request, one)) for one in ("trials", "best/trials")):
+        place = trials_place(run, request, "").rstrip("/")
+        raise RequestError(
+            f"{place} holds checkpoints of another run called {request.name!r}; remove that "
+            "folder if nobody continues that run, or choose another --name or --storage-path"
+        )
 
 
 def _require_sets(request: SearchRequest, problem: Problem) -> None:
@@ -294,6 +311,7 @@ def _run_session(
         method.detector.early_score,
         _allocation(record, method, images),
         record.held,
+        record.identity,
     )
     ending: Ending = "finished"
     if session.left > 0 and not session.is_satisfied:

@@ -51,7 +51,8 @@ class Session(Trainings[Attempt]):
     the run's own folder. `decides_at` are the epochs at which trials may be stopped, for methods
     that are not scored after every epoch. `early_score` names what they are compared by.
     `allocation`, in a search of several methods, says which of them has the next proposal, and
-    `held` what is held fixed by their names; None: as the request says.
+    `held` what is held fixed by their names; None: as the request says. `run_id` is the identity of
+    the run, whose checkpoints alone are taken up.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Session(Trainings[Attempt]):
         early_score: str | None = None,
         allocation: Allocation | None = None,
         held: Mapping[str, Any] | None = None,
+        run_id: str = "",
     ) -> None:
-        folder = tensorboard or run.tensorboard
-        super().__init__(checkpoints, folder, checkpoint_seconds, request.objective, decides_at)
+        folder, objective = tensorboard or run.tensorboard, request.objective
+        super().__init__(checkpoints, folder, checkpoint_seconds, objective, decides_at, run_id)
         self._study = study
         self._request = request
         self._run = run

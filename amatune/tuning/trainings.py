@@ -44,6 +44,7 @@ class Trainings(ABC, Generic[T]):
 
     Checkpoints are taken up from and deleted at `checkpoints`, event files go below `tensorboard`.
     After the epochs `score_at` the validation images are scored even by a method that seldom does.
+    Checkpoints of another run than that of the identity `run_id` are not taken up.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Trainings(ABC, Generic[T]):
         checkpoint_seconds: float,
         objective: Objective,
         score_at: Sequence[int] = (),
+        run_id: str = "",
     ) -> None:
         self._checkpoints = checkpoints
         self._tensorboard = tensorboard
         self._checkpoint_seconds = checkpoint_seconds
         self._objective = objective
         self._score_at = tuple(score_at)
+        self._run_id = run_id
         self._running: dict[str, T] = {}
 
     @abstractmethod
@@ -117,6 +120,7 @@ class Trainings(ABC, Generic[T]):
             config=named(training.config, training.settings),
             settings=training.settings,
             seed=training.seed,
+            run=self._run_id,
             tensorboard=str(self._tensorboard / training.name),
             checkpoints=tuple(self._checkpoints.newest_first(training.name)),
             checkpoint_seconds=self._checkpoint_seconds,

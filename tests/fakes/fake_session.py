@@ -12,7 +12,9 @@ from amatune.tuning.stopping import make_pruner
 from amatune.tuning.study import open_study
 
 
-def open_session(tmp_path, grace=1, listener=None, first=None, early_score=None, **changes):
+def open_session(
+    tmp_path, grace=1, listener=None, first=None, early_score=None, run_id="", **changes
+):
     """A session over the run's study, which is made when there is none."""
     asked = request(tmp_path, **changes)
     run = RunFolder(tmp_path / "run")
@@ -30,7 +32,7 @@ def open_session(tmp_path, grace=1, listener=None, first=None, early_score=None,
     checkpoints = Checkpoints(str(run.trials))
     events = [].append if listener is None else listener
     about = study, asked, run, checkpoints, space, complete, events
-    return Session(*about, early_score=early_score), study
+    return Session(*about, early_score=early_score, run_id=run_id), study
 
 
 def play(session, values, early=None):

@@ -201,6 +201,7 @@ def test_a_checkpoint_of_another_training_is_passed_over(tmp_path):
     assert make(job(tmp_path, **places)).train()["epoch"] == 4
     assert make(job(tmp_path, seed=8, **places)).train()["epoch"] == 1
     assert make(job(tmp_path, quality=0.9, **places)).train()["epoch"] == 1
+    assert make(job(tmp_path, run="of the same name", **places)).train()["epoch"] == 1
 
 
 def test_without_a_readable_checkpoint_it_starts_at_the_beginning(tmp_path):

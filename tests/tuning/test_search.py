@@ -15,6 +15,7 @@ from fake_search import FakeProblem, install, request
 from amatune.cluster import capacity, connection, execution
 from amatune.cluster.connection import cluster as connect
 from amatune.cluster.connection import places
+from amatune.cluster.job import Job
 from amatune.data.request import ProblemRequest
 from amatune.errors import AmatuneError, ConfigError, DiskFullError, RequestError
 from amatune.results.scores import load_scores
@@ -23,7 +24,7 @@ from amatune.tuning.events import SearchEnded, SearchStarted, TimeEstimate, Tria
 from amatune.tuning.rehearsal import rehearse
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
-from amatune.tuning.study import read_trials
+from amatune.tuning.study import CONFIG, open_study, read_trials
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -318,7 +319,17 @@ def test_stopped_in_good_order_nothing_is_trained_twice(tmp_path, monkeypatch):
     assert (unfinished.state, outcome.done) == ("running", 0)
     assert 3 <= unfinished.epoch < 8
     (checkpoint,) = (tmp_path / "shared" / "run" / "trials").glob("0000/checkpoint_*/checkpoint.pt")
-    assert torch.load(checkpoint, weights_only=True)["epoch"] >= unfinished.epoch - 1
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["epoch"] >= unfinished.epoch - 1
+    mine = Job(
+        folder="",
+        config=open_study(outcome.run).trials[0].user_attrs[CONFIG],
+        settings={},
+        seed=derive_seed(0, "trial", 0),
+        tensorboard="",
+        run=outcome.run.record().identity,
+    )
+    assert saved["training"] == mine.training  # and of no other run of that name
 
     monkeypatch.setattr(execution, "Halt", original)
     events = []
