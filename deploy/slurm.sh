@@ -5,7 +5,10 @@
 #
 # All arguments go to `amatune search`. Before the time limit the search is ended in good order and
 # the job put back into the queue; it then continues. Once all trials have ended, the best are
-# retrained, tested and exported. Settings, from the environment of sbatch:
+# retrained, tested and exported. The same command, submitted once the job is over, continues its
+# run, but without --enqueue and --warm-start, which belong to a new one. Each search needs an
+# AMATUNE_NAME of its own; the tasks of a job array add their numbers to it. Settings, from the
+# environment of sbatch:
 #
 #     AMATUNE_SHARED   folder that all nodes see: run, checkpoints, export   $PWD/amatune-slurm
 #     AMATUNE_NAME     name of the run                                       the job's name
@@ -29,10 +32,15 @@ set -euo pipefail
 set -m
 
 shared=${AMATUNE_SHARED:-$PWD/amatune-slurm}
-name=${AMATUNE_NAME:-$SLURM_JOB_NAME}
+name=${AMATUNE_NAME:-$SLURM_JOB_NAME}${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
 local=${AMATUNE_LOCAL:-${TMPDIR:-/tmp}}/amatune-$SLURM_JOB_ID
 temporary=/tmp/ray-$SLURM_JOB_ID  # of Ray; its sockets need a short path
 nodes=$SLURM_JOB_NUM_NODES
+if [[ ! $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
+    echo "slurm.sh: '$name' cannot be the name of a run; set AMATUNE_NAME to one of letters," \
+        "digits, '.', '_' and '-'" >&2
+    exit 2
+fi
 export PATH="${AMATUNE_VENV:-$PWD/.venv}/bin:$PATH"
 
 # What srun starts sees what this script sees, and all CPUs of its node.
@@ -40,7 +48,7 @@ export SLURM_EXPORT_ENV=ALL SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${hosts[0]}
-head_ip=${AMATUNE_HEAD_IP:-$(getent ahostsv4 "$first" | awk 'NR == 1 { print $1 }')}
+head_ip=${AMATUNE_HEAD_IP:-$(getent ahostsv4 "$first" | awk 'NR == 1 { print $1 }' || true)}
 case $head_ip in
     '' | 127.*)
         echo "slurm.sh: $first resolves to '$head_ip', which other nodes cannot reach; set" \
@@ -80,26 +88,58 @@ source.backup(target)' "$local/runs/$name/study.db" "$local/study.db" || return
         return 0
     fi
     {
-        tar -C "$local/runs" --exclude='study.*' --exclude='.*' --ignore-failed-read \
-            --warning=no-file-changed --warning=no-file-removed -cf - "$name" || [[ $? -eq 1 ]]
+        tar -C "$local/runs" --anchored --exclude="$name/study.*" --no-anchored --exclude='.*' \
+            --ignore-failed-read --warning=no-file-changed --warning=no-file-removed \
+            -cf - "$name" || [[ $? -eq 1 ]]
     } | tar -C "$shared/runs" -xf - &&
         cp "$local/$study" "$shared/runs/$name/$study.new" &&
         mv "$shared/runs/$name/$study.new" "$shared/runs/$name/$study"
 }
 
+# Two jobs of one name would write the same files and remove each other's checkpoints: the run is
+# that job's whose number is in this file. One that was killed leaves it; squeue lists it no more.
+claim=$shared/runs/$name.job
+owned_by() {
+    [[ $(cat "$claim") == "$1" ]]
+}
+mkdir -p "$shared/runs"
+if ! (set -o noclobber && echo "$SLURM_JOB_ID" >"$claim") 2>/dev/null &&
+    ! owned_by "$SLURM_JOB_ID"; then
+    owner=$(cat "$claim")
+    listed=$(squeue --noheader --jobs="$owner" 2>&1) ||
+        [[ $listed != *'Invalid job id'* ]] || listed=
+    # Other jobs may find out the same at the same time: the last one has it.
+    [[ -z $owner || -n $listed ]] || ! owned_by "$owner" || echo "$SLURM_JOB_ID" >"$claim"
+    sleep 1
+fi
+if ! owned_by "$SLURM_JOB_ID"; then
+    echo "slurm.sh: job $(cat "$claim") works on the run $name; give this search an AMATUNE_NAME" \
+        "of its own, or remove $claim if that job is over" >&2
+    exit 2
+fi
+
 rm -rf "$local"
-mkdir -p "$local/runs" "$shared/runs"
-resume=()
+mkdir -p "$local/runs"
 if [[ -e $shared/runs/$name/run.json ]]; then
     cp -a "$shared/runs/$name" "$local/runs/"
     # After a lost node the copy is older than the checkpoints, and a number may belong to another
     # trial now: what was under way begins anew.
     [[ -e $shared/runs/$name.complete ]] || rm -rf "$shared/checkpoints/$name/trials"
-    rm -f "$shared/runs/$name.complete"
-    resume=(--resume)
-    # Back from the queue: what was asked is in the run. A new submission may ask for more.
-    [[ ${SLURM_RESTART_COUNT:-0} -eq 0 ]] || set --
+    if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]]; then
+        # Back from the queue: what was asked is in the run, all but the leave to run its program.
+        # A new submission may ask for more.
+        trust=
+        for word; do
+            case $word in --space | --space=* | --trust-space) trust=--trust-space ;; esac
+        done
+        set -- ${trust:+"$trust"}
+    fi
+    set -- "$@" --resume
+else
+    # Of a node that was lost before the first copy; a new run refuses them.
+    rm -rf "$shared/checkpoints/$name"
 fi
+rm -f "$shared/runs/$name.complete"
 
 # --- the end, whatever brings it ------------------------------------------------------------------
 
@@ -107,7 +147,7 @@ cleanup() {
     trap '' USR1 TERM INT
     [[ -z $saver_pid ]] || kill -- -"$saver_pid" 2>/dev/null || true
     # `ray stop` would also end the user's other clusters on these nodes.
-    for pid in "${ray_pids[@]}"; do
+    for pid in ${ray_pids[@]+"${ray_pids[@]}"}; do  # else unbound before bash 4.4
         kill "$pid" 2>/dev/null || true
     done
     wait
@@ -118,7 +158,7 @@ cleanup() {
         echo "slurm.sh: could not copy the run to $shared; it is in $local on $first" >&2
     fi
 }
-trap cleanup EXIT
+trap 'cleanup; rm -f "$claim"' EXIT
 
 # shellcheck disable=SC2329  # called by the traps
 end() {
@@ -153,6 +193,10 @@ srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" \
 ray_pids+=($!)
 for attempt in {1..60}; do
     ray health-check --address "$address" >/dev/null 2>&1 && break
+    if ! kill -0 "${ray_pids[0]}" 2>/dev/null; then
+        echo "slurm.sh: the Ray head has ended" >&2
+        exit 1
+    fi
     if [[ $attempt -eq 60 ]]; then
         echo "slurm.sh: no Ray head answers at $address" >&2
         exit 1
@@ -186,7 +230,7 @@ saver_pid=$!
 disown  # bash need not report its end
 
 code=0
-run_amatune search "$@" "${resume[@]}" --name "$name" --runs-dir "$local/runs" \
+run_amatune search "$@" --name "$name" --runs-dir "$local/runs" \
     --address auto --storage-path "$shared/checkpoints" || code=$?
 if [[ $code -eq 0 ]]; then
     save
@@ -195,10 +239,11 @@ if [[ $code -eq 0 ]]; then
 fi
 
 if [[ $code -eq 130 && $ended_by != cancel ]]; then
-    trap - EXIT
+    trap - EXIT  # and the run stays this job's
     cleanup
     scontrol requeue "$SLURM_JOB_ID"  # ends this script
 fi
 [[ $ended_by != cancel ]] ||
-    echo "slurm.sh: the run is in $shared/runs/$name; the same sbatch command continues it" >&2
+    echo "slurm.sh: the run is in $shared/runs/$name; the same sbatch command continues it," \
+        "without --enqueue and --warm-start" >&2
 exit "$code"

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from command_lines import check, command_lines
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -121,6 +122,15 @@ def assert_ray_start_takes(words: list[str]) -> None:
     used = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert used
     assert used <= known
+
+
+def test_what_the_launcher_installs_beside_amatune_goes_with_the_constraints() -> None:
+    """The launcher's machines have boto3, whose botocore wants python-dateutil<3."""
+    installs = [c for c in yaml.safe_load(read("ray-cluster.yaml"))["setup_commands"] if "pip" in c]
+    assert "boto3" in installs[-1]
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^python-dateutil==(\S+)$", constraints, re.MULTILINE)
+    assert version in SpecifierSet(">=2.1,<3")
 
 
 # --- Kubernetes -----------------------------------------------------------------------------------
@@ -231,7 +241,8 @@ def test_the_image_has_what_a_user_can_need() -> None:
 FAKE_SRUN = """
 while [ "${1#--}" != "$1" ]; do shift; done
 case $1 in
-    ray) trap 'echo "ended $1" >> "$LOG"; exit 0' TERM; while :; do sleep 0.05; done ;;
+    ray) [ -z "${HEAD_CODE:-}" ] || exit "$HEAD_CODE"
+        trap 'echo "ended $1" >> "$LOG"; exit 0' TERM; while :; do sleep 0.05; done ;;
     *) exec "$@" ;;
 esac
 """
@@ -239,7 +250,14 @@ esac
 FAKE_RAY = """
 if [ "$1" = health-check ]; then
     until grep -q '^srun.*ray start --head' "$LOG"; do sleep 0.02; done
+    [ -z "${HEAD_CODE:-}" ] || { sleep 0.2; exit 1; }
 fi
+"""
+FAKE_SQUEUE = """
+case " ${LISTED:-} " in
+    *" ${2#--jobs=} "*) echo "${2#--jobs=} gpu amatune me R 1:00 2 node[1-2]" ;;
+    *) echo "slurm_load_jobs error: ${SQUEUE_ERROR:-Invalid job id specified}" >&2; exit 1 ;;
+esac
 """
 FAKE_AMATUNE = """
 while [ "$1" != --name ] && [ "$1" != --runs-dir ]; do shift; done
@@ -300,6 +318,8 @@ class Slurm:
         self.log = fakes(
             folder,
             srun=FAKE_SRUN,
+            squeue=FAKE_SQUEUE,
+            getent="exit 2\n",  # it knows no machine
             scontrol=f'if [ "$1" = show ]; then printf "{names}"; fi\n',
             ray=FAKE_RAY,
             amatune=FAKE_AMATUNE,
@@ -357,6 +377,11 @@ def options(words: list[str]) -> Mapping[str, str]:
 
 def requeued(slurm: Slurm) -> bool:
     return ["requeue", "123"] in slurm.calls("scontrol")
+
+
+def claim(slurm: Slurm) -> Path:
+    """The file that says whose the run is."""
+    return slurm.shared / "runs" / "parts.job"
 
 
 def trials(slurm: Slurm) -> int:
@@ -440,6 +465,7 @@ def test_slurm_before_the_time_limit_the_search_is_ended_and_the_job_requeued(
     assert requeued(slurm)
     assert calls(slurm.log)[-1][0] == "scontrol"  # after everything else
     assert trials(slurm) == 1
+    assert claim(slurm).read_text() == "123\n"  # no other job may have the run meanwhile
 
     # Back from the queue, on a node that knows nothing.
     assert slurm.run("--trials", "5", SLURM_RESTART_COUNT="1")[0] == 0
@@ -462,9 +488,10 @@ def test_slurm_a_cancelled_job_is_not_requeued(slurm: Slurm, tmp_path: Path) -> 
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same sbatch command continues it" in output
+    assert "the same sbatch command continues it, without --enqueue" in output
     assert not requeued(slurm)
     assert trials(slurm) == 1
+    assert not claim(slurm).exists()
 
 
 @pytest.mark.parametrize(
@@ -499,7 +526,99 @@ def test_slurm_after_a_lost_node_no_checkpoint_outlives_its_trial(slurm: Slurm) 
 
 
 def test_slurm_an_address_that_others_cannot_reach_is_refused(slurm: Slurm) -> None:
-    code, output = slurm.run(AMATUNE_HEAD_IP="127.0.1.1")
+    for address in ("127.0.1.1", ""):  # without one, what its name resolves to: nothing
+        code, output = slurm.run(AMATUNE_HEAD_IP=address)
+        assert code == 2
+        assert f"node1 resolves to '{address}', which other nodes cannot reach" in output
+        assert "set AMATUNE_HEAD_IP" in output
+        assert not slurm.calls("srun")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LISTED": "122 124"}, {"SQUEUE_ERROR": "Unable to contact slurm controller"}],
+)
+def test_slurm_another_jobs_run_is_left_alone(slurm: Slurm, environment: dict[str, str]) -> None:
+    assert slurm.run()[0] == 0
+    claim(slurm).write_text("124\n")
+    code, output = slurm.run(**environment)
     assert code == 2
-    assert "set AMATUNE_HEAD_IP" in output
+    assert "job 124 works on the run parts; give this search an AMATUNE_NAME of its own" in output
     assert not slurm.calls("srun")
+    assert claim(slurm).read_text() == "124\n"
+    assert trials(slurm) == 1
+
+
+def test_slurm_a_run_is_taken_over_from_a_job_that_is_over(slurm: Slurm) -> None:
+    assert slurm.run()[0] == 0
+    for owner in ("122", "123"):  # a job that was killed, and this one, back from the queue
+        claim(slurm).write_text(f"{owner}\n")
+        assert slurm.run(LISTED="123")[0] == 0
+        assert not claim(slurm).exists()
+    assert trials(slurm) == 3
+
+
+def test_slurm_a_job_that_has_just_made_the_claim_is_not_robbed_of_it(slurm: Slurm) -> None:
+    claim(slurm).parent.mkdir(parents=True)
+    claim(slurm).touch()  # the number is not in it yet
+    code, output = slurm.run()
+    assert code == 2
+    assert f"remove {claim(slurm)} if that job is over" in output
+
+
+def test_slurm_the_tasks_of_an_array_have_names_of_their_own(slurm: Slurm) -> None:
+    assert slurm.run(SLURM_ARRAY_TASK_ID="7")[0] == 0
+    assert [path.name for path in (slurm.shared / "runs").iterdir() if path.is_dir()] == ["parts-7"]
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "my run", "-x"])
+def test_slurm_what_is_no_name_of_a_run_is_refused(slurm: Slurm, name: str) -> None:
+    code, output = slurm.run(AMATUNE_NAME=name)
+    assert code == 2
+    assert f"'{name}' cannot be the name of a run" in output
+    assert not slurm.shared.exists()
+
+
+def test_slurm_a_run_whose_name_begins_like_the_study_is_kept_too(slurm: Slurm) -> None:
+    assert slurm.run(AMATUNE_NAME="study.parts")[0] == 0
+    run = slurm.shared / "runs" / "study.parts"
+    assert sorted(path.name for path in run.iterdir()) == ["note", "run.json", "study.db"]
+
+
+@pytest.mark.parametrize(
+    ("words", "trusted"),
+    [
+        (["--space", "space.py"], True),
+        (["--space=space.py"], True),
+        (["--trust-space"], True),
+        (["--trials", "5"], False),
+    ],
+)
+def test_slurm_back_from_the_queue_the_program_of_a_run_is_still_trusted(
+    slurm: Slurm, words: list[str], trusted: bool
+) -> None:
+    assert slurm.run(*words)[0] == 0
+    assert slurm.run(*words, SLURM_RESTART_COUNT="1")[0] == 0
+    search = slurm.calls("amatune")[0]
+    trust = ["--trust-space"] if trusted else []
+    assert search[: search.index("--name")] == ["search", *trust, "--resume"]
+
+
+def test_slurm_checkpoints_of_a_node_that_was_lost_before_the_first_copy_go(slurm: Slurm) -> None:
+    """A new run would be refused, as another one of its name has trained there."""
+    checkpoint = slurm.shared / "checkpoints" / "parts" / "trials" / "0000"
+    checkpoint.mkdir(parents=True)
+    (slurm.shared / "runs").mkdir()
+    complete = slurm.shared / "runs" / "parts.complete"
+    complete.touch()  # of a job whose head has not started
+    assert slurm.run("--trials", "5", SLURM_RESTART_COUNT="1", SEARCH_CODE="1")[0] == 1
+    assert not checkpoint.exists()
+    assert slurm.calls("amatune")[0][:3] == ["search", "--trials", "5"]
+
+
+def test_slurm_a_head_that_has_ended_is_not_waited_for(slurm: Slurm) -> None:
+    code, output = slurm.run(HEAD_CODE="1")
+    assert code == 1
+    assert "slurm.sh: the Ray head has ended" in output
+    assert len([call for call in slurm.calls("ray") if call[0] == "health-check"]) <= 2
+    assert not claim(slurm).exists()

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from amatune.cluster.joined import JoinedCluster
 from amatune.cluster.processes import ClusterLost, OwnProcesses
 from amatune.errors import ClusterLostError, RequestError
+from amatune.runs.request import HERE
 
 __all__ = ["ClusterLost", "cluster", "gpus", "most_cpus", "places", "require_alive"]
 
@@ -33,10 +35,10 @@ def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
     process alone.
 
     A connection that exists already is used and left open. What Ray and Optuna log goes to the file
-    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, and
-    `ClusterLostError` when the cluster dies meanwhile, or does not answer any more. Where Ray,
-    waiting for what is dead, lets nothing be raised, this process ends and says how to `go_on`; Ray
-    itself would end it a minute later.
+    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, or
+    what answers cannot be joined, and `ClusterLostError` when the cluster dies meanwhile, or does
+    not answer any more. Where Ray, waiting for what is dead, lets nothing be raised, this process
+    ends and says how to `go_on`; Ray itself would end it a minute later.
     """
     with _logging_to(log):
         if ray.is_initialized():
@@ -113,11 +115,22 @@ def _end_if_stuck(
 
 @contextlib.contextmanager
 def _joined(address: str, go_on: str) -> Iterator[None]:
-    _require_answer(address)
+    found = (address == HERE and os.environ.get("RAY_ADDRESS")) or address  # as Ray finds it
+    told = repr(found) if found == address else f"{found!r} (from RAY_ADDRESS)"
+    if found != HERE:
+        _require_answer(found, told)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        raise _no_answer(address, error) from None
+        ray.shutdown()
+        raise _no_answer(told, error) from None
+    except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        ray.shutdown()
+        why = " ".join(str(error).split())  # of two versions, each has a line of its own
+        raise RequestError(
+            f"the Ray cluster at {told} cannot be joined: {why}; see that this machine has the "
+            "cluster's Ray, Python and token, or leave the address out"
+        ) from None
     with _watching(JoinedCluster.connected(), go_on):
         yield
 
@@ -172,22 +185,25 @@ def places(cpus_per_trial: float, gpus_per_trial: float) -> int:
     return total
 
 
-def _require_answer(address: str) -> None:
+def _require_answer(address: str, told: str) -> None:
     # Ray itself keeps trying for minutes, and says so on stderr.
-    if address == "auto":
-        return
     host, _, port = address.rpartition(":")
+    if "://" in address or not (host and port.isdecimal()):
+        raise RequestError(
+            f"a search cannot run through {told}, which is not HOST:PORT of a Ray cluster; run it "
+            "on a machine of the cluster with the address 'auto' and without RAY_ADDRESS"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine
-        raise _no_answer(address, error) from None
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: no name of a machine
+        raise _no_answer(told, error) from None
 
 
-def _no_answer(address: str, error: Exception) -> RequestError:
+def _no_answer(told: str, error: Exception) -> RequestError:
     why = str(error).partition("\n")[0]
     return RequestError(
-        f"no Ray cluster answers at {address!r}: {why}; start one with `ray start --head`, or "
-        "leave the address out"
+        f"no Ray cluster answers at {told}: {why}; start one with `ray start --head`, or leave the "
+        "address out"
     )
 
 

@@ -4,11 +4,20 @@ import socket
 import time
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from amatune.cluster import connection, joined
 from amatune.cluster.joined import JoinedCluster
 from amatune.cluster.processes import ClusterLost
-from amatune.errors import ClusterLostError
+from amatune.errors import ClusterLostError, RequestError
+
+VERSIONS = """Version mismatch: The cluster was started with:
+    Ray: 2.59.0
+    Python: 3.11.2
+This process on node 10.0.0.2 was started with:
+    Ray: 2.60.0
+    Python: 3.11.2
+"""
 
 
 @pytest.fixture
@@ -67,7 +76,7 @@ def test_the_node_service_is_watched_too(cluster, monkeypatch, tmp_path):
 @pytest.fixture
 def connected(cluster, monkeypatch):
     """In the place of Ray: an address whose cluster is that one, lost at once when silent."""
-    monkeypatch.setattr(connection, "_require_answer", lambda _: None)
+    monkeypatch.setattr(connection, "_require_answer", lambda *_: None)
     # Other tests of the same process may have left a cluster connected.
     monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(connection.ray, "init", lambda **_: None)
@@ -106,6 +115,88 @@ def test_an_error_of_ray_that_comes_of_the_loss_is_told_as_such(service, tmp_pat
 
 
 @pytest.mark.usefixtures("connected", "service")
-def test_another_error_stays_what_it_is(tmp_path):
-    with pytest.raises(ZeroDivisionError), connection.cluster("head:1", tmp_path / "log.txt"):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, RuntimeError])
+def test_another_error_stays_what_it_is(tmp_path, error):
+    with pytest.raises(error), connection.cluster("head:1", tmp_path / "log.txt"):
+        raise error
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError(VERSIONS),
+            "the Ray cluster at 'head:1' cannot be joined: Version mismatch: The cluster was "
+            "started with: Ray: 2.59.0 Python: 3.11.2 This process on node 10.0.0.2 was started "
+            "with: Ray: 2.60.0 Python: 3.11.2; see that this machine has the cluster's Ray",
+        ),
+        (AuthenticationError("no token was found"), "cannot be joined: no token was found"),
+        (ValueError("no such address"), "cannot be joined: no such address; see that"),
+        (ConnectionError("of Ray\nat length"), "no Ray cluster answers at 'head:1': of Ray; start"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined(tmp_path, monkeypatch, error, told):
+    left = []
+
+    def init(**_):
+        raise error
+
+    monkeypatch.setattr(connection.ray, "init", init)
+    monkeypatch.setattr(connection.ray, "shutdown", lambda: left.append(True))
+    with pytest.raises(RequestError) as refused, connection.cluster("head:1", tmp_path / "log.txt"):
+        pass
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert left == [True]
+
+
+@pytest.fixture
+def joins(cluster, monkeypatch):
+    """The addresses that Ray is told to join, which it does."""
+    addresses = []
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connection.ray, "init", lambda address, **_: addresses.append(address))
+    monkeypatch.setattr(connection.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(JoinedCluster, "connected", lambda: cluster)
+    return addresses
+
+
+def test_auto_is_the_cluster_that_the_environment_names(service, joins, tmp_path, monkeypatch):
+    named = "{}:{}".format(*service.getsockname())
+    for value in (named, "auto", ""):
+        monkeypatch.setenv("RAY_ADDRESS", value)
+        with connection.cluster("auto", tmp_path / "log.txt"):
+            pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with connection.cluster(named, tmp_path / "log.txt"):  # it says nothing about another one
+        pass
+    assert joins == [named, "auto", "auto", named]
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("ray://head:10001", "cannot run through 'ray://head:10001' (from RAY_ADDRESS), which is"),
+        ("http://127.0.0.1:8265", "cannot run through 'http://127.0.0.1:8265' (from RAY_ADDRESS)"),
+        ("local", "cannot run through 'local' (from RAY_ADDRESS), which is not HOST:PORT"),
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1' (from RAY_ADDRESS): "),
+        ("127.0.0.1:99999", "no Ray cluster answers at '127.0.0.1:99999' (from RAY_ADDRESS): "),
+    ],
+)
+def test_what_the_environment_names_is_refused_at_once(joins, tmp_path, monkeypatch, named, told):
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(RequestError) as refused, connection.cluster("auto", tmp_path / "log.txt"):
+        pass
+    assert told in str(refused.value)
+    assert joins == []
+
+
+def test_the_address_of_a_dashboard_is_refused(joins, tmp_path):
+    place = "http://127.0.0.1:8265"
+    with (
+        pytest.raises(RequestError, match=f"a search cannot run through '{place}', which is not"),
+        connection.cluster(place, tmp_path / "log.txt"),
+    ):
+        pass
+    assert joins == []
