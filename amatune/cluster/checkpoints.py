@@ -14,12 +14,11 @@ from amatune.errors import RequestError, is_out_of_space
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
-def is_trained_at(place: str) -> bool:
-    """Whether trainings have left folders at a place, a folder or URI. No, where it cannot be
-    looked at: whoever writes there says what is wrong."""
+def is_trained_at(*places: str) -> bool:
+    """Whether trainings have left folders at one of the places, folders or URIs. No, where one
+    cannot be looked at: whoever writes there says what is wrong."""
     try:
-        files, root = fs.FileSystem.from_uri(place)
-        return bool(_folders_in(files, root))
+        return any(_folders_in(*fs.FileSystem.from_uri(place)) for place in places)
     except (OSError, ValueError, NotImplementedError, ImportError):
         return False
 

@@ -167,7 +167,7 @@ def _require_unused(request: SearchRequest) -> None:
         return  # it is a folder of the run's own, or named by the time
     RunFolder.require_free(request.runs_dir, request.name)  # else it may be that very run
     run = RunFolder(Path(request.runs_dir) / request.name)
-    if any(is_trained_at(trials_place(run, request, one)) for one in ("trials", "best/trials")):
+    if is_trained_at(*(trials_place(run, request, one) for one in ("trials", "best/trials"))):
         place = trials_place(run, request, "").rstrip("/")
         raise RequestError(
             f"{place} holds checkpoints of another run called {request.name!r}; remove that "
