@@ -16,7 +16,7 @@ MAX_RESOLUTION = RESOLUTIONS[-1]
 SCALES = (0.25, 2.0)  # the least and the largest
 PADIM_DIMS = 100
 GAUSSIANS_BYTES = 12  # of a value of the covariances: double precision while learning, and float
-MOST_GAUSSIANS = 2**31  # bytes that they may take
+MOST_GAUSSIANS = 3 * 2**30  # bytes that they may take
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,6 +199,12 @@ class Features(Detector):
             }[self.config.model](images)
         if not all(bool(torch.isfinite(getattr(self, name)).all()) for name in self.fitted):
             raise DivergedError(f"the features of {self.config.backbone} are not finite")
+        length = float(self.centre.square().sum(dim=-1).mean().sqrt())
+        if float(self.spread) <= max(1e-12, COLLAPSED * length):
+            raise DivergedError(
+                f"to {self.config.backbone} all training images are the same: their patches are "
+                f"{float(self.spread):.3g} from their mean"
+            )
         self.has_learnt = True
 
     def _epoch(self, count: int) -> Iterator[Tensor]:  # noqa: ARG002 - as many as there are
@@ -322,20 +328,11 @@ class Features(Detector):
         return max(1, most // (height * width))
 
     def calibrate(self, images: Tensor) -> None:
-        """There is nothing to fit: no image is scored.
-
-        Raises `RequestError` where nothing has been learnt yet, and `DivergedError` when all images
-        that it was learnt of were the same to the network.
-        """
+        """There is nothing to fit: no image is scored. Raises `RequestError` where nothing has been
+        learnt yet."""
         self._check_images(images)
         if not self.has_learnt:
             raise RequestError("nothing is learnt yet: call train_epoch(images) before calibrate")
-        length = float(self.centre.square().sum(dim=-1).mean().sqrt())
-        if float(self.spread) <= max(1e-12, COLLAPSED * length):
-            raise DivergedError(
-                f"to {self.config.backbone} all training images are the same: their patches are "
-                f"{float(self.spread):.3g} from their mean"
-            )
         self.is_calibrated = True
 
     def raw_scorer(self) -> nn.Module:
