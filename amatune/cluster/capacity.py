@@ -346,7 +346,8 @@ class Probe:
         rate = done / (time.monotonic() - began)
         if self._on_device.device.type == "cpu":
             return rate, 0, False
-        # Scoring needs memory too.
+        # Scoring needs memory too, and not every method scores to calibrate.
         self._detector.calibrate(self._on_device)
+        self._detector.scores(self._on_device)
         held = torch.cuda.max_memory_reserved() + self._other_bytes + int(CUDA_CONTEXT)
         return rate, held, mps_is_running()
