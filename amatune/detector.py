@@ -39,10 +39,12 @@ from amatune.maps import ErrorMap
 
 STATE_FORMAT = 2  # of `state_dict`
 SCORING_BATCH = 256  # images
+COLLAPSED = 1e-6  # of its mean: what float32's rounding leaves a constant score to deviate
 
-# Standard deviation of a score over training images, relative to its mean, at or below which the
-# score counts as constant: what float32's rounding leaves of equal scores.
-COLLAPSED = 1e-6
+
+def is_constant(deviation: float, mean: float) -> bool:
+    """Whether values that deviate so from their mean are all the same, or are no numbers."""
+    return not math.isfinite(deviation) or deviation <= max(1e-12, COLLAPSED * abs(mean))
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -308,7 +310,7 @@ class Detector(ABC):
         }
         ranking = self.primary_score if self.primary_score in raw else names[0]
         mean, std = float(raw[ranking].mean()), float(raw[ranking].std(correction=0))
-        if not math.isfinite(std) or std <= max(1e-12, COLLAPSED * abs(mean)):
+        if is_constant(std, mean):
             raise DivergedError(
                 f"{self.name} collapsed in epoch {self.epoch}: over {len(images)} training images, "
                 f"the score {ranking!r} is {mean:.3g} with standard deviation {std:.3g}"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import folder_of, scores_by_side
 
 from amatune import metrics
 from amatune.data.feature_cache import FeatureCache
@@ -36,10 +37,7 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
             DEEP, ("mean", "mean+std"), (False, True)
         )
     ),
-    *(
-        {"model": "mean", "layers": layers, "pooling": "mean", "scale": scale}
-        for layers, scale in itertools.product(DEEP, (1.5,))
-    ),
+    *({"model": "mean", "layers": layers, "pooling": "mean", "scale": 1.5} for layers in DEEP),
     *({"layers": layers, "neighbourhood": around} for layers in DEEP[1:] for around in (3, 5)),
 )
 
@@ -52,8 +50,8 @@ def measure(request: ProblemRequest, settings: Mapping[str, Any]) -> float:
     images = torch.from_numpy(problem.train_images())
     detector.train_epoch(images)
     detector.calibrate(images)
-    normal, anomaly = (detector.scores(torch.from_numpy(x)) for x in problem.validation_images())
-    return max(metrics.auroc(normal[n].numpy(), anomaly[n].numpy()) for n in normal)
+    found = scores_by_side(detector, *problem.validation_images())
+    return max(metrics.auroc(**sides) for sides in found.values())
 
 
 def main() -> None:
@@ -65,22 +63,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/known-features"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:
         dataset = f"npz:{arguments.data.resolve() / FILES[name]}"
         rows = []
         for settings in CANDIDATES:
-            told = json.dumps(settings)
-            found = []
+            folder, found = folder_of(arguments.output, settings), []
             for number in arguments.classes:
-                file = arguments.output / f"{name}-{number}-{'-'.join(map(str, settings.values()))}"
+                file = folder / f"{name}-{number}"
                 if not file.exists():
                     request = ProblemRequest(
                         dataset=dataset, normal_classes=(str(number),), val_anomalies=ANOMALIES
                     )
                     file.write_text(str(measure(request, settings)), encoding="utf-8")
                 found.append(float(file.read_text(encoding="utf-8")))
-            rows.append((float(np.mean(found)), told, found))
+            rows.append((float(np.mean(found)), json.dumps(settings), found))
         print(f"| {name} | mean | {' | '.join(map(str, arguments.classes))} |")
         print("|---" * (2 + len(arguments.classes)) + "|")
         for mean, told, found in sorted(rows, reverse=True):

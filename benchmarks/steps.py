@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from common import scores_by_side
 
 from amatune import metrics
 from amatune.data.protocol import make_problem
@@ -57,9 +58,9 @@ def measure(
         losses = detector.train_epoch(images)
     training = time.process_time() - began
     detector.calibrate(images)
-    normal, anomaly = (detector.scores(torch.from_numpy(side)) for side in sides)
+    found = scores_by_side(detector, *sides)
     scoring = time.process_time() - began - training
-    aurocs = {n: metrics.auroc(normal[n].numpy(), anomaly[n].numpy()) for n in normal}
+    aurocs = {name: metrics.auroc(**own) for name, own in found.items()}
     return Measured(losses, aurocs, training, scoring)
 
 

@@ -395,16 +395,13 @@ def _misfits(trunk: Trunk, state: object) -> Iterator[str]:
             yield name
 
 
-def level_digests(trunk: Trunk, backbone: Backbone) -> tuple[str, ...]:
-    """Of each level that a network has, the digest of the weights up to it, which its map comes
-    from: networks of different depth share the maps of the levels that both have."""
+def level_digest(trunk: Trunk, backbone: Backbone, level: int) -> str:
+    """The digest of a network's weights up to one of its levels, which the level's map comes from:
+    networks of different depth share the maps of the levels that both have."""
     state = trunk.state_dict()
-    found = []
-    for depth in range(1, len(trunk.channels) + 1):
-        with torch.device("meta"):
-            names = make_trunk(backbone, depth).state_dict().keys()
-        found.append(digest({name: state[name] for name in names}))
-    return tuple(found)
+    with torch.device("meta"):
+        names = make_trunk(backbone, level).state_dict().keys()
+    return digest({name: state[name] for name in names})
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -38,14 +38,14 @@ import torch
 from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
-from amatune.detector import COLLAPSED, SCORING_BATCH, Detector, Optimisation
+from amatune.detector import SCORING_BATCH, Detector, Optimisation, is_constant
 from amatune.detectors.features.backbones import (
     STRIDES,
     Trunk,
     credit,
     find_weights,
     folded,
-    level_digests,
+    level_digest,
     load_weights,
     make_trunk,
 )
@@ -139,7 +139,7 @@ class Features(Detector):
         self.hold({"trunk": self.trunk})
         # Of the weights as they are, made when first needed.
         self._folded: Trunk | None = None
-        self._digests: tuple[str, ...] = ()
+        self._digests: tuple[str, ...] = ()  # of the levels in use
         # Read when it first learns: a detector that is loaded has its own.
         self.has_weights = config.backbone == "random"
         self.store: FeatureStore | None = None  # where maps are kept between detectors
@@ -200,7 +200,7 @@ class Features(Detector):
         if not all(bool(torch.isfinite(getattr(self, name)).all()) for name in self.fitted):
             raise DivergedError(f"the features of {self.config.backbone} are not finite")
         length = float(self.centre.square().sum(dim=-1).mean().sqrt())
-        if float(self.spread) <= max(1e-12, COLLAPSED * length):
+        if is_constant(float(self.spread), length):
             raise DivergedError(
                 f"to {self.config.backbone} all training images are the same: their patches are "
                 f"{float(self.spread):.3g} from their mean"
@@ -387,13 +387,16 @@ class Features(Detector):
         sight = Sight(self._folded, self.config, view).to(self.device)
         if self.store is None or not remember:
             return sight
+        config = self.config
         if not self._digests:
-            self._digests = level_digests(self.trunk, self.config.backbone)
+            self._digests = tuple(
+                level_digest(self.trunk, config.backbone, level) for level in config.levels
+            )
         # What maps depend on, and how they are laid out in the store.
-        size, contrast = self.config.seen(self.image_shape), sight.normalises
+        height, width = config.seen(self.image_shape)
         about = [
-            f"folded-last-{self._digests[level - 1]}-{size[0]}-{size[1]}-{contrast}-{level}"
-            for level in self.config.levels
+            f"folded-last-{own}-{height}-{width}-{sight.normalises}-{level}"
+            for level, own in zip(config.levels, self._digests, strict=True)
         ]
         return Remembered(sight, self.store, about)
 
