@@ -1,6 +1,7 @@
 """`amatune reproduce`."""
 
 import contextlib
+import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
@@ -93,14 +94,14 @@ def reproduce(
         seed=seed,
     )
     console = make_console()
-    if not as_json:
+    if not (as_json or quiet):
         _print_plan(console, plan)
     if not plan.jobs and not plan.elsewhere:
         raise RequestError(
             f"nothing of {table} can be run: {'; '.join(dict.fromkeys(plan.missing.values()))}"
         )
     if dry_run:
-        _print_cost(console, plan)
+        _print_cost(console, plan, brief=quiet, as_json=as_json)
         return 0
     if not only_table:
         _run(console, plan, kind, brief=quiet, as_json=as_json)
@@ -142,27 +143,39 @@ def _print_plan(console: "Console", plan: "Plan") -> None:
         say(console, f"note: {name} {has}: {why}")
 
 
-def _print_cost(console: "Console", plan: "Plan") -> None:
+def _print_cost(console: "Console", plan: "Plan", *, brief: bool, as_json: bool) -> None:
     """Measured on the first run of each method and kind of pictures; the others are like it."""
     from amatune.tuning.rehearsal import rehearse
 
     by_like: dict[tuple[str, str], list[Job]] = {}
     for job in plan.jobs:
-        if not job.tested and not job.run.path.exists():
+        if not job.tested:
             by_like.setdefault((job.row.method, job.column.dataset), []).append(job)
     total = 0.0
     for (method, dataset), jobs in by_like.items():
-        estimate = rehearse(jobs[0].request)
+        # Without its name, which is taken where it has begun.
+        estimate = rehearse(dataclasses.replace(jobs[0].request, name=None))
         scale = plan.scale
         whole = scale.trials + (scale.top + 1) * scale.seeds
         each = estimate.seconds * whole / scale.trials
         total += len(jobs) * each
-        say(
-            console,
-            f"{method} on {dataset}: {counted(len(jobs), 'run')} of at most {clock(each)} on this "
-            f"machine ({1000 * estimate.seconds_per_step:.0f} ms a step)",
-        )
-    say(console, f"All: at most {clock(total)}; {len(by_like)} of the runs were tried for it.")
+        if as_json:
+            about = {"method": method, "dataset": dataset, "runs": len(jobs), "seconds": each}
+            event = {"event": "estimate", **about, "seconds_per_step": estimate.seconds_per_step}
+            print(json.dumps(event), flush=True)
+        elif not brief:
+            say(
+                console,
+                f"{method} on {dataset}: {counted(len(jobs), 'run')} of at most {clock(each)} on "
+                f"this machine ({1000 * estimate.seconds_per_step:.0f} ms a step)",
+            )
+    if as_json:
+        print(json.dumps({"event": "total", "seconds": total, "tried": len(by_like)}), flush=True)
+        return
+    told = f"All: at most {clock(total)}; {len(by_like)} of the runs were tried for it."
+    if any(not job.tested and job.run.path.exists() for job in plan.jobs):
+        told += " What has begun is counted whole."
+    say(console, told)
 
 
 def _run(

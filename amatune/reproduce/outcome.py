@@ -97,9 +97,8 @@ def read_outcome(plan: Plan) -> Outcome:
             if isinstance(board, str):
                 own[row.name] = Cell(row=row, column=column, published=published, why=board)
                 continue
-            score = row.score or board.primary_score
-            own[row.name] = _cell(row, column, published, board, score, jobs[name])
-            seen[row.name] = kept_test_scores(board, board.chosen, score)
+            own[row.name] = cell = _cell(row, column, published, board, jobs[name])
+            seen[row.name] = kept_test_scores(board, board.chosen, cell.score)
             here = controls_of(board) | here
         own = _compared(own, seen)
         if saved is not None:
@@ -130,9 +129,11 @@ def _cell(
     column: Column,
     published: float | None,
     board: Leaderboard,
-    score: str,
     job: Job,
 ) -> Cell:
+    """Where no score is named, that of the chosen settings and that of the defaults are each the
+    one that validation took for them."""
+    score = row.score or board.primary_score
     plain = next((one for one in board.rows if one.default), None)
     return Cell(
         row=row,
@@ -140,7 +141,7 @@ def _cell(
         published=published,
         test=board.chosen.test[score],
         score=score,
-        default=None if plain is None else plain.test[score],
+        default=None if plain is None else plain.test[row.score or plain.score],
         trials=job.request.trials if board.effort is None else board.effort.trials,
         seeds=len(board.chosen.seeds),
         hours=0.0 if board.effort is None else board.effort.hours,

@@ -140,6 +140,20 @@ def test_cells_have_the_score_of_their_row(filled):
     assert filled.outcome.cells["ama", "mnist-8"].why == "not run yet"
 
 
+def test_the_defaults_have_the_score_that_was_chosen_for_them(tmp_path):
+    """Not that of the settings which were found: by it they may rank the other way round."""
+    plan = plan_of(tmp_path, "ama", "ama-chosen", only=("mnist-0",))
+    (job,) = plan.jobs
+    leave_result(job, 1.0, default=0.5, defaults_by="R")
+    cells = read_outcome(plan).cells
+    plain = read_leaderboard(job.run).rows[1]
+    for row, own, score in (("ama", "A", "A"), ("ama-chosen", "bright", "R")):
+        cell = cells[row, "mnist-0"]
+        assert cell.score == own
+        assert cell.default == plain.test[score]
+    assert len({one.auroc for one in plain.test.values()}) == 3
+
+
 def test_methods_are_compared_by_the_same_rule_for_the_score(filled):
     """Over problems by the signed-rank test: AMA's A too, which is what was published."""
     control = "what needs no detector, best by validation"
@@ -422,10 +436,19 @@ def test_the_cost_is_measured_once_for_runs_that_are_alike(tmp_path, monkeypatch
     monkeypatch.setattr("amatune.tuning.rehearsal.rehearse", rehearse)
     place = ["--runs-dir", str(tmp_path), "--only", "mnist", "--method", "deep-svdd"]
     assert main([*COMMAND, *place, "--dry-run"]) == 0
-    assert estimated == ["mnist-0--deep-svdd"]
+    assert estimated == [None]
     # 8 trials take 80 s; 6 retrainings come on top, ten times over.
-    assert "All: at most 0:23:20; 1 of the runs were tried for it." in capsys.readouterr().out
+    told = "All: at most 0:23:20; 1 of the runs were tried for it."
+    assert capsys.readouterr().out.endswith(f"{told}\n")
     assert not (tmp_path / "table2-small").exists()
+
+    (tmp_path / "table2-small" / "mnist-0--deep-svdd").mkdir(parents=True)
+    assert main([*COMMAND, *place, "--dry-run", "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{told} What has begun is counted whole.\n"
+    assert main([*COMMAND, *place, "--dry-run", "--json"]) == 0
+    each, total = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (each["event"], each["runs"], each["seconds"]) == ("estimate", 10, 140.0)
+    assert total == {"event": "total", "seconds": 1400.0, "tried": 1}
 
 
 def test_a_run_of_other_images_is_not_put_beside_those_of_a_column(tmp_path):
