@@ -35,13 +35,16 @@ def cluster(address: str | None, log: Path, go_on: str = "") -> Iterator[None]:
     process alone.
 
     A connection that exists already is used and left open. What Ray and Optuna log goes to the file
-    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, or
-    what answers cannot be joined, and `ClusterLostError` when the cluster dies meanwhile, or does
-    not answer any more. Where Ray, waiting for what is dead, lets nothing be raised, this process
-    ends and says how to `go_on`; Ray itself would end it a minute later.
+    `log`, and not to the terminal. Raises `RequestError` when nothing answers at the address, what
+    answers cannot be joined, or this process has connected to another cluster, and
+    `ClusterLostError` when the cluster dies meanwhile, or does not answer any more. Where Ray,
+    waiting for what is dead, lets nothing be raised, this process ends and says how to `go_on`; Ray
+    itself would end it a minute later.
     """
     with _logging_to(log):
         if ray.is_initialized():
+            if address not in (None, HERE) and not _watched:
+                _require_connected(address)
             yield
             return
         try:
@@ -197,6 +200,28 @@ def _require_answer(address: str, told: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: no name of a machine
         raise _no_answer(told, error) from None
+
+
+def _require_connected(address: str) -> None:
+    """Of what the caller has connected: that it is the cluster at this address."""
+    connected = ray.get_runtime_context().gcs_address
+    if _numbers(address).isdisjoint(_numbers(connected)):
+        raise RequestError(
+            f"this process has connected to the Ray cluster at {connected}, not to that at "
+            f"{address}; call ray.shutdown() before, or leave the address out"
+        )
+
+
+def _numbers(address: str) -> set[tuple[str, str]]:
+    """All that a machine and its port go by."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    found = {host}
+    with contextlib.suppress(OSError, UnicodeError):
+        found |= {str(place[0]) for *_, place in socket.getaddrinfo(host, None)}
+    if found & {"127.0.0.1", "::1"}:
+        found.add(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return {(one, port) for one in found}
 
 
 def _no_answer(told: str, error: Exception) -> RequestError:

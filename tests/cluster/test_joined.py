@@ -1,7 +1,9 @@
 """A cluster that others have started: when it counts as lost, and what that does to a search."""
 
+import re
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import AuthenticationError
@@ -160,6 +162,24 @@ def joins(cluster, monkeypatch):
     monkeypatch.setattr(connection.ray, "shutdown", lambda: None)
     monkeypatch.setattr(JoinedCluster, "connected", lambda: cluster)
     return addresses
+
+
+def test_a_connection_is_used_for_its_own_address_alone(joins, tmp_path, monkeypatch):
+    """One of the caller's, as in a notebook: a search elsewhere would run here without a word."""
+    own = SimpleNamespace(gcs_address="127.0.0.1:6379")
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(connection.ray, "get_runtime_context", lambda: own)
+    for same in (None, "auto", own.gcs_address, "localhost:6379"):
+        with connection.cluster(same, tmp_path / "log.txt"):
+            pass
+    for other in ("127.0.0.1:6380", "192.0.2.77:6379", "nobody.invalid:6379"):
+        told = f"cluster at 127.0.0.1:6379, not to that at {other}; call ray.shutdown"
+        with (
+            pytest.raises(RequestError, match=re.escape(told)),
+            connection.cluster(other, tmp_path / "log.txt"),
+        ):
+            pass
+    assert not joins
 
 
 def test_auto_is_the_cluster_that_the_environment_names(service, joins, tmp_path, monkeypatch):
