@@ -20,7 +20,7 @@ from amatune.export.winner import export
 from amatune.results.leaderboard import Leaderboard
 from amatune.results.operating import Demand
 from amatune.results.plan import Plan
-from amatune.runs import RunFolder
+from amatune.runs import AnyRun, RunFolder
 from amatune.runs.request import SearchRequest
 from amatune.tuning import rehearsal
 from amatune.tuning import retrain as retraining
@@ -38,29 +38,28 @@ from amatune.tuning.search import SearchOutcome
 
 __all__ = ["AnyRun", "estimate", "export", "plan", "retrain", "search"]
 
-AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
-
 
 def search(
     *,
     resume: bool = False,
     trust_space: bool = False,
     enqueue: Sequence[FirstSettings] | FirstSettings = (),
-    warm_start: str | None = None,
+    warm_start: AnyRun = None,
     listener: Listener | None = None,
     **options: Unpack[SearchOptions],
 ) -> SearchOutcome:
     """Search the settings of a detector for one problem; `amatune search` from Python.
 
     `options` are those of the command, by name: `amatune.search(dataset="digits", trials=12)`.
-    What is left out has its default. With `resume` the run `name` goes on, by default the newest
-    in `runs_dir`, and what is left out is as it was.
+    What is left out has its default. With `resume` the run `name` goes on, a name, a folder or
+    the `run` of what a search returned, by default the newest in `runs_dir`, and what is left out
+    is as it was.
 
     A run of somebody else whose space is a Python program is continued, and the program run, only
     with `trust_space`.
 
     `enqueue` are settings by name, or JSON files with some, to try right after the defaults, and
-    `warm_start` names an earlier run whose best settings are tried then.
+    `warm_start` is an earlier run, named likewise, whose best settings are tried then.
 
     Returns when all trials have ended, time is over, or after Ctrl-C. Raises `RequestError` for
     what cannot be done, before anything is started, and `AmatuneError` for what fails.
@@ -81,7 +80,7 @@ def estimate(
     resume: bool = False,
     trust_space: bool = False,
     enqueue: Sequence[FirstSettings] | FirstSettings = (),
-    warm_start: str | None = None,
+    warm_start: AnyRun = None,
     listener: Listener | None = None,
     **options: Unpack[SearchOptions],
 ) -> TimeEstimate:
@@ -150,7 +149,7 @@ def retrain(
         anomaly_share=anomaly_share,
     )
     return retraining.run_best(
-        _opened(run, runs_dir),
+        RunFolder.open(run, runs_dir),
         top=top,
         seeds=seeds,
         epochs=epochs,
@@ -173,10 +172,4 @@ def plan(run: AnyRun = None, *, runs_dir: str | os.PathLike[str] = "runs") -> Pl
     """
     from amatune.tuning import planning  # here: above, it would come before what names the extra
 
-    return planning.plan_run(_opened(run, runs_dir))
-
-
-def _opened(run: AnyRun, runs_dir: str | os.PathLike[str]) -> RunFolder:
-    if isinstance(run, RunFolder):
-        return run
-    return RunFolder.open(None if run is None else os.fspath(run), runs_dir)
+    return planning.plan_run(RunFolder.open(run, runs_dir))

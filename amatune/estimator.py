@@ -104,10 +104,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         shape: ImageShape = (images.shape[1], images.shape[2], images.shape[3])
         try:
             cls = find_method(str(self.method)).detector
-            settings = dict(self.config or {})
-            if self.epochs is not None:
-                whole = isinstance(self.epochs, np.integer)  # of a grid over np.arange
-                settings["epochs"] = int(self.epochs) if whole else self.epochs
+            settings = self._settings()
             config = cls.Config.from_dict(settings)
             detector = cls(config, shape, self._device(), self._seed())
             resident = torch.from_numpy(images).to(detector.device)
@@ -134,6 +131,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """+1 for normal images, -1 for anomalies, (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def _settings(self) -> dict[str, Any]:
+        given: Any = {} if self.config is None else self.config  # whatever it was given
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise ValueError(f"config must be settings by name, got {given!r:.80}")
+        own = {} if self.epochs is None else {"epochs": self.epochs}
+        # NumPy's values are those of a grid over np.arange and the like.
+        return {name: _plain(value) for name, value in {**given, **own}.items()}
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
@@ -197,6 +202,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             except ValueError:  # fitted on a GPU that this machine lacks
                 device = torch.device("cpu")
             self.detector_ = stored.build(device)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Python's own value."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _normality(detector: Detector, images: NDArray[np.uint8]) -> NDArray[np.float64]:

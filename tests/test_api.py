@@ -182,6 +182,9 @@ def test_settings_to_try_first_come_from_files_values_and_an_earlier_run(
     search(warm_start="earlier", enqueue="first.json")
     best, other = ({"quality": quality, "kind": "plain"} for quality in (0.9, 0.3))
     assert asked["first"] == [{"lr": 0.1}, {"lr": 0.2}, best, other]
+    for named in (run, run.path, str(run.path)):
+        search(warm_start=named)
+        assert asked["first"] == [best, other]
 
 
 def test_a_run_is_continued_as_it_was(asked: dict[str, Any]) -> None:
@@ -194,6 +197,63 @@ def test_a_run_is_continued_as_it_was(asked: dict[str, Any]) -> None:
     assert asked["trust_space"] is False
     search(resume=True, trust_space=True)
     assert asked["trust_space"] is True
+
+
+def test_a_run_that_goes_on_is_named_by_its_name_its_folder_or_itself(
+    asked: dict[str, Any],
+) -> None:
+    run = write_run(Path("runs/mine"), small_problem().to_dict(), study=False)
+    write_run(Path("runs/newer"), small_problem().to_dict(), study=False)
+    for named in ("mine", run, run.path, str(run.path)):
+        search(resume=True, name=named)
+        assert asked["request"].name == "mine"
+        assert asked["request"].runs_dir == str(run.path.parent)
+
+
+@pytest.mark.parametrize("where", ["name", "warm_start"])
+def test_runs_that_are_not_there(where: str) -> None:
+    write_run(Path("runs/mine"), small_problem().to_dict(), study=False)
+    resume = where == "name"
+    for named in (Path("runs/mien"), "runs/mien"):
+        with pytest.raises(RequestError, match="no run 'runs/mien'"):
+            amatune.search(resume=resume, **{where: named})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="a run is named by its name or its folder, got 5"):
+        amatune.search(resume=resume, **{where: 5})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="name must be text or None, got RunFolder"):
+        amatune.search(name=RunFolder("runs/mine"))
+
+
+def test_options_that_are_text_on_the_command_line(asked: dict[str, Any], tmp_path: Path) -> None:
+    search(image_size=(64, 96), gpus_per_trial=None, storage_path=Path("shared"), time_budget=9)
+    request = asked["request"]
+    assert request.problem.image_size == (64, 96)
+    assert request.gpus_per_trial is None
+    assert request.storage_path == str(tmp_path / "shared")
+    assert request.time_budget == 9
+
+
+def test_numbers_of_a_retraining_are_numbers() -> None:
+    run = write_run(Path("runs/mine"), small_problem().to_dict(), study=False)
+    for name in ("top", "seeds", "epochs", "concurrent", "cross_fit"):
+        for value in ("3", 2.5, True):
+            wrong: dict[str, Any] = {name: value}
+            with pytest.raises(RequestError, match=f"{name} must be a whole number, got {value!r}"):
+                amatune.retrain(run, **wrong)
+    with pytest.raises(RequestError, match=r"min_recall must be a number, got '0\.9'"):
+        amatune.retrain(run, min_recall="0.9")  # type: ignore[arg-type]
+
+
+def test_a_method_that_learns_in_one_pass_is_retrained_in_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_method.install(monkeypatch)
+    monkeypatch.setattr(fake_method.FakeDetector, "usual_steps", None)
+    run = write_run(Path("runs/mine"), small_problem().to_dict())  # of 9 epochs
+    with pytest.raises(RequestError, match=r"fake learns all .* one pass .* leave epochs out"):
+        amatune.retrain(run, epochs=5)
+    for epochs in (None, 1, 9):
+        with pytest.raises(RequestError, match="no trial of the run 'mine' has reached"):
+            amatune.retrain(run, epochs=epochs)
 
 
 def test_a_listener_is_handed_on(asked: dict[str, Any]) -> None:

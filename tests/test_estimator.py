@@ -175,6 +175,10 @@ def test_unusable_images(images: np.ndarray, told: str) -> None:
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"config": {"widht": 1}}, "did you mean 'width'"),
         ({"config": {"width": -1.0}}, "width must be positive"),
+        ({"config": 5}, "config must be settings by name, got 5"),
+        ({"config": [1, 2]}, r"config must be settings by name, got \[1, 2\]"),
+        ({"config": {1: 2}}, r"config must be settings by name, got \{1: 2\}"),
+        ({"config": {"width": np.complex64(1)}}, "width must be a finite number"),
         ({"contamination": 0.0}, r"in \(0, 0\.5\], got 0\.0"),
         ({"contamination": 0.6}, "got 0.6"),
         ({"contamination": "auto"}, r"in \(0, 0\.5\], got 'auto'"),
@@ -206,6 +210,22 @@ def test_a_fit_that_fails_leaves_what_was_fitted_before() -> None:
 
 def test_epochs_of_a_grid() -> None:
     assert make(epochs=np.int64(2)).fit(pixels(6, 12, 12)).detector_.epoch == 2
+
+
+def test_settings_of_a_grid() -> None:
+    given = {
+        "k": np.int64(2),
+        "width": np.float32(0.0625),
+        "mirrored": np.bool_(False),
+        "milestones": np.array([0.5, 0.75]),
+        "direction": np.str_("inward"),
+    }
+    config = make(config={**TINY, **given}).fit(pixels(6, 12, 12)).detector_.config
+    expected = {"k": 2, "width": 0.0625, "mirrored": False, "direction": "inward"}
+    found = config.to_dict()
+    assert {name: found[name] for name in expected} == expected
+    assert found["milestones"] == [0.5, 0.75]
+    assert type(found["k"]) is int
 
 
 def test_other_images_than_it_was_fitted_on() -> None:

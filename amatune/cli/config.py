@@ -90,6 +90,28 @@ def given(context: typer.Context, *, but_for: Sequence[str] = ()) -> dict[str, A
     return values
 
 
+def beside_a_run(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a search, without what the record of a run in its file cannot mean.
+
+    With `resume` the record stands for its run, unless another is named: what it tried first is
+    there. A method that learns in one pass has no use for the budget of another's run.
+    """
+    if not context.meta.get(OF_RUN):
+        return options
+    dropped: tuple[str, ...] = ()
+    if options.get("resume"):
+        options = {"name": str(context.params["config"].resolve().parent), **options}
+        dropped = ("enqueue",)
+    elif is_given(context, "method"):
+        from amatune.registry import searched_method
+        from amatune.several import joined
+        from amatune.tuning.options import learns_in_one_pass
+
+        if learns_in_one_pass(searched_method(joined(options["method"]))):
+            dropped = ("steps", "epochs")
+    return {k: v for k, v in options.items() if k not in dropped or is_given(context, k)}
+
+
 def assigned(assignments: Sequence[Assignment]) -> dict[str, Any]:
     """Settings by name. Raises `RequestError` for a name that is there twice."""
     fixed: dict[str, Any] = {}
@@ -184,6 +206,7 @@ def _of_run(file: Path, command: str) -> dict[str, Any]:
     """The options that an earlier run was searched with; for `best`, the run itself."""
     from amatune.runs.record import RunRecord
     from amatune.several import JOINT
+    from amatune.tuning.first_trials import asked_first
     from amatune.tuning.options import options_of
 
     record = RunRecord.parse(_read(file), file)
@@ -191,12 +214,10 @@ def _of_run(file: Path, command: str) -> dict[str, Any]:
         return {"run": str(file.resolve().parent)}
     options: SearchOptions = options_of(record.request)
     values = {key.replace("_", "-"): value for key, value in options.items() if value is not None}
-    methods = str(options["method"]).split(JOINT)
-    values["method"] = methods
+    values["method"] = str(options["method"]).split(JOINT)
     values["fix"] = [Assignment(key, value) for key, value in options["fix"].items()]
-    # The defaults, one of each method, come by themselves.
-    if others := record.first[len(methods) :]:
-        values["enqueue"] = [dict(settings) for settings in others]
+    if wanted := asked_first(record):
+        values["enqueue"] = [dict(settings) for settings in wanted]
     return values
 
 

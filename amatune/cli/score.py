@@ -79,7 +79,7 @@ def score(
     ] = False,
     explain: Annotated[Path | None, plain("DIR", _EXPLAIN, parser=path)] = None,
     explain_top: Annotated[int | None, plain("N", "How many; by default 16.", parser=whole)] = None,
-    maps: Annotated[Path | None, plain("DIR", _MAPS)] = None,
+    maps: Annotated[Path | None, plain("DIR", _MAPS, parser=path)] = None,
     map_format: Annotated[str | None, plain("NAME", _MAP_FORMAT)] = None,
     engine: Annotated[str, plain("NAME", _ENGINE)] = "torch",
     watch: Annotated[Path | None, plain("FILE", _WATCH, parser=path)] = None,

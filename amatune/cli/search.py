@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amatune.cli.config import OF_RUN, Config, given, is_given
+from amatune.cli.config import OF_RUN, Config, beside_a_run, given, is_given
 from amatune.cli.options import (
     AUTO,
     DATA_DIR,
@@ -194,6 +194,7 @@ def search(
 
     # What becomes of the parameters that are not named here is `given`'s part.
     options = given(context, but_for=("dry_run", "config", "quiet", "as_json"))
+    options = beside_a_run(context, options)
     kind = kind_of_view(quiet=quiet, as_json=as_json)
     if options.get("gpus_per_trial") == AUTO:
         options["gpus_per_trial"] = None

@@ -4,6 +4,6 @@
 What importing this package costs is paid by every command: it brings the folders alone.
 """
 
-from amatune.runs.folder import RunFolder, all_runs
+from amatune.runs.folder import AnyRun, RunFolder, all_runs
 
-__all__ = ["RunFolder", "all_runs"]
+__all__ = ["AnyRun", "RunFolder", "all_runs"]

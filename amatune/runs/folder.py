@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 from filelock import FileLock, Timeout
 
 from amatune.errors import DiskFullError, RequestError, did_you_mean, is_out_of_space
-from amatune.files import read_bytes, read_text, write_json
+from amatune.files import opened, read_bytes, read_text, write_json
 
 if TYPE_CHECKING:
     from amatune.runs.record import RunRecord
@@ -99,11 +99,17 @@ class RunFolder:
                 raise _taken(Path(runs_dir), name)
 
     @classmethod
-    def open(cls, text: str | None, runs_dir: str | os.PathLike[str]) -> Self:
-        """The run of that name in `runs_dir`, or at that path; the newest one for None.
+    def open(cls, run: "AnyRun", runs_dir: str | os.PathLike[str]) -> Self:
+        """The run of that name in `runs_dir`, or at that path; the newest one for None; a run
+        itself as it is.
 
         Raises `RequestError` that lists what exists when there is no such run.
         """
+        if isinstance(run, RunFolder):
+            return cls(run.path)
+        if not isinstance(run, str | os.PathLike | None):
+            raise RequestError(f"a run is named by its name or its folder, got {run!r:.80}")
+        text = None if run is None else os.fspath(run)
         existing = all_runs(runs_dir)
         if text is None:
             if not existing:
@@ -153,14 +159,17 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process works on this run now."""
-        if not (self.path / ".lock").exists():
+        """Whether a process works on this run now; False where that cannot be told."""
+        lock = self.path / ".lock"
+        if not lock.exists():
             return False
         try:
-            with self.alone():
+            with FileLock(lock).acquire(blocking=False):
                 return False
-        except RequestError:
+        except Timeout:
             return True
+        except OSError:  # of a run that may be read alone, such as somebody else's
+            return _is_locked(lock)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -180,6 +189,9 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+AnyRun = RunFolder | str | os.PathLike[str] | None  # a name, a folder; None: the newest
 
 
 def _require_possible(name: str) -> None:
@@ -215,6 +227,20 @@ def _writing(place: Path) -> Iterator[None]:
         raise RequestError(
             f"cannot write to {error.filename or place}: {reason}; name another folder or run"
         ) from error
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a process holds a lock that cannot be opened for writing."""
+    try:
+        import fcntl  # not on Windows
+
+        with opened(lock) as file:  # closing it gives a lock back that it got
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
 
 
 def _is_run(path: Path) -> bool:

@@ -5,6 +5,7 @@
     method, seed  of the request, for whoever reads the file
     problem     the images by id: `data.problem.Problem`
     first       settings that are tried first; those of the default configuration begin
+    known       how many of them, at the end, are there because the method is known for them
     started, command, versions, machine   of the first session
     gpu_share   measured once; null where that failed
     continued   the sessions after the first
@@ -140,6 +141,7 @@ class RunRecord:
     problem: ProblemRecord
     begun: Circumstances
     first: tuple[Mapping[str, Any], ...] = ()  # settings tried first; the default's begin
+    known: int | None = None  # of `first`; None: of a version that did not write it
     share_is_known: bool = False  # whether the share of a GPU was measured, or could not be
     gpu_share: GpuShare | None = None
     continued: tuple[Circumstances, ...] = ()
@@ -209,6 +211,7 @@ class RunRecord:
             "seed": self.request.seed,
             "problem": self.problem.to_dict(),
             "first": [dict(settings) for settings in self.first],
+            **({} if self.known is None else {"known": self.known}),
             **({"asked": self.asked} if self.asked else {}),
             **({} if self.held is None else {"held": dict(self.held)}),
             **dataclasses.asdict(self.begun),
@@ -254,6 +257,7 @@ class RunRecord:
                 "problem": problem,
                 "begun": build(Circumstances, values),
                 "first": tuple(_list(values, "first")),
+                "known": values.get("known"),
                 "asked": values.get("asked", ""),
                 "held": None if values.get("held") is None else _object(values, "held"),
                 "share_is_known": "gpu_share" in values,

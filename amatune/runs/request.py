@@ -38,14 +38,15 @@ def budget(
     """The `epochs` and `steps` of a request where not both are given.
 
     Neither: the `usual_steps` of the method, in slices that are called epochs, each of which can be
-    looked at and stopped after; for a method without, one pass. `steps` alone: these, likewise.
-    `epochs` alone: passes over the images, however many steps these are.
+    looked at and stopped after. `steps` alone: these, likewise. `epochs` alone: passes over the
+    images, however many steps these are. A method without `usual_steps` has one pass, whatever is
+    given: another would teach it nothing.
     """
+    if usual_steps is None:
+        return 1, None
     if epochs is not None:
         return epochs, steps
     if steps is None:
-        if usual_steps is None:
-            return 1, None
         steps = usual_steps
     return max(1, min(SLICES, steps)), steps
 
@@ -54,7 +55,8 @@ def budget(
 class SearchRequest:
     """Everything that decides a search, and where it runs.
 
-    Impossible values raise one `RequestError` that lists them all.
+    Impossible values raise one `RequestError` that lists them all. Of the settings held fixed
+    tuples become lists, as `run.json` gives them back.
     """
 
     problem: ProblemRequest = field(default_factory=ProblemRequest)
@@ -86,6 +88,8 @@ class SearchRequest:
         found = self._problems()
         if found:
             raise RequestError("; ".join(found))
+        plain = {n: list(v) if isinstance(v, tuple) else v for n, v in self.fixed.items()}
+        object.__setattr__(self, "fixed", plain)
 
     @property
     def brings_a_program(self) -> bool:

@@ -7,18 +7,19 @@ from typing import Any
 
 from amatune.config import DetectorConfig
 from amatune.errors import ConfigError, RequestError
-from amatune.registry import Method, SeveralMethods
+from amatune.registry import Method, SeveralMethods, searched_method
 from amatune.runs.record import RunRecord
-from amatune.several import METHOD
+from amatune.several import JOINT, METHOD
 from amatune.tuning.defaults import controls, default_of
 from amatune.tuning.spaces import check_space, require_memory, settings_to_try, space_of
 
 
 def first_trials(
     record: RunRecord, method: Method, others: Sequence[Mapping[str, Any]], known: bool = True
-) -> tuple[Mapping[str, Any], ...]:
+) -> tuple[tuple[Mapping[str, Any], ...], int]:
     """The settings of the default configuration, the `others` to try after it, and then, if
-    `known`, those that the method is known for, where they go with what is held fixed.
+    `known`, those that the method is known for, where they go with what is held fixed; and how many
+    the last are.
 
     Raises `RequestError` for impossible fixed values, spaces and settings, and when the machine
     lacks what the method needs.
@@ -47,10 +48,11 @@ def first_trials(
         require(complete({**settings, **record.fixed}))
         if settings not in found:
             found.append(settings)
+    good: list[Mapping[str, Any]] = []
     # Of several methods each has its own when it is its turn.
     if known and not isinstance(method, SeveralMethods):
-        found += [settings for settings in known_settings(record, method) if settings not in found]
-    return tuple(found)
+        good = [settings for settings in known_settings(record, method) if settings not in found]
+    return (*found, *good), len(good)
 
 
 def known_settings(record: RunRecord, method: Method) -> list[dict[str, Any]]:
@@ -72,6 +74,21 @@ def known_settings(record: RunRecord, method: Method) -> list[dict[str, Any]]:
                 if settings not in found:
                     found.append(settings)
     return found
+
+
+def asked_first(record: RunRecord) -> list[Mapping[str, Any]]:
+    """Of what a run tried first, that which its user asked for: neither the defaults, one of each
+    method, nor what the method is known for, which come by themselves."""
+    name = record.request.method
+    others = list(record.first[len(name.split(JOINT)) :])
+    if record.known is not None:
+        return others[: len(others) - record.known]
+    if JOINT in name:
+        return others
+    known: list[dict[str, Any]] = []
+    with contextlib.suppress(RequestError):  # the method may be of a package that is not here
+        known = known_settings(record, searched_method(name))
+    return [settings for settings in others if settings not in known]
 
 
 def _default(record: RunRecord, method: Method) -> Any:

@@ -103,7 +103,7 @@ def _alone(
     """What a search of one out of several methods is."""
     alone = find_method(name)
     usual = alone.detector.usual_steps
-    epochs, steps = budget(usual, None, request.steps if usual else None)
+    epochs, steps = budget(usual, None, request.steps)
     for key, value in request.fixed.items():
         # `ama.lr` is of AMA where that is tried; `width` must be of something.
         if "." not in key and not _own(method.members, name, {key: value}):

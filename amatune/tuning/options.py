@@ -4,6 +4,7 @@
 its default, or stays as it was when a run is continued.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any, TypedDict
 from amatune.data.places import data_folder
 from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
+from amatune.fields import wrong_types
 from amatune.files import read_json, read_text, usable_path
-from amatune.registry import SeveralMethods, searched_method, survey_methods
-from amatune.runs import RunFolder
+from amatune.registry import Method, SeveralMethods, searched_method, survey_methods
+from amatune.runs import AnyRun, RunFolder
 from amatune.runs.request import (
     LOCAL,
     SLICES,
@@ -79,10 +81,10 @@ class SearchOptions(TypedDict, total=False):
     cpus_per_trial: float
     concurrent: int | None
     address: str | None
-    storage_path: str | None
+    storage_path: FilePath | None
     # The run
     study_storage: str  # "sqlite", or "journal" for a folder on NFS
-    name: str | None
+    name: AnyRun  # of a new run a text; one that goes on may be named by its folder too, or itself
     runs_dir: FilePath
 
 
@@ -113,6 +115,8 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
     if given.get("address") == LOCAL:
         given["address"] = None
     place = given.get("storage_path")
+    if isinstance(place, os.PathLike):
+        place = given["storage_path"] = os.fspath(place)
     if isinstance(place, str) and place and not is_uri(place):
         given["storage_path"] = str(usable_path(place).resolve())
     if "runs_dir" in given:
@@ -129,11 +133,17 @@ def with_options(request: SearchRequest, options: SearchOptions) -> SearchReques
 
 
 def budgeted(options: SearchOptions) -> SearchOptions:
-    """The options of a new search, with the epochs and steps that they leave to the method."""
+    """The options of a new search, with the epochs and steps that they leave to the method.
+
+    Raises `RequestError` for a budget that the method, or several, cannot have.
+    """
     method = searched_method(joined(_texts(options.get("method", SearchRequest.method))))
+    epochs, steps = options.get("epochs"), options.get("steps")
+    numbers = {n: v for n, v in (("epochs", epochs), ("steps", steps)) if v is not None}
+    if wrong := wrong_types(SearchRequest, numbers):
+        raise RequestError("; ".join(wrong))
     if isinstance(method, SeveralMethods):
         # The steps of each method follow from what they cost.
-        epochs, steps = options.get("epochs"), options.get("steps")
         if epochs is not None and steps is None:
             raise RequestError(
                 f"{epochs} epochs alone are passes over the images, which are no equal budget for "
@@ -143,12 +153,28 @@ def budgeted(options: SearchOptions) -> SearchOptions:
             epochs = SLICES if steps is None else max(1, min(SLICES, steps))
         return {**options, "epochs": epochs, "steps": steps}
     usual = method.detector.usual_steps
-    epochs, steps = budget(usual, options.get("epochs"), options.get("steps"))
+    if learns_in_one_pass(method) and (steps is not None or epochs not in (None, 1)):
+        raise RequestError(told_one_pass(method, "steps and epochs"))
+    epochs, steps = budget(usual, epochs, steps)
     return {**options, "epochs": epochs, "steps": steps}
 
 
+def learns_in_one_pass(method: Method) -> bool:
+    """Whether another pass would teach a method nothing; of several, each has its own budget."""
+    return not isinstance(method, SeveralMethods) and method.detector.usual_steps is None
+
+
+def told_one_pass(method: Method, without: str) -> str:
+    """Why such a method has no other budget, and what to leave out."""
+    return (
+        f"{method.name} learns all there is in one pass over the images, and others would only "
+        f"repeat the scoring; leave {without} out"
+    )
+
+
 def continued(options: SearchOptions) -> SearchRequest:
-    """The request of the run `name` in `runs_dir`, the newest for None, with the other options.
+    """The request of the run `name`, in `runs_dir` or at that path, the newest for None, with the
+    other options.
 
     Whether such a change is possible is for the search to decide. Raises `RequestError` when there
     is no such run.
@@ -158,7 +184,8 @@ def continued(options: SearchOptions) -> SearchRequest:
     earlier = dataclasses.replace(run.record().request, time_budget=None)
     if options.get("address") is None:
         require_confirmed(f"the run {run.name!r}", earlier.address)
-    request = with_options(earlier, options)
+    others: SearchOptions = {k: v for k, v in options.items() if k != "name"}  # type: ignore[assignment]
+    request = with_options(earlier, others)
     return dataclasses.replace(request, name=run.name, runs_dir=str(run.path.parent))
 
 
@@ -172,6 +199,9 @@ def options_of(request: SearchRequest) -> SearchOptions:
     del values["name"]
     if JOINT in request.method and request.steps is None:
         del values["epochs"]  # the usual slices: alone they would be passes
+    with contextlib.suppress(RequestError):  # the method may be of a package that is not here
+        if learns_in_one_pass(searched_method(request.method)):
+            del values["epochs"], values["steps"]  # one pass is no budget for another
     options: SearchOptions = {back.get(name, name): value for name, value in values.items()}  # type: ignore[assignment]
     return options
 
@@ -221,7 +251,7 @@ def fixed_settings(
 
 def first_settings(
     enqueue: Sequence[FirstSettings] | FirstSettings = (),
-    warm_start: str | None = None,
+    warm_start: AnyRun = None,
     runs_dir: FilePath = SearchRequest.runs_dir,
     method: str = SearchRequest.method,
 ) -> list[dict[str, Any]]:
@@ -241,12 +271,12 @@ def first_settings(
         run = RunFolder.open(warm_start, runs_dir)
         trials = study.full_trials(study.open_study(run))
         if not trials:
-            raise RequestError(f"no trial of the run {warm_start!r} has reached its full budget")
+            raise RequestError(f"no trial of the run {run.name!r} has reached its full budget")
         earlier = [_params(run.record().request.method, trial.params, method) for trial in trials]
         taken = [params for params in earlier if params is not None]
         if not taken:
             raise RequestError(
-                f"no trial of the run {warm_start!r} with the method {method} has reached its full "
+                f"no trial of the run {run.name!r} with the method {method} has reached its full "
                 "budget"
             )
         found += taken[:WARM_STARTS]

@@ -14,6 +14,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ from amatune.tuning.events import (
     Saving,
     TestStarted,
 )
+from amatune.tuning.options import learns_in_one_pass, told_one_pass
 from amatune.tuning.retrainings import Candidate, Retraining, Retrainings
 from amatune.tuning.room import find_room
 from amatune.tuning.search import selection, when_to_go_on
@@ -110,6 +112,10 @@ def run_best(
     Ctrl-C, with everything finished so far kept.
     """
     numbers = {"top": top, "seeds": seeds, "epochs": epochs, "concurrent": concurrent}
+    given: dict[str, Any] = {**numbers, "cross_fit": cross_fit}  # whatever they were given
+    for name, one in given.items():
+        if one is not None and (isinstance(one, bool) or not isinstance(one, Integral)):
+            raise RequestError(f"{name} must be a whole number, got {one!r:.80}")
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}")
@@ -128,6 +134,8 @@ def run_best(
         record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
         method = registry.searched_method(request.method)
+        if learns_in_one_pass(method) and epochs not in (None, 1, request.epochs):
+            raise RequestError(told_one_pass(method, "epochs"))
         problem = record.open_problem(data_dir)
         candidates: Sequence[Candidate]
         fitting = None

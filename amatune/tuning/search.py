@@ -156,8 +156,8 @@ def begun(
         asked=asked if asked == AUTO else "",
         held=held,
     )
-    tried = first_trials(record, method, first, known)
-    return replace(record, first=tried), problem, method
+    tried, good = first_trials(record, method, first, known)
+    return replace(record, first=tried, known=good), problem, method
 
 
 def _require_unused(request: SearchRequest) -> None:

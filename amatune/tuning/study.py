@@ -6,8 +6,10 @@ journal: one JSON object per line, for each change, appended under a lock that i
 """
 
 import os
+import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,7 @@ def create_study(
     temporary = run.path / f".study-{os.getpid()}"
     temporary.unlink(missing_ok=True)
     database = kind == "sqlite"
-    storage = (
-        optuna.storages.RDBStorage(f"sqlite:///{temporary}") if database else _journal(temporary)
-    )
+    storage = _database(temporary, new=True) if database else _journal(temporary)
     study = optuna.create_study(study_name=run.name, storage=storage, direction="maximize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -114,12 +114,15 @@ def _lock_file(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.lock")
 
 
-def _database(file: Path) -> optuna.storages.RDBStorage:
+def _database(file: Path, *, new: bool = False) -> optuna.storages.RDBStorage:
+    # A reader (a dashboard, `amatune status`) may hold the lock for a moment. Threads share the
+    # connections, as where SQLAlchemy makes them.
+    connect = partial(sqlite3.connect, file, timeout=LOCK_SECONDS, check_same_thread=False)
     return optuna.storages.RDBStorage(
-        f"sqlite:///{file}",
-        # A reader (a dashboard, `amatune status`) may hold the lock for a moment.
-        engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}},
-        skip_table_creation=True,
+        # Of the address the kind alone counts: in one, the `?`, `%` and `{` of a path are signs.
+        f"sqlite:///{file.name}",
+        engine_kwargs={"creator": connect},
+        skip_table_creation=not new,
     )
 
 

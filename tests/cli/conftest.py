@@ -1,5 +1,6 @@
 """What the tests of the command line share."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,16 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def save_run() -> Callable[..., RunFolder]:
     """Makes a run in `runs` of a request, and of settings that were tried first."""
 
-    def save(request: SearchRequest, first: Sequence[Mapping[str, Any]] = ({},)) -> RunFolder:
+    def save(
+        request: SearchRequest,
+        first: Sequence[Mapping[str, Any]] = ({},),
+        known: int | None = None,
+    ) -> RunFolder:
         run = RunFolder.create("runs", request.name, "digits")
         problem = ProblemRecord.from_dict(make_problem(request.problem).to_dict())
         begun = Circumstances(started="2025", command="amatune search", versions={})
         record = RunRecord(request=request, problem=problem, begun=begun, first=tuple(first))
-        run.write(record)
+        run.write(dataclasses.replace(record, known=known))
         return run
 
     return save

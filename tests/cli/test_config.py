@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from amatune.cli.config import MOST_BYTES, key_of
 from amatune.cli.views import JsonView, QuietView
 from amatune.data.request import ProblemRequest
 from amatune.detectors.ama import AMA
+from amatune.registry import find_method
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
 
@@ -246,6 +247,77 @@ def test_the_record_of_a_default_run_reproduces_its_request(
     assert call(f"search --config {run.run_json}") == 1
     assert asked[0] == SearchRequest()
     assert asked[3] == []
+
+
+ALAD_RUN = SearchRequest(method="alad", steps=300, name="mine")
+
+
+def alad_first(wanted: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
+    """What a search of ALAD tries first: its default, what is wanted, what ALAD is known for."""
+    return [{"lr": 1e-4, "stacked": "height"}, *wanted, *find_method("alad").known]
+
+
+@pytest.mark.parametrize("wanted", [[], [{"lr": 0.001}], [dict(find_method("alad").known[0])]])
+@pytest.mark.parametrize("more", ["", "--fix lr=0.001", "--method deep-svdd", "--sampler random"])
+def test_what_a_method_is_known_for_is_not_somebodys_wish(
+    asked: list[Any], save_run: Callable[..., RunFolder], wanted: list[Any], more: str
+) -> None:
+    run = save_run(ALAD_RUN, first=alad_first(wanted)[: 4 + len(wanted)], known=3)
+    assert call(f"search --config {run.run_json} {more}") == 1
+    assert asked[3] == wanted
+
+
+def test_a_record_that_does_not_say_what_its_method_is_known_for(
+    asked: list[Any], save_run: Callable[..., RunFolder]
+) -> None:
+    """Those of earlier versions."""
+    wanted = {"latent_dim": 50, "lr": 0.001, "stacked": "height"}
+    run = save_run(ALAD_RUN, first=alad_first([wanted]))
+    assert call(f"search --config {run.run_json}") == 1
+    assert asked[3] == [wanted]
+    run = save_run(dataclasses.replace(ALAD_RUN, name="spread", sampler="random"), alad_first())
+    assert call(f"search --config {run.run_json}") == 1
+    assert asked[3] == list(find_method("alad").known)  # then they were asked for
+    gone = dataclasses.replace(ALAD_RUN, name="gone", method="not-here")
+    run = save_run(gone, first=[{}, wanted])
+    assert call(f"search --config {run.run_json} --method alad") == 1
+    assert asked[3] == [wanted]
+
+
+def test_the_record_of_a_run_stands_for_it_where_it_goes_on(
+    asked: list[Any], save_run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save_run(ALAD_RUN, first=alad_first([{"lr": 0.001}]), known=3)
+    save_run(SearchRequest(name="newer"))
+    assert call(f"search --resume --config {run.run_json} --trials 60") == 1
+    request, resume, _, first, _ = asked
+    assert (request.name, request.trials, resume, first) == ("mine", 60, True, [])
+    assert run.record().request.differences(request) == []
+    assert call(f"search --resume --config {run.run_json} --name newer") == 1
+    assert asked[0].name == "newer"
+    assert call(f"search --resume --config {run.run_json} --enqueue first.json") == 1
+    assert len(asked[3]) == 2  # which is refused: it was said
+    assert capsys.readouterr().err.count("noted") == 3
+
+
+def test_the_budget_of_a_record_is_of_methods_that_have_one(
+    asked: list[Any], save_run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save_run(ALAD_RUN)
+    assert call(f"search --config {run.run_json} --method features") == 1
+    assert (asked[0].epochs, asked[0].steps) == (1, None)
+    assert call(f"search --config {run.run_json} --method ama") == 1
+    assert asked[0].steps == 300
+    assert call(f"search --config {run.run_json} --method features --steps 9") == 2
+    assert "leave steps and epochs out" in capsys.readouterr().err
+    # One of a version that gave it passes, and one pass is no budget for another method.
+    frozen = save_run(SearchRequest(method="features", epochs=9, name="frozen"))
+    assert call(f"search --config {frozen.run_json}") == 1
+    assert (asked[0].epochs, asked[0].steps) == (1, None)
+    assert call(f"search --config {frozen.run_json} --method ama") == 1
+    assert (asked[0].epochs, asked[0].steps) == (25, 3000)
+    assert call(f"search --resume --config {frozen.run_json}") == 1
+    assert asked[0].epochs == 9
 
 
 def test_a_program_in_a_record_is_run_for_the_trusting_alone(

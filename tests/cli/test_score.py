@@ -38,6 +38,16 @@ def test_scores_as_csv(
     assert all(row["score"] == row[detector.primary_score] for row in rows)
 
 
+def test_maps_go_where_a_home_is_written_short(
+    model: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    assert main(["score", model, str(pictures / "1.png"), "--maps=~/maps"]) == 0
+    assert len(list((tmp_path / "home" / "maps").iterdir())) == 1
+    assert not Path("~").exists()
+
+
 def test_scores_as_json_lines(
     model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,24 @@ def test_whether_a_run_is_in_use(tmp_path):
     assert not run.in_use
 
 
+def test_whether_a_run_that_may_only_be_read_is_in_use(tmp_path, monkeypatch):
+    """A lock cannot be opened for writing then, which says nothing about who holds it."""
+    run = make(tmp_path, "mine")
+    with run.alone():
+        pass
+
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(run.path / ".lock"))
+
+    with run.alone():
+        monkeypatch.setattr("amatune.runs.folder.FileLock.acquire", refuse)
+        assert run.in_use
+    assert not run.in_use
+    (run.path / ".lock").unlink()
+    os.mkfifo(run.path / ".lock")  # whatever somebody else's run holds
+    assert not run.in_use
+
+
 def test_an_existing_run_is_refused(tmp_path):
     make(tmp_path, "mine")
     with pytest.raises(RequestError, match=r"'mine' exists already.*--resume"):
@@ -100,6 +118,8 @@ def test_open_by_name_path_and_newest(tmp_path):
     make(tmp_path, "a", "2026-01-02T10:00")
     assert RunFolder.open("b", tmp_path).name == "b"
     assert RunFolder.open(str(tmp_path / "b"), "elsewhere").name == "b"
+    assert RunFolder.open(tmp_path / "b", "elsewhere").name == "b"
+    assert RunFolder.open(RunFolder(tmp_path / "b"), "elsewhere").name == "b"
     assert RunFolder.open(None, tmp_path).name == "a"
     assert [run.name for run in all_runs(tmp_path)] == ["b", "a"]
 
@@ -113,6 +133,10 @@ def test_open_says_what_there_is(tmp_path):
         RunFolder.open("scan-1", tmp_path)
     with pytest.raises(RequestError, match="known: other, scans-1"):
         RunFolder.open("zzz", tmp_path)
+    with pytest.raises(RequestError, match="no run 'runs/zzz'"):
+        RunFolder.open(Path("runs/zzz"), tmp_path)
+    with pytest.raises(RequestError, match="by its name or its folder, got 3"):
+        RunFolder.open(3, tmp_path)
 
 
 def test_a_run_is_worked_on_by_one_process(tmp_path):

@@ -45,6 +45,7 @@ def test_a_record_comes_back_as_it_was_written(run: RunFolder) -> None:
         record.with_gpu_share(None),
         record.with_gpu_share(GpuShare(0.25, {1: 10.0, 2: 19.5}, 5_000, True)),
         record.continue_with(dataclasses.replace(record.request, trials=9)),
+        dataclasses.replace(record, known=1),
         dataclasses.replace(record, asked="auto", held={"ama.steps_per_epoch": 3, "ama.k": None}),
     ):
         run.write(one)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from amatune.detectors.ama import AMAConfig
 from amatune.errors import RequestError
 from amatune.registry import find_method
+from amatune.tuning.first_trials import asked_first
 from amatune.tuning.options import first_settings
 from amatune.tuning.search import begun
 from amatune.tuning.spaces import settings_to_try
@@ -131,8 +132,11 @@ def test_what_the_user_wants_tried_comes_before_them(
 ) -> None:
     install(monkeypatch)
     wanted = [{"quality": 0.7}, GOOD]
-    first = begun(request(tmp_path), KNOWN, wanted)[0].first
-    assert list(first) == [DEFAULT, {"quality": 0.7, "kind": "plain"}, GOOD, BOOSTED]
+    record = begun(request(tmp_path), KNOWN, wanted)[0]
+    own = [{"quality": 0.7, "kind": "plain"}, GOOD]
+    assert list(record.first) == [DEFAULT, *own, BOOSTED]
+    assert record.known == 1
+    assert asked_first(record) == own
 
 
 def test_known_settings_that_do_not_fit_are_left_out(
@@ -145,4 +149,6 @@ def test_known_settings_that_do_not_fit_are_left_out(
 
 def test_known_settings_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    assert list(begun(request(tmp_path), KNOWN, [GOOD], known=False)[0].first) == [DEFAULT, GOOD]
+    record = begun(request(tmp_path), KNOWN, [GOOD], known=False)[0]
+    assert list(record.first) == [DEFAULT, GOOD]
+    assert asked_first(record) == [GOOD]

@@ -413,7 +413,7 @@ def open_session(
     method = searched_method(wanted.method)
     assert isinstance(method, SeveralMethods)
     if not run.study_path.exists():
-        first = first_trials(record, method, [])
+        first, _ = first_trials(record, method, [])
         assert [one[METHOD] for one in first] == list(BOTH)
         studies.create_study(run, first)
     studies.take_over(run)
@@ -516,7 +516,7 @@ def test_each_of_several_methods_is_known_for_its_own(monkeypatch: pytest.Monkey
         {METHOD: "fake", "fake.quality": 0.9, "fake.kind": "plain"},
         {METHOD: "other", "other.quality": 0.7, "other.glow": 0.2},
     ]
-    assert len(first_trials(record, method, [])) == 2
+    assert len(first_trials(record, method, [])[0]) == 2
 
 
 def tried_at_rung(name: str, value: float) -> optuna.trial.FrozenTrial:

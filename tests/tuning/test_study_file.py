@@ -40,6 +40,15 @@ def test_the_value_has_a_name_for_dashboards(run: RunFolder, whole: bytes) -> No
     assert study.metric_names == ["validation AUROC"]
 
 
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "{a}", "a#b", "a&b=c:d"])
+def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path / name / "run", small_problem().to_dict())
+    add_trial(run, {"quality": 0.5, "kind": "plain"}, [0.5, 0.6])
+    assert len(studies.read_trials(run)) == 1
+    assert run.database.is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
 def test_files_that_are_no_study(run: RunFolder, whole: bytes) -> None:
     for content in (whole[: len(whole) // 2], b"no database" * 100, b"", whole[:100]):
         run.study_path.write_bytes(content)
