@@ -158,5 +158,5 @@ def _read(path: Path) -> bytes:
             f"{path.parent} holds no complete model: it has no {path.name}; `amatune best "
             "--export` makes one"
         ) from None
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise RequestError(f"cannot read {str(path)!r}: {error}") from None

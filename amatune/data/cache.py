@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from amatune.data.pictures import (
+    DECODING,
     GEOMETRY,
     Header,
     ImageShape,
@@ -48,7 +49,9 @@ from amatune.errors import DataError
 DEFAULT_LIMIT = 10 * 2**30  # bytes
 
 _FILE = "pictures-1.sqlite"  # the number is the version of the tables
-_RULE = f"geometry {GEOMETRY}, Pillow {PIL.__version__}, torch {torch.__version__}"
+_RULE = (
+    f"geometry {GEOMETRY}, decoding {DECODING}, Pillow {PIL.__version__}, torch {torch.__version__}"
+)
 _LOCK_SECONDS = 60.0  # to wait for another writer, which needs well under a second
 _ASKED = 500  # keys in one query; SQLite takes at least 999
 _FRESH_SECONDS = 2.0  # a file changed so recently may change again and keep its times
@@ -76,8 +79,10 @@ def remove_files(files: Sequence[Path], cache: Path) -> int:
     freed = 0
     try:
         for file in files:
-            freed += file.stat().st_size
-            file.unlink()
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
+                size = file.stat().st_size
+                file.unlink()
+                freed += size
     except OSError as error:
         raise DataError(f"cannot clear the cache {cache}: {error.strerror}") from error
     return freed

@@ -14,6 +14,7 @@ the folder cannot be written or the disk is full, everything is computed as if t
 import contextlib
 import hashlib
 import os
+import time
 import zlib
 from pathlib import Path
 from typing import Self
@@ -26,6 +27,7 @@ from amatune.data.cache import PictureCache, remove_files
 from amatune.files import write_bytes
 
 _NAME, _SUM = "features", "crc32"
+_LEFT_OVER = 3600  # seconds after which a file that was being written belongs to a killed process
 _AT_ONCE = 64  # of the limit, the part that is written before the folder is looked through again
 
 
@@ -85,18 +87,25 @@ class FeatureCache:
             # Not lasting: it has a checksum, and can be made anew.
             write_bytes(self._file(key), content, lasting=False)
             self._room -= len(content)
+        except FileNotFoundError:
+            pass  # another process cleared the cache meanwhile
         except OSError as error:
             self.problem = f"features are not kept in {self.folder}: {error}"
 
     def clear(self) -> int:
-        """Remove everything and return the bytes that this frees.
+        """Remove everything and return the bytes that this frees, also what is being written.
 
         Raises `DataError` when a file cannot be removed.
         """
-        return remove_files(self._files(), self.folder)
+        return remove_files([*self._files(), *self._unfinished()], self.folder)
 
     def _make_room(self, size: int) -> None:
-        """Remove files until so many bytes may be written."""
+        """Remove files until so many bytes may be written, and what killed processes left."""
+        oldest = time.time() - _LEFT_OVER
+        for file in self._unfinished():
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mtime < oldest:
+                    self._remove(file)
         entries = []
         for file in self._files():
             with contextlib.suppress(FileNotFoundError):  # removed by another process
@@ -112,6 +121,10 @@ class FeatureCache:
 
     def _files(self) -> list[Path]:
         return list(self.folder.glob(f"{_NAME}-*.safetensors"))
+
+    def _unfinished(self) -> list[Path]:
+        """What is being written, or was when its process was killed: see `write_bytes`."""
+        return list(self.folder.glob(f".{_NAME}-*.safetensors-*"))
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{_NAME}-{hashlib.sha256(key.encode()).hexdigest()}.safetensors"

@@ -1,6 +1,6 @@
 """Pictures that belong together: of one part, day or camera. None of a group stands on two sides.
 
-    folder          the folder a picture lies in
+    folder          the name of the folder a picture lies in: of a/left and b/left it is left
     folder:N        the N-th folder on the way to it, from the set's own: folder:1 of
                     part-7/left/0.png is part-7 (train/ and test/ directly below do not count)
     name:REGEX      what a regular expression finds in its path: the first (...), else all of it

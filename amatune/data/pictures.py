@@ -4,9 +4,10 @@ The geometry rule. A detector sees images of one shape (C, H, W), decided by the
 applied to every other picture: the anomalies, and whatever is scored later.
 
 1. Decoding, to 8 bits: the first frame, turned upright by its EXIF orientation; transparent parts
-   laid on white; palette, CMYK and the like become RGB; 16-bit grey is divided by 257, so that a
-   grey level means the same in every picture. Floating point and 32-bit grey are refused: their
-   range is unknown.
+   laid on white; palette, CMYK and the like become RGB; 16-bit grey is divided by 257 and 12-bit
+   grey, of TIFF, by 4095 / 255, so that a grey level means the same in every picture. What fills
+   12 of 16 bits is not told apart from dark pictures. Floating point and 32-bit grey are refused:
+   their range is unknown.
 2. Channels: grey becomes colour by repeating it; colour becomes grey by the ITU-R 601 luma,
    0.299 R + 0.587 G + 0.114 B.
 3. Size: bilinear with antialiasing to exactly (H, W), without keeping the aspect ratio, so that no
@@ -37,7 +38,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from amatune.data.resizing import RULE, Resizing, resize
 from amatune.errors import DataError
@@ -50,7 +51,10 @@ Progress = Callable[[str, int, int], None]  # what is done to the pictures, done
 S = TypeVar("S")
 T = TypeVar("T")
 
-GEOMETRY = RULE  # version of the rule above: what was decoded by another one is decoded anew
+# Versions of the rule above, of its steps 2 and 3 and of step 1: what was decoded by another one is
+# decoded anew.
+GEOMETRY = RULE
+DECODING = 2
 
 SUFFIXES = (  # in capitals too
     ".bmp",
@@ -76,8 +80,12 @@ _COLOUR_SIDE = 32
 _SMALL = 48  # longer side; where half of the pictures have no longer one, 32 pixels do
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
-_NO_NUMBERS = frozenset({"LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr"})  # 0 is not black, or alpha
+# Modes whose 0 is not black, or that have alpha.
+_NO_NUMBERS = frozenset({"P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr"})
+_LOSSY = frozenset({"JPEG", "MPO", "WEBP"})  # formats that ring at edges
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF: bits of a sample, and what its 0 means
+_WHITE_IS_ZERO = 0
 _BATCH = 2048  # files handed to the threads at once: bounds the memory that waiting ones take
 
 
@@ -131,7 +139,7 @@ def find_pictures(paths: AnyPaths) -> list[Path]:
     asked = usable_paths(paths, DataError)
     for path in asked:
         if path.is_dir():
-            found.update(_walk(path))
+            found.update(pictures_below(path))
         elif not path.exists():
             raise DataError(f"no such file or folder: {path}")
         elif path.suffix.lower() not in SUFFIXES:
@@ -172,21 +180,48 @@ def read_pictures(
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Where a picture of a mask is not 0, brought to `size` (H, W); and the height and width that
-    it has.
+    """Where a picture of a mask is not black, brought to `size` (H, W); and the height and width
+    that it has.
 
-    A pixel is in it when at least half of its area is; where nothing is left by that, the pixels
-    with most of it are. Raises `DataError` as `read_picture`.
+    In a lossy format, which rings, what is darker than middle grey counts as black. A pixel is in
+    it when at least half of its area is; where nothing is left by that, the pixels with most of it
+    are. Raises `DataError` as `read_picture`, and for a lossy one that is dark alone.
     """
-    try:
-        with opened(path) as file, _open(file) as picture:
-            values = np.asarray(picture.convert("L") if picture.mode in _NO_NUMBERS else picture)
-    except _DECODING_ERRORS as error:
-        raise _unreadable(path, error) from error
-    inside = (values != 0).reshape(*values.shape[:2], -1).any(axis=2)
+    inside = _inside(path)
     shares = fit(np.where(inside, 255, 0).astype(np.uint8)[None, None], (1, *size))[0, 0]
     least = min(128, max(1, int(shares.max())))
     return shares >= least, inside.shape
+
+
+def inspect_masks(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
+    """The height and width of each mask, or why it cannot be read. All of it is decoded: where a
+    file was cut short, no header tells."""
+
+    def inspect(path: Path) -> tuple[int, int] | DataError:
+        try:
+            return _inside(path).shape
+        except DataError as error:
+            return error
+
+    return [one for batch in _in_threads(inspect, paths, "checking masks") for one in batch]
+
+
+def _inside(path: Path) -> NDArray[np.bool_]:
+    """Where a mask is not black, (H, W)."""
+    try:
+        with opened(path) as file, _open(file) as picture:
+            values = np.asarray(picture.convert("RGB") if picture.mode in _NO_NUMBERS else picture)
+            if picture.format in _LOSSY:
+                if 0 < values.max() < 128:
+                    raise ValueError(
+                        f"a mask in {picture.format} must be black and white, for it is lossy, and "
+                        "this one is dark; save it as PNG"
+                    )
+                values = values >= 128
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from error
+    inside: NDArray[np.bool_] = (values if values.ndim == 2 else values.max(axis=2)) != 0
+    return inside
 
 
 def decode_into(
@@ -325,7 +360,7 @@ def _decode(
         with opened(path) as file:
             digest = _digest(file)
             with _open(file) as picture:
-                pixels = _to_eight_bits(ImageOps.exif_transpose(picture))
+                pixels = _to_eight_bits(picture)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from error
     if image_shape is None:
@@ -385,15 +420,26 @@ def _open(file: BufferedReader) -> Image.Image:
     return picture
 
 
+def _deep_range(picture: Image.Image) -> tuple[int, bool]:
+    """The largest value of grey in more than 8 bits, and whether that is black."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 65535, False
+    (bits, *_) = picture.tag_v2.get(_BITS, (16,))
+    return 2 ** min(bits, 16) - 1, picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
 def _to_eight_bits(picture: Image.Image) -> Pixels:
     """Step 1 of the geometry rule, as uint8 (1 or 3, H, W)."""
+    top, is_inverted = _deep_range(picture)  # before: a turned one has lost its tags
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("floating-point pixels are not supported, save it as 8 or 16 bits")
     if picture.mode in _SIXTEEN_BIT:
         deep = np.asarray(picture).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("32-bit grey is not supported, save it as 8 or 16 bits")
-        return np.round(deep / 257).astype(np.uint8)[None]
+        levels = np.round(deep / (top / 255)).astype(np.uint8)[None]
+        return 255 - levels if is_inverted else levels
     grey = picture.mode in _GREY_MODES
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -415,8 +461,11 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read picture {visible(str(path))}: {reason}")
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Pictures below `folder`. Linked folders are followed, each real folder once."""
+def pictures_below(folder: Path) -> list[Path]:
+    """Pictures below `folder`, in no order. Linked folders are followed, each real folder once.
+
+    Raises `DataError` for a folder that cannot be listed.
+    """
     found, entered = [], {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         below = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders)}

@@ -30,9 +30,16 @@ def data_folder(data_dir: DataDir = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of decoded pictures, as an absolute path: `AMATUNE_CACHE`, or the user's."""
+    """The folder of decoded pictures, as an absolute path: `AMATUNE_CACHE`, or the user's.
+
+    It need not be there, nor usable: whoever keeps something in it says so. Raises `DataError` for
+    one in the home of nobody.
+    """
     chosen = os.environ.get(CACHE) or _users_own() / "pictures"
-    return Path(chosen).expanduser().absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError as error:
+        raise DataError(f"cannot use {CACHE}={os.fspath(chosen)!r:.200}: {error}") from None
 
 
 def _users_own() -> Path:

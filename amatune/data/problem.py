@@ -31,7 +31,12 @@ from amatune.wording import visible
 
 GROUPED_SHARE = 0.4  # of groups in the test: one for all sets, whose groups may be the same
 # What it means that a hash of a source is another.
-_HASHES = {"content": "other images under the same names", "masks": "other masks than then"}
+_HASHES = {
+    "content": "other images under the same names",
+    "masks": "other masks than then",
+    "kinds": "other kinds of defect than then",
+}
+_LATER = frozenset({"kinds"})  # what records of older runs do not have, and are not asked for
 _SIDES = (
     ("test_normals", "test_anomalies"),
     ("validation_normals", "validation_anomalies"),
@@ -109,10 +114,10 @@ class Problem:
         start = 0
         for selection in self.splits.test_anomalies:
             source = self._sources[selection.source]
-            if source.tells_defects:
-                labels = dict(zip(source.ids("test"), source.labels("test"), strict=True))
-                for place, one in enumerate(selection.ids, start):
-                    kinds.setdefault(labels[one], []).append(place)
+            for place, one in enumerate(selection.ids, start):
+                # Not by the source's parts: pictures added since move others to the other one.
+                if (kind := source.kind(one)) is not None:
+                    kinds.setdefault(kind, []).append(place)
             start += len(selection.ids)
         return {kind: np.array(places, np.intp) for kind, places in sorted(kinds.items())}
 
@@ -227,15 +232,17 @@ class Problem:
                     f"{name} has changed since the problem was made, it no longer has "
                     f"{', '.join(gone[:3])}{more}; restore it or search anew"
                 )
-            now = source.record(used)
+            then, now = records[name], source.record(used)
             changed = [
-                key for key in {**records[name], **now} if records[name].get(key) != now.get(key)
+                key
+                for key in {**then, **now}
+                if then.get(key) != now.get(key) and (key in then or key not in _LATER)
             ]
             if changed:
                 listed = "; ".join(
                     _HASHES[key]
                     if key in _HASHES
-                    else f"{key} were {records[name].get(key)}, are now {now.get(key)}"
+                    else f"{key} were {then.get(key)}, are now {now.get(key)}"
                     for key in changed
                 )
                 raise DataError(

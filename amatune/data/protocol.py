@@ -19,10 +19,11 @@ and, where asked for, from what is left of the training part of the anomaly sets
 Asking for these leaves the other lists as they are.
 
 A folder without train/ and test/ lends half of its pictures to the test when it is an anomaly set,
-all of them when it is one for the test alone, and 30% when it is the normal set. Where there are
-fewer anomalies than asked for, what is there is used, and a warning says what that costs. Of the
-layouts `mvtec:` and `visa:`, half of each kind of defect is in the training part, though published
-for the test, and the other half is tested, all of it.
+all of them when it is one for the test alone, and 30% when it is the normal set, also of its
+classes that are not normal. Where there are fewer anomalies than asked for, what is there is used,
+and a warning says what that costs. Of the layouts `mvtec:` and `visa:`, half of each kind of defect
+is in the training part, though published for the test, and the other half is tested, all of it.
+Where they are a set of anomalies beside another normal set, their defects alone are.
 
 Several anomaly sets, or classes, get equal shares; where one has too few the others share the rest.
 A draw takes the ids whose SHA-256 with the seed comes first: the same on every machine and for
@@ -46,6 +47,7 @@ from amatune.data.problem import Problem, open_for
 from amatune.data.request import ASKED_ANOMALIES, ProblemRequest
 from amatune.data.sources.base import PARTS, Id, Part, Source
 from amatune.data.sources.defects import GOOD
+from amatune.data.sources.files import real_files
 from amatune.data.splits import Selection, Split, Splits, spoken
 from amatune.data.strata import Sides, Stratum, draw, require_groups
 from amatune.errors import DataError
@@ -105,6 +107,8 @@ def make_problem(
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted, sources)
+    for selection in splits.test_anomalies:
+        sources[selection.source].require_masks(selection.ids)
     if sides is not None:
         splits = sides.named(splits)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
@@ -230,7 +234,10 @@ def _anomaly_sets(
                 "classes with --normal-class to make its other classes anomalous"
             )
         again = [g.source for g in known if g.source.name == ood.name]
-        new = Stratum(source, frozenset(others)) if own else Stratum(again[0] if again else ood)
+        if own:
+            new = Stratum(source, frozenset(others))
+        else:
+            new = _anomalies_of(again[0] if again else ood)
         for other in (normal, *anomalies, *known):
             if other.source is not new.source or other is normal:
                 _refuse_common_files(other, new)
@@ -250,10 +257,18 @@ def _other_classes(name: str, source: Source, normal: Collection[str]) -> tuple[
     return tuple(c for c in source.class_names if c not in normal)
 
 
+def _anomalies_of(source: Source) -> Stratum:
+    """All images of a set of anomalies, but for the good ones of a set that tells which these
+    are."""
+    if source.tells_defects:
+        return Stratum(source, frozenset(source.class_names) - {GOOD})
+    return Stratum(source)
+
+
 def _refuse_common_files(first: Stratum, second: Stratum) -> None:
     """Folders may lie within each other, pictures may not be in two sets."""
     files = [
-        {group.source.location / str(one) for part in PARTS for one in group.ids(part)}
+        set(real_files(group.source.location, (one for part in PARTS for one in group.ids(part))))
         for group in (first, second)
         if group.source.location is not None and group.source.location.is_dir()
     ]
@@ -354,8 +369,8 @@ def _published_defects(splits: Splits, sources: Mapping[str, Source]) -> list[st
     messages = []
     for selection in splits.test_anomalies:
         source = sources[selection.source]
-        if source.tells_defects:
-            tested = len(selection.ids)
+        tested = sum(source.kind(one) != GOOD for one in selection.ids)
+        if source.tells_defects and tested:
             choosing = sum(label != GOOD for label in source.labels("train"))
             messages.append(
                 f"{source.name}: its {counted(choosing + tested, 'defect')} were all published for "

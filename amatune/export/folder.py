@@ -89,7 +89,7 @@ def export_detector(
     )
     if calibration is not None:
         others[CALIBRATION] = calibration.to_bytes()
-    _write(target, stored, others, detector)
+    _write(target, _contents(stored, others, detector))
 
 
 def fingerprint(images: Pixels) -> dict[str, Any]:
@@ -152,20 +152,30 @@ def write_copy(
     detector: Detector,
 ) -> None:
     """Write an export that has been read to `target`, with other `facts` in its config.json, a card
-    of these, and files that are `changed` or new, by name. Raises `AmatuneError` when the disk
-    refuses."""
+    of these, and files that are `changed` or new, by name. Raises `RequestError` where what it says
+    of itself is not what an export says, `AmatuneError` when the disk refuses."""
     stored = StoredDetector.of_files(read.folder, read.config, read.files).with_facts(facts)
     kept = {name: data for name, data in read.files.items() if name not in (WEIGHTS, CONFIG)}
-    _write(target, stored, {**kept, **changed}, detector)
-
-
-def _write(
-    target: Path, stored: StoredDetector, others: Mapping[str, bytes], detector: Detector
-) -> None:
-    """The folder of a detector, with its card beside `others`."""
-    card = model_card(stored.to_dict(), detector).encode()
     try:
-        replace_folder(target.resolve(), stored.to_files(EXPORT, {**others, CARD: card}))
+        contents = _contents(stored, {**kept, **changed}, detector)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Of figures and notes nothing but the card is made, which needs each in its form.
+        told = f"no card can be made of it: {type(error).__name__} {error}"
+        raise read.unfit(RequestError(told)) from error
+    _write(target, contents)
+
+
+def _contents(
+    stored: StoredDetector, others: Mapping[str, bytes], detector: Detector
+) -> dict[str, bytes]:
+    """The files of a detector's export, with its card beside `others`."""
+    card = model_card(stored.to_dict(), detector).encode()
+    return stored.to_files(EXPORT, {**others, CARD: card})
+
+
+def _write(target: Path, contents: Mapping[str, bytes]) -> None:
+    try:
+        replace_folder(target.resolve(), contents)
     except OSError as error:
         raise AmatuneError(f"cannot write the export to {target}: {error}") from error
 

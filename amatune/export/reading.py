@@ -60,6 +60,8 @@ def read_export(folder: str | os.PathLike[str]) -> ExportFiles:
         )
     config, files = read_sealed(path, EXPORT)
     wrong = [name for name in ("figures", "data") if not isinstance(config.get(name), dict)]
+    if not isinstance(config.get("int8"), dict | None):
+        wrong.append("int8")
     has_onnx = ONNX in files
     has_int8 = {ONNX_INT8 in files, CALIBRATION_INT8 in files, bool(config.get("int8"))}
     fitting = has_onnx == bool(config.get("onnx")) and len(has_int8) == 1

@@ -67,7 +67,8 @@ def recalibrate(
     """
     source = Path(folder)
     read = read_export(source)
-    if "geometry" not in read.config.get("preprocessing", {}):
+    told = read.config.get("preprocessing")
+    if not isinstance(told, dict) or "geometry" not in told:
         raise RequestError(
             f"the export {source} was written by amatune {read.config['amatune_version']}, whose "
             "exports cannot be recalibrated; export its run again"

@@ -4,6 +4,7 @@ What computes the scores is an engine's own: `exported` has that of torch, `runt
 Nothing here imports either.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,8 @@ from amatune.export.calibration import Calibration
 from amatune.files import AnyPaths, usable_paths
 from amatune.results.operating import Guarantee
 
-BATCH = 256  # images in memory at a time, and as many again that are being read
+BATCH = 256  # images in memory at a time, and as many again that are being read ...
+_MOST_VALUES = 2**26  # ... of at most so many values: bytes, and four times that as floats
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,16 @@ class AnyExport(ABC):
         """Score picture files, those in folders, and the images of .npz files, in order of paths.
 
         An archive holds `images`, or `train_images` and `test_images`: uint8, (N, H, W) or
-        (N, H, W, C). At most two batches of images are in memory. What cannot be read, or has no
-        finite score, is reported in its place and does not stop the others. Raises `DataError`
-        when there is nothing to score.
+        (N, H, W, C). At most two batches of images are in memory, smaller ones where images are
+        large. What cannot be read, or has no finite score, is reported in its place and does not
+        stop the others. Raises `DataError` when there is nothing to score.
         """
         yield from self.score_inputs(find_inputs(paths), batch_size)
 
     def score_inputs(self, inputs: Inputs, batch_size: int = BATCH) -> Iterator[ScoredPicture]:
         """`score_files` of what has been found already."""
-        for batch in _read_ahead(self._batches(inputs.sources, batch_size)):
+        size = min(batch_size, max(1, _MOST_VALUES // math.prod(self.image_shape)))
+        for batch in _read_ahead(self._batches(inputs.sources, size)):
             yield from self._score_batch(batch)
 
     def _batches(self, sources: Sequence[Source], size: int) -> Iterator[_Batch]:

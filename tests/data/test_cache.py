@@ -441,3 +441,13 @@ def test_progress_is_told_to_a_listener_alone(cache, files):
     ]
     read(cache, files, (1, 8, 8))
     assert len(told) == 40
+
+
+def test_another_decoding_is_another_entry():
+    assert f"decoding {pictures.DECODING}" in caching._RULE
+
+
+def test_clearing_does_not_mind_what_another_process_removed(tmp_path):
+    (tmp_path / "there").write_bytes(b"1234")
+    assert caching.remove_files([tmp_path / "gone", tmp_path / "there"], tmp_path) == 4
+    assert os.listdir(tmp_path) == []

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 
 import pytest
 import torch
@@ -109,3 +110,34 @@ def test_clearing_frees_and_leaves_what_is_not_its_own(cache):
 def test_files_are_readable_by_others(cache):
     cache.keep("a", tensor())
     assert stat.S_IMODE(files(cache)[0].stat().st_mode) == 0o644
+
+
+def test_what_killed_processes_left_goes_when_it_is_old_or_all_is_cleared(cache):
+    cache.keep("a", tensor())
+    place = cache._file("a")
+    old, new = (place.with_name(f".{place.name}-{end}") for end in ("old", "new"))
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (time.time() - 4000,) * 2)
+    cache._room = 0
+    cache.keep("b", tensor(1))
+    assert not old.exists()
+    assert new.exists()  # another process may be writing it
+    size = sum(file.stat().st_size for file in files(cache))
+    assert cache.clear() == size
+    assert files(cache) == []
+
+
+def test_a_cache_that_is_cleared_while_it_is_written_stays_in_use(cache, monkeypatch):
+    plain = os.replace
+
+    def clear_first(*names):
+        cache.clear()
+        plain(*names)
+
+    monkeypatch.setattr(os, "replace", clear_first)
+    cache.keep("a", tensor())
+    assert cache.problem is None
+    monkeypatch.setattr(os, "replace", plain)
+    cache.keep("a", tensor())
+    assert torch.equal(cache.recall("a"), tensor())

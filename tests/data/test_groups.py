@@ -193,7 +193,10 @@ def test_groups_that_cannot_be_made(parts: Path, grouping: str, told: str) -> No
         ("path,label\n", "list pictures below"),
         ("path,label\na.png\n", "picture 1 has 1 columns; 2 and a path are expected"),
         ("path\na.png\na.png\n", "lists a.png twice"),
-        ("path\na.png\n./x/../a.png\n", "lists a.png twice"),
+        ("path\na.png\n./x/../a.png\n", "lists ./x/../a.png twice"),
+        ("path\na.png\n{folder}/a.png\n", "lists .*a.png twice"),
+        ("path\na.png\nlink/a.png\n", "lists a.png twice"),
+        ("path\na.png\nlinked.png\n", "lists a.png twice"),
         (f"path\n{'a' * 300}.png\n", "1 of 1 pictures that .* lists are not there"),
         ("path\nnone.png\n", "1 of 1 pictures that .* lists are not there, for example none.png"),
         ("path,split\na.png,val\n", "the split of a.png must be train or test, got 'val'"),
@@ -203,6 +206,10 @@ def test_groups_that_cannot_be_made(parts: Path, grouping: str, told: str) -> No
 def test_manifests_that_are_wrong(tmp_path: Path, text: str, told: str) -> None:
     write_pictures(tmp_path, 1)
     (tmp_path / "000.png").rename(tmp_path / "a.png")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "linked.png").symlink_to("a.png")
+    text = text.replace("{folder}", str(tmp_path))
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=told):
         make_problem(ProblemRequest(dataset=f"csv:{tmp_path / 'list.csv'}", ood=("photos",)))

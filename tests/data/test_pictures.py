@@ -65,6 +65,40 @@ def test_modes(tmp_path, mode, suffix, value, grey, colour):
     assert (as_colour == np.array(colour, np.uint8)[:, None, None]).all()
 
 
+def write_tiff(path, pixels, bits, photometric):
+    """Grey (H, W) as an uncompressed TIFF; Pillow writes neither 12 bits nor white as 0."""
+    height, width = pixels.shape
+    if bits == 12:
+        rows = ("".join(f"{value:012b}" for value in row) for row in pixels.tolist())
+        packed = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
+    else:
+        packed = pixels.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1}
+    tags |= {278: height, 279: len(packed)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    path.write_bytes(
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+        + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        + struct.pack("<I", 0)
+        + packed
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "values", "levels"),
+    [
+        (12, 1, (0, 4095, 2048, 803), (0, 255, 128, 50)),
+        (16, 1, (0, 65535, 257 * 3, 4095), (0, 255, 3, 16)),
+        (16, 0, (0, 65535, 257 * 3, 65535 - 257), (255, 0, 252, 1)),
+    ],
+)
+def test_deep_grey_of_tiff_keeps_its_range(tmp_path, bits, photometric, values, levels):
+    pixels = np.array([values] * 8).repeat(2, axis=1)
+    write_tiff(tmp_path / "deep.tif", pixels, bits, photometric)
+    found = read_picture(tmp_path / "deep.tif")
+    assert found[0, 0, ::2].tolist() == list(levels)
+
+
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 def test_palette(tmp_path, suffix):
     picture = Image.new("P", (12, 10), 1)

@@ -1,6 +1,9 @@
 """Where data sets and decoded pictures lie."""
 
+import pytest
+
 from amatune.data.places import CACHE, DATA, cache_folder, data_folder
+from amatune.errors import DataError
 
 
 def test_the_data_folder_is_the_chosen_one_else_the_environments(root, monkeypatch, tmp_path):
@@ -22,3 +25,9 @@ def test_decoded_pictures_lie_below_it_unless_the_environment_says_where(monkeyp
     assert cache_folder() == tmp_path / "kept"
     monkeypatch.setenv(CACHE, "")
     assert cache_folder() == tmp_path / ".cache/amatune/pictures"
+
+
+def test_the_home_of_nobody_is_told(monkeypatch):
+    monkeypatch.setenv(CACHE, "~nosuchuser/kept")
+    with pytest.raises(DataError, match=r"cannot use AMATUNE_CACHE='~nosuchuser/kept': "):
+        cache_folder()

@@ -310,6 +310,20 @@ def test_folders_must_not_share_pictures(tmp_path):
     assert problem(dataset=everything, normal_classes=("good",), ood=(bad,)).train_images().size
 
 
+@pytest.mark.parametrize("spelling", ["{}", "../lists/{}", "{folder}/{}", "link/{}"])
+def test_manifests_must_not_share_pictures(tmp_path, spelling):
+    home = write_pictures(tmp_path / "lists", 300)
+    (home / "link").symlink_to(home)
+    names = sorted(file.name for file in home.glob("*.png"))
+    (home / "good.csv").write_text("\n".join(["path", *names[:200]]))
+    other = [spelling.format(name, folder=home) for name in names[199:]]
+    (home / "bad.csv").write_text("\n".join(["path", *other]))
+    with pytest.raises(DataError, match=r"1 pictures in common, for example .*lists/199\.png"):
+        problem(dataset=f"csv:{home / 'good.csv'}", ood=(f"csv:{home / 'bad.csv'}",))
+    (home / "bad.csv").write_text("\n".join(["path", *other[1:]]))
+    assert problem(dataset=f"csv:{home / 'good.csv'}", ood=(f"csv:{home / 'bad.csv'}",))
+
+
 def test_geometry_is_the_normal_sets_unless_asked_otherwise(tmp_path):
     grey = f"npz:{write_npz(tmp_path / 'grey.npz', (300, 100), (20, 16))}"
     colour = f"npz:{write_npz(tmp_path / 'colour.npz', (300, 100), (10, 10, 3))}"

@@ -102,6 +102,13 @@ def test_what_cannot_be_looked_up_is_refused(exported: Path, name: str) -> None:
         load(exported)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_file_that_nothing_can_be_named_is_refused(exported: Path, name: str) -> None:
+    rehash(exported, lambda config: config["sha256"].update({name: ""}))
+    with pytest.raises(RequestError, match="cannot read '"):
+        load(exported)
+
+
 @quickly
 @given(data=st.data())
 def test_settings_and_facts_of_any_value(exported: Path, data: st.DataObject) -> None:

@@ -17,6 +17,7 @@ from amatune.detectors.features import Features, FeaturesConfig
 from amatune.export import export_detector
 from amatune.export.quantization import quantised
 from amatune.results.operating import Demand, Guarantee, OperatingPoint, Rate
+from amatune.sealed import own_hash
 
 SHAPE = (1, 32, 32)
 
@@ -190,6 +191,16 @@ def test_what_cannot_be_quantised(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.count("\n") == 1
     assert "this model has no form in 8 bits" in told
     assert not Path("flat-int8").exists()
+
+
+def test_an_edited_export_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("model/config.json")
+    config = {**json.loads(path.read_text()), "figures": {"a": 3}}
+    config["config_sha256"] = own_hash(config)
+    path.write_text(json.dumps(config))
+    assert main(["quantize", "model", "good.npz"]) == 2
+    assert "no card can be made of it: AttributeError" in capsys.readouterr().err
+    assert not Path("model-int8").exists()
 
 
 def test_broken_pictures_are_told(capsys: pytest.CaptureFixture[str]) -> None:

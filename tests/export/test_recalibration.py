@@ -128,3 +128,28 @@ def test_too_few_pictures_for_the_usual_rate_are_told(
     told = capsys.readouterr().out.splitlines()[0]
     assert "with 1 normal image in the calibration" in told
     assert "too few for the usual 0.05" in told
+
+
+@pytest.mark.parametrize(
+    ("edits", "told"),
+    [
+        ({"figures": {"a": 3}}, "no card can be made of it: AttributeError"),
+        ({"figures": {"a": {"value": "high"}}}, "no card can be made of it: ValueError"),
+        ({"data": {"training_images": {"sha256": ""}}}, "no card can be made of it: KeyError"),
+        ({"preprocessing": None}, "whose exports cannot be recalibrated"),
+        ({"preprocessing": 3}, "whose exports cannot be recalibrated"),
+        ({"int8": 3}, "was edited: missing or unusable int8"),
+    ],
+)
+def test_an_edited_export_is_refused_in_a_sentence(
+    model: Path, capsys: pytest.CaptureFixture[str], edits: dict[str, object], told: str
+) -> None:
+    path = model / "config.json"
+    config = {**json.loads(path.read_text()), **edits}
+    config["config_sha256"] = own_hash(config)
+    path.write_text(json.dumps(config))
+    assert main(["recalibrate", "model", "good.npz"]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+    assert not Path("model-recalibrated").exists()

@@ -84,10 +84,19 @@ class Source(ABC):
         `used` are the ids that matter; a source may vouch for more.
         """
 
+    def kind(self, one: Id) -> str | None:
+        """The class of an image whatever its part, of a source that tells kinds of defect; None of
+        any other."""
+        return None
+
     def mask(self, one: Id, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Where an image of the test part is anomalous, brought to `size` (H, W); None where that
         is not known. Raises `DataError` for a mask that cannot be used."""
         return None
+
+    def require_masks(self, ids: Iterable[Id]) -> None:
+        """Raise `DataError` when `mask` would, of any of these images."""
+        return
 
     @property
     def unreadable(self) -> Mapping[Id, str]:

@@ -165,6 +165,25 @@ class OwnPictures(PictureFiles):
         }
 
 
+def real_files(root: Path, ids: Iterable[Id]) -> list[str]:
+    """Where pictures below `root` lie, each file under one name: absolute, without `..` and links.
+
+    Each folder is followed once: file by file, 100,000 pictures would take ten seconds.
+    """
+    folders: dict[str, str] = {}
+    found = []
+    for one in ids:
+        path = os.path.join(root, str(one))
+        if os.path.islink(path):
+            found.append(os.path.realpath(path))
+            continue
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.append(os.path.join(folders[folder], name))
+    return found
+
+
 def _unit(digest: str) -> float:
     """A number in [0, 1) from a hexadecimal digest."""
     return int(digest[:13], 16) / 16**13  # 52 bits: exact in a float

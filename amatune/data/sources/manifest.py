@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from amatune.data.sources.base import PARTS, Id, Part
-from amatune.data.sources.files import OwnPictures
+from amatune.data.sources.files import OwnPictures, real_files
 from amatune.errors import DataError, RequestError
 from amatune.files import read_text, usable_path
 
@@ -36,16 +36,17 @@ class ManifestSource(OwnPictures):
         rows = _rows(file)
         ids = [row["path"] for row in rows]
         super().__init__(f"csv:{file}", file.parent, ids)
-        times = Counter(os.path.normpath(one) for one in ids)  # ./a.png is a.png
-        if len(times) < len(ids):
-            twice = next(one for one, count in times.items() if count > 1)
-            raise DataError(f"{self.name} lists {twice} twice; list every picture once")
         gone = [one for one, place in self._files.items() if not os.path.isfile(place)]
         if gone:
             raise DataError(
                 f"{len(gone)} of {len(ids)} pictures that {self.name} lists are not there, for "
                 f"example {gone[0]}; paths are from its folder on"
             )
+        real = real_files(self.location, ids)  # ./a.png is a.png
+        times = Counter(real)
+        if len(times) < len(ids):
+            twice = next(one for one, file in zip(ids, real, strict=True) if times[file] > 1)
+            raise DataError(f"{self.name} lists {twice} twice; list every picture once")
         by_column: dict[str, dict[Id, str]] = {
             name: {row["path"]: row[name] for row in rows} for name in rows[0] if name != "path"
         }

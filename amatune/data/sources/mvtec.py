@@ -10,7 +10,7 @@ Anything beside these is left alone.
 
 from pathlib import Path
 
-from amatune.data.pictures import SUFFIXES, find_pictures
+from amatune.data.pictures import SUFFIXES, pictures_below
 from amatune.data.sources.base import PARTS
 from amatune.data.sources.defects import GOOD, DefectPictures
 from amatune.errors import DataError
@@ -28,22 +28,21 @@ class MvtecSource(DefectPictures):
 
     def __init__(self, path: str, kind: str = "mvtec") -> None:
         root = folder_at(path, kind)
-        if not has_layout(root):
-            raise DataError(_other_layout(root, kind))
-        kinds = [one.name for one in _folders(root / "test") if one.name != GOOD]
-        defects = {name: found for name in kinds if (found := _pictures(root, f"test/{name}"))}
-        super().__init__(
-            f"{kind}:{root}",
-            root,
-            good={part: _pictures(root, _GOOD[part]) for part in PARTS},
-            defects=defects,
-            masks={
+        try:
+            if not has_layout(root):
+                raise DataError(_other_layout(root, kind))
+            kinds = [one.name for one in _folders(root / "test") if one.name != GOOD]
+            defects = {name: found for name in kinds if (found := _pictures(root, f"test/{name}"))}
+            good = {part: _pictures(root, _GOOD[part]) for part in PARTS}
+            masks = {
                 one: mask
                 for name, ids in defects.items()
                 for one in ids
                 if (mask := _mask(root / _MASKS / name, Path(one).stem)) is not None
-            },
-        )
+            }
+        except OSError as error:  # one that may not be entered
+            raise DataError(f"cannot look into {error.filename}: {error.strerror}") from error
+        super().__init__(f"{kind}:{root}", root, good, defects, masks)
 
 
 def folder_at(path: str, kind: str) -> Path:
@@ -83,10 +82,8 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _pictures(root: Path, place: str) -> list[str]:
-    try:
-        return [file.relative_to(root).as_posix() for file in find_pictures([root / place])]
-    except DataError:
-        return []  # what that leaves too few of is told when the problem is made
+    """None is no error: what that leaves too few of is told when the problem is made."""
+    return sorted(file.relative_to(root).as_posix() for file in pictures_below(root / place))
 
 
 def _mask(folder: Path, stem: str) -> Path | None:

@@ -17,13 +17,16 @@ from amatune.errors import DataError
 from amatune.files import opened, usable_path
 from amatune.wording import visible
 
+_MOST_LETTERS = 256  # of a label
+
 
 class NpzSource(Source):
     """Arrays in a NumPy archive.
 
     `train_images` and `test_images`: uint8, (N, H, W) or (N, H, W, C) with C 1 or 3. Optional
-    `train_labels` and `test_labels`: (N,) whole numbers or text. Shapes are read from the headers
-    of the archive's members; `test_images` itself is read by `read("test", ...)` alone.
+    `train_labels` and `test_labels`: (N,) whole numbers or text of at most 256 letters. Shapes are
+    read from the headers of the archive's members; `test_images` itself is read by
+    `read("test", ...)` alone.
     """
 
     def __init__(self, path: str) -> None:
@@ -102,26 +105,25 @@ class NpzSource(Source):
         return shape
 
     def _check_labels(self, archive: zipfile.ZipFile) -> None:
-        """Raise one of `NPZ_ERRORS` for labels that are not all there."""
-        if not self._absent_labels():
-            for part in PARTS:
-                checked_header(archive, f"{part}_labels")
+        """Raise `DataError` for labels of another kind, and one of `NPZ_ERRORS` for those that are
+        not all there, before any is read: packed, a small file can hold very many or very long
+        ones."""
+        for part in () if self._absent_labels() else PARTS:
+            header = checked_header(archive, f"{part}_labels")
+            dtype, count = header.dtype, self._shapes[part][0]
+            is_long = dtype.kind == "U" and dtype.itemsize > _MOST_LETTERS * np.dtype("U1").itemsize
+            if header.shape != (count,) or dtype.kind not in "iuU" or is_long:
+                raise DataError(
+                    f"{self.name}: {part}_labels is {dtype} of shape {header.shape}; it must be "
+                    f"whole numbers or text of at most {_MOST_LETTERS} letters, of shape "
+                    f"({count},), one per image"
+                )
 
     def _read_labels(self) -> dict[Part, list[str]]:
         """The class of every image, or nothing unless both parts have labels."""
         if self._absent_labels():
             return {"train": [], "test": []}
-        labels: dict[Part, list[str]] = {}
-        for part in PARTS:
-            values = self._read(f"{part}_labels")
-            if values.shape != self._shapes[part][:1] or values.dtype.kind not in "iuU":
-                raise DataError(
-                    f"{self.name}: {part}_labels is {values.dtype} of shape {values.shape}; it "
-                    f"must be whole numbers or text of shape ({self._shapes[part][0]},), one per "
-                    "image"
-                )
-            labels[part] = [str(value) for value in values.tolist()]
-        return labels
+        return {part: [str(v) for v in self._read(f"{part}_labels").tolist()] for part in PARTS}
 
     def _absent_labels(self) -> list[str]:
         return [f"{p}_labels" for p in PARTS if f"{p}_labels.npy" not in self._members]

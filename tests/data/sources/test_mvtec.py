@@ -1,6 +1,9 @@
 """Published factory pictures in their own layouts: parts, kinds, masks, each way to be wrong."""
 
 import csv
+import errno
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -66,6 +69,10 @@ def write_candle(root, train=55, test=11, defects=20, annotated=True):
     return home
 
 
+def digest(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def test_half_of_each_kind_chooses_and_all_others_are_tested(tmp_path):
     root = write_bottle(tmp_path / "bottle")
     source = open_source(f"mvtec:{root}")
@@ -100,6 +107,49 @@ def test_half_of_each_kind_chooses_and_all_others_are_tested(tmp_path):
     assert type(problem).from_dict(saved).splits == problem.splits
 
 
+def test_pictures_that_are_added_move_no_figure_to_another_kind(tmp_path):
+    """They move others to the other part, of which a run knows nothing."""
+    root = write_bottle(tmp_path / "bottle")
+    problem = make_problem(ProblemRequest(dataset=f"mvtec:{root}", val_anomalies=10))
+    (tested,) = problem.splits.test_anomalies
+    kinds = {kind: places.tolist() for kind, places in problem.test_kinds().items()}
+    saved = problem.to_dict()
+    least = min(digest(root / one) for one in tested.ids if "crack" in one)
+    for file in write_pictures(tmp_path / "new", 40, SIZE).iterdir():
+        if digest(file) > least:  # then the first of the tested ones is in the first half
+            file.rename(root / "test" / "crack" / f"new{file.name}")
+    again = Problem.from_dict(saved)
+    moved = set(tested.ids) & set(open_source(f"mvtec:{root}").ids("train"))
+    assert moved
+    assert {kind: places.tolist() for kind, places in again.test_kinds().items()} == kinds
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    root = write_bottle(tmp_path / "bottle")
+    plain = os.scandir
+
+    def refuse(path, *_):
+        if str(path).endswith("crack"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot list folder .*crack: Permission denied"):
+        open_source(f"mvtec:{root}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_of_masks_without_permission_is_named(tmp_path):
+    root = write_bottle(tmp_path / "bottle")
+    closed = root / "ground_truth" / "crack"
+    closed.chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"cannot look into .*crack.*: Permission denied"):
+            open_source(f"mvtec:{root}")
+    finally:
+        closed.chmod(0o700)
+
+
 def test_masks_are_brought_to_the_size_of_the_images(tmp_path):
     root = write_bottle(tmp_path / "bottle")
     (root / "ground_truth/crack/000_mask.png").rename(root / "ground_truth/crack/000.png")
@@ -116,6 +166,32 @@ def test_masks_are_brought_to_the_size_of_the_images(tmp_path):
     write_mask(root / "ground_truth/crack/002_mask.png", [(0, 0)], (10, 10))
     with pytest.raises(DataError, match=r"has 10 x 10 pixels, its picture .* has 24 x 20"):
         source.mask("test/crack/002.png", SIZE)
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda file: write_mask(file, [(0, 0)], (10, 10)), "has 10 x 10 pixels, its picture"),
+        (lambda file: file.write_bytes(b"damaged"), "not a picture"),
+        (cut_short, "truncated"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_told_before_a_search(tmp_path, spoil, told):
+    """And not at the test, when all trainings are over."""
+    root = write_bottle(tmp_path / "bottle")
+    request = ProblemRequest(dataset=f"mvtec:{root}", val_anomalies=10)
+    problem = make_problem(request)
+    tested = [Path(str(one)) for one in problem.splits.test_anomalies[0].ids]
+    masks = [root / "ground_truth" / one.parent.name / f"{one.stem}_mask.png" for one in tested]
+    spoil(masks[-1])
+    with pytest.raises(DataError, match=rf"1 of 11 masks of .* cannot be used, .*{told}"):
+        make_problem(request)
+    masks[-1].unlink()
+    assert not make_problem(request).test_opened
 
 
 def test_masks_that_have_changed_are_noticed(tmp_path):
@@ -173,6 +249,32 @@ def test_no_mask_vanishes(tmp_path):
     assert not read_mask(tmp_path / "mask.png", (8, 8))[0].any()
 
 
+def test_a_palette_counts_by_its_colours(tmp_path):
+    """Which number black has is up to the program that saved it."""
+    mask = Image.new("P", (16, 16), 0)
+    mask.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 1])
+    mask.paste(1, (0, 0, 16, 8))
+    mask.paste(2, (0, 0, 4, 4))
+    mask.save(tmp_path / "mask.png")
+    inside, _ = read_mask(tmp_path / "mask.png", (16, 16))
+    expected = np.zeros((16, 16), bool)
+    expected[8:] = expected[:4, :4] = True
+    np.testing.assert_array_equal(inside, expected)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
+def test_a_lossy_mask_does_not_ring(tmp_path, format_):
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[11:22, 13:26] = 255
+    mask = tmp_path / "mask.img"
+    Image.fromarray(pixels).save(mask, format_, quality=60)
+    assert ((np.asarray(Image.open(mask).convert("L")) > 0) != (pixels > 0)).any()
+    np.testing.assert_array_equal(read_mask(mask, (40, 40))[0], pixels > 0)
+    Image.fromarray(pixels // 100).save(mask, format_, quality=90)  # numbers of kinds
+    with pytest.raises(DataError, match=f"a mask in {format_} must be black and white"):
+        read_mask(mask, (40, 40))
+
+
 def test_visa_as_published(tmp_path):
     source = open_source(f"visa:{write_candle(tmp_path)}")
     assert source.class_names == ("good", "melt", "scratch", "several")
@@ -183,6 +285,18 @@ def test_visa_as_published(tmp_path):
     problem = make_problem(ProblemRequest(dataset=source.name, val_anomalies=10))
     assert problem.image_shape == (3, 20, 24)
     assert len(problem.test_masks()) == 11
+
+
+def test_kinds_of_visa_that_have_changed_are_noticed(tmp_path):
+    home = write_candle(tmp_path)
+    saved = make_problem(ProblemRequest(dataset=f"visa:{home}", val_anomalies=10)).to_dict()
+    table = home / "image_anno.csv"
+    table.write_text(table.read_text().replace("scratch", "melt"))
+    with pytest.raises(DataError, match=r"\(other kinds of defect than then\)"):
+        Problem.from_dict(saved)
+    for record in saved["sources"].values():
+        del record["kinds"]  # as runs have it that began before it was noted
+    Problem.from_dict(saved)
 
 
 def test_visa_without_kinds_and_converted(tmp_path):
@@ -250,3 +364,24 @@ def test_other_anomalies_beside_defects(tmp_path, beside):
     told = [one for one in problem.warnings if "all published" in one]
     assert len(told) == beside
     assert all("other 11 are tested" in one for one in told)
+
+
+@pytest.mark.parametrize("option", ["ood", "test_ood"])
+@pytest.mark.parametrize("write", [write_bottle, write_candle])
+def test_good_pictures_are_no_anomalies_of_another_set(tmp_path, option, write):
+    root = write(tmp_path / "set")
+    good, bad = (write_pictures(tmp_path / name, 150) for name in ("good", "bad"))
+    named = f"{'mvtec' if write is write_bottle else 'visa'}:{root}"
+    sets = {"ood": (f"folder:{bad}",), option: (named,)}
+    request = ProblemRequest(dataset=f"folder:{good}", val_anomalies=30, **sets)
+    problem = make_problem(request)
+    splits = problem.splits.by_name().values()
+    used = [one for split in splits for s in split if s.source == named for one in s.ids]
+    assert used
+    assert not any("good" in str(one) or "Normal" in str(one) for one in used)
+    count, tested = (21, 11) if write is write_bottle else (20, 11)
+    assert problem.splits.counts()["test_anomalies"] == tested
+    (told,) = [one for one in problem.warnings if "all published" in one]
+    assert f"its {count} defects" in told
+    assert f"other {tested} are tested" in told
+    assert "good" not in problem.test_kinds()

@@ -65,7 +65,8 @@ def test_a_damaged_test_part_does_not_disturb_the_training_part(tmp_path, save):
         ({"train_images": np.array([{}], object)}, "train_images is object"),
         ({"train_labels": np.zeros(59, int)}, r"train_labels is int64 of shape \(59,\)"),
         ({"test_labels": np.zeros(30)}, "test_labels is float64"),
-        ({"train_labels": np.array([{}] * 60, object)}, "cannot read train_labels"),
+        ({"train_labels": np.array([{}] * 60, object)}, "train_labels is object"),
+        ({"test_labels": np.array(["a"] * 29 + ["b" * 257])}, "at most 256 letters"),
     ],
 )
 def test_unusable_archives(tmp_path, changes, message):
@@ -84,3 +85,17 @@ def test_files_that_are_no_archive(tmp_path, content):
         open_source(f"npz:{tmp_path / 'y.npz'}")
     with pytest.raises(DataError, match="cannot read"):
         open_source(f"npz:{tmp_path}")
+
+
+def test_labels_are_judged_before_they_are_read(tmp_path, monkeypatch):
+    """Packed, a small file can hold labels that fill the memory."""
+    images = RNG.integers(0, 256, (60, 10, 9), np.uint8)
+    long = np.array(["a", "b" * 100_000] * 30)
+    many = np.zeros(10**6, np.uint8)
+    for labels in (long, many):
+        arrays = {"train_images": images, "test_images": images, "test_labels": np.arange(60)}
+        np.savez_compressed(tmp_path / "x.npz", **arrays, train_labels=labels)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+            with pytest.raises(DataError, match="whole numbers or text of at most 256 letters"):
+                open_source(f"npz:{tmp_path / 'x.npz'}")
