@@ -142,14 +142,12 @@ def delong_interval(
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     normal, anomaly = _checked_pair(normal, anomaly)
-    z = NormalDist().inv_cdf((1 + level) / 2)
     area = auroc(normal, anomaly)
     error = auroc_standard_error(normal, anomaly, groups)
     sizes = len(normal), len(anomaly)
     if groups is not None:
         sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
-        z = _students(z, min(sizes) - 1)
-    return _interval(area, error, sizes, z)
+    return area_interval(area, error, *sizes, level, grouped=groups is not None)
 
 
 def area_variance(
@@ -168,19 +166,24 @@ def area_variance(
 
 
 def area_interval(
-    area: float, error: float, normals: int, anomalies: int, level: float = 0.95
+    area: float,
+    error: float,
+    normals: int,
+    anomalies: int,
+    level: float = 0.95,
+    *,
+    grouped: bool = False,
 ) -> tuple[float, float]:
-    """As `delong_interval`, of an AUROC and its standard error, by so many independent images."""
-    return _interval(area, error, (normals, anomalies), NormalDist().inv_cdf((1 + level) / 2))
-
-
-def _interval(area: float, error: float, sizes: tuple[int, int], z: float) -> tuple[float, float]:
-    """`sizes` are those of the normal images and of the anomalies, or of their groups."""
-    newcombe = _newcombe_interval(area, sizes[1], sizes[0], z)
+    """As `delong_interval`, of an AUROC and its standard error, by so many independent images; when
+    `grouped`, by so many groups of them, two or more on each side."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    if grouped:
+        z = _students(z, min(normals, anomalies) - 1)
+    newcombe = _newcombe_interval(area, anomalies, normals, z)
     if error == 0 or area in (0, 1):  # no overlap (or nothing but ties): DeLong says nothing
         return newcombe
     low, high = _logit_interval(area, error, z)
-    if min(sizes) * min(area, 1 - area) < _FEW:
+    if min(normals, anomalies) * min(area, 1 - area) < _FEW:
         return min(low, newcombe[0]), max(high, newcombe[1])
     return low, high
 
@@ -231,6 +234,20 @@ def delong_paired(
     return PairedDifference(difference, error, p_value)
 
 
+def area_variances(
+    normal: ArrayLike, anomaly: ArrayLike, groups: Groups | None = None
+) -> tuple[float, float]:
+    """The variance of `auroc` in two parts: with t times as many anomalies, or groups of such, it
+    is the first plus the second divided by t, never below 0 for t >= 1.
+
+    What both kinds have in common, in groups with both, is in the second part, which may then be
+    below 0: new groups of anomalies share it with no normal image. Raises as
+    `auroc_standard_error` does.
+    """
+    at_anomaly, at_normal = _placements(*_checked_pair(normal, anomaly))
+    return _parts(at_normal, at_anomaly, groups)
+
+
 def paired_variances(
     normal_a: ArrayLike,
     anomaly_a: ArrayLike,
@@ -238,21 +255,11 @@ def paired_variances(
     anomaly_b: ArrayLike,
     groups: Groups | None = None,
 ) -> tuple[float, float]:
-    """What the normal images and what the anomalies add to the variance of `delong_paired`; what
-    they have in common, in groups with both, counts half to each. Raises as that does."""
+    """As `area_variances`, of the difference of `delong_paired`. Raises as that does."""
     first = _placements(*_checked_pair(normal_a, anomaly_a))
     second = _placements(*_checked_pair(normal_b, anomaly_b))
     at_anomaly, at_normal = (a - b for a, b in zip(first, second, strict=True))
-    if groups is None:
-        return _variance_of_mean(at_normal), _variance_of_mean(at_anomaly)
-    whole = _variance(at_normal, at_anomaly, groups)
-    still = np.zeros_like
-    alone = (
-        _variance(at_normal, still(at_anomaly), groups),
-        _variance(still(at_normal), at_anomaly, groups),
-    )
-    common = (whole - sum(alone)) / 2
-    return alone[0] + common, alone[1] + common
+    return _parts(at_normal, at_anomaly, groups)
 
 
 def _logit_interval(area: float, error: float, z: float) -> tuple[float, float]:
@@ -359,6 +366,12 @@ def _variance(at_normal: Scores, at_anomaly: Scores, groups: Groups | None) -> f
         sums.append(added)
     variance += 2 * len(names) / (len(names) - 1) * float(sums[0] @ sums[1])
     return max(variance, 0.0)
+
+
+def _parts(at_normal: Scores, at_anomaly: Scores, groups: Groups | None) -> tuple[float, float]:
+    """`_variance` as the parts of `area_variances`."""
+    alone = _variance(at_normal, np.zeros_like(at_anomaly), groups)
+    return alone, _variance(at_normal, at_anomaly, groups) - alone
 
 
 def _students(z: float, degrees: int) -> float:

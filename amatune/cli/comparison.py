@@ -15,7 +15,6 @@ from amatune.wording import (
     interval,
     markdown_cell,
     sentence,
-    value_text,
     visible,
 )
 
@@ -102,7 +101,7 @@ def write_csv(found: "RunComparison", file: TextIO) -> None:
 def write_json(found: "RunComparison", file: TextIO) -> None:
     """Everything, for programs."""
     values = {**found.to_dict(), "tensorboard": _side_by_side(found)}
-    json.dump(values, file, indent=2, ensure_ascii=False)
+    json.dump(values, file, indent=2)  # in ASCII: a path may hold what no encoding can write
     print(file=file)
 
 
@@ -115,14 +114,17 @@ WRITERS: dict[str, Callable[["RunComparison", TextIO], None]] = {
 
 
 def _baselines(found: "RunComparison") -> list[list[str]]:
-    """Rows of `_COLUMNS` for what needs no detector: the best of each set of test images."""
+    """Rows of `_COLUMNS` for what needs no detector: the best of each set of test images, which are
+    those of all runs or, where there are several sets, of the runs that a row names."""
     first = {one.group: one for one in reversed(found.runs) if one.board.baselines}
+    several = len({one.group for one in found.runs}) > 1
     rows = []
     for group in sorted(first):
         best = first[group].board.baselines[0]
+        tested = ", ".join(one.name for one in found.runs if one.group == group)
         rows.append(
             [
-                "without a detector",
+                f"without a detector ({tested})" if several else "without a detector",
                 best.name,
                 "",
                 figure(best.test.auroc),
@@ -136,18 +138,11 @@ def _baselines(found: "RunComparison") -> list[list[str]]:
 
 def _settings(found: "RunComparison") -> tuple[list[list[str]], str]:
     """Settings that differ, a row each: the name, then the value in every run; and the others."""
-    names = dict.fromkeys(name for one in found.runs for name in one.row.settings)
-    rows, shared = [], {}
-    for name in names:
-        values = [
-            value_text(one.row.settings[name]) if name in one.row.settings else "-"
-            for one in found.runs
-        ]
-        if len(set(values)) > 1:
-            rows.append([name, *values])
-        else:
-            shared[name] = values[0]
-    return rows, " ".join(f"{name}={value}" for name, value in shared.items())
+    from amatune.results.settings import side_by_side
+
+    rows = side_by_side([one.row.settings for one in found.runs])
+    shared = [f"{row.name}={row.texts[0]}" for row in rows if not row.differs]
+    return [[row.name, *row.texts] for row in rows if row.differs], " ".join(shared)
 
 
 def _remarks(found: "RunComparison") -> list[str]:

@@ -17,9 +17,10 @@ from amatune.cli.output import (
     say,
     tensorboard,
 )
-from amatune.cli.tables import STYLES, print_leaderboard, print_trials, state_text
+from amatune.cli.tables import STYLES, print_leaderboard, print_trials
 from amatune.errors import RequestError
 from amatune.extras import require_extra
+from amatune.results.effort import state_text
 from amatune.runs import RunFolder, all_runs
 from amatune.wording import figure, memory_size, settings_text
 

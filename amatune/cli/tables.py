@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from amatune.cli.output import say
+from amatune.results.effort import state_text
 from amatune.wording import counted, figure, interval, sentence, settings_text, visible
 
 if TYPE_CHECKING:
@@ -114,18 +115,13 @@ def print_trials(
     console.print(table)
 
 
-def state_text(state: "State", *, over: bool) -> str:
-    """What a state is called; when the search is `over`, nothing runs."""
-    return "unfinished" if over and state == "running" else state
-
-
 def print_leaderboard(console: Console, board: "Leaderboard") -> None:
     """Figures of the retrained configurations, and whether the chosen one beats the default."""
-    retrained = f"retrained, {counted(len(board.seeds), 'seed')}"
+    retrained = f"retrained, {counted(len(board.chosen.seeds), 'seed')}"
     rows = [
         [
             "*" if row.chosen else "",
-            row.name,
+            board.title(row),
             row.score,
             figure(row.validation_auroc, row.validation_spread),
             figure(row.test[row.score].auroc, row.test[row.score].auroc_spread),
@@ -193,16 +189,12 @@ def print_leaderboard(console: Console, board: "Leaderboard") -> None:
         say(console, "The default was chosen: the search found nothing clearly better.")
     if board.against_baseline is not None:
         say(console, f"{sentence(f'{chosen.configuration} {board.against_baseline.verdict}')}.")
-    if (fitted := board.cross_fit) is not None:
-        say(console, f"Cross-fitted AUROC: {fitted}")
-        if fitted.final != chosen.configuration:
-            say(
-                console,
-                f"  By all anomalies {fitted.final} would be chosen; the export is not that.",
-            )
+    if board.cross_fit is not None:
+        say(console, f"Cross-fitted AUROC: {board.cross_fit}")
+    if board.other_choice:
+        say(console, f"  {sentence(board.other_choice)}.")
     _print_thresholds(console, board)
-    failures = [f"{row.configuration}: {failure}" for row in board.rows for failure in row.failures]
-    for line in (*failures, *board.dropped, *board.warnings):
+    for line in (*board.failed, *board.warnings):
         say(console, f"warning: {line}")
 
 

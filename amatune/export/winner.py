@@ -104,7 +104,7 @@ def _with_score(stored: StoredDetector, score: str) -> StoredDetector:
 def _figures(board: Leaderboard) -> dict[str, Any]:
     """What a model card says about the chosen configuration."""
     row, primary = board.chosen, board.chosen.test[board.primary_score]
-    over = "one seed" if len(board.seeds) == 1 else f"mean of {len(board.seeds)} seeds"
+    over = _over(len(row.seeds))
     figures: dict[str, Any] = {
         f"test AUROC of {name}": {
             "value": test.auroc,
@@ -133,7 +133,8 @@ def _figures(board: Leaderboard) -> dict[str, Any]:
         "spread": row.validation_spread,
         "note": f"{over}; the settings were chosen by it, so it is optimistic",
     }
-    if (fitted := board.cross_fit) is not None:
+    if (fitted := board.cross_fit) is not None:  # of those that finished most seeds
+        over = _over(max(len(one.seeds) for one in board.rows))
         figures["cross-fitted AUROC"] = {
             "value": fitted.auroc,
             "spread": fitted.spread,
@@ -142,6 +143,11 @@ def _figures(board: Leaderboard) -> dict[str, Any]:
             "note": f"{over}; each of {fitted.anomalies} anomalies judged by what the others chose",
         }
     return figures
+
+
+def _over(seeds: int) -> str:
+    """Of how many a figure is the mean."""
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds"
 
 
 def _data(board: Leaderboard, problem: Problem) -> dict[str, Any]:

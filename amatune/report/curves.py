@@ -67,11 +67,11 @@ def forest(board: Leaderboard) -> go.Figure:
 
 
 def roc_figure(judged: Judged) -> go.Figure:
-    """ROC curves of what was judged, and of the default: the mean over seeds and its band."""
+    """ROC curves of what was judged, and of its control: the mean over seeds and its band."""
     figure = go.Figure()
     for name, by_seed, colour in (
         (judged.name, judged.by_seed, ORANGE),
-        ("default", judged.default_by_seed, BLUE),
+        (judged.control, judged.control_by_seed, BLUE),
     ):
         if not by_seed:
             continue

@@ -45,7 +45,7 @@ from amatune.tuning import study as studies
 from amatune.tuning.events import TrialUpdate
 from amatune.wording import sentence
 
-FALSE_ALARMS = 0.05  # false positive rate of the threshold; larger where normals are few
+FALSE_ALARMS = 0.05  # false positive rate of the threshold, unless another was demanded
 TRAINING_IMAGES = 1000  # at most, decoded and scored for the density
 SLOW_IMAGES = 100  # likewise, where each needs an optimisation of its own
 PICTURES = 8  # in each of the four groups
@@ -63,12 +63,13 @@ class Judged:
     primary: str
     scores: Mapping[str, Sides]  # by score name, of that detector
     threshold: float  # of the primary score
-    false_alarms: float  # the share of normal images that should lie above it, at most
+    rule: str  # what the threshold is for and was made of: goes on from its value
     by_seed: tuple[Sides, ...]  # primary scores with each seed
-    default_by_seed: tuple[Sides, ...]  # likewise of the default configuration; may be empty
+    control: str = ""  # the configuration that it is compared with; empty: none
+    control_by_seed: tuple[Sides, ...] = ()  # its scores likewise
     model: Path | None  # folder of that detector; None: it was not kept
     groups: tuple[GroupFigures, ...] = ()  # of test images, where the method judges such
-    belonging: metrics.Groups | None = None  # which test images are of one part, day or camera
+    belonging: metrics.Groups | None = None  # which images are of one part, day or camera
 
     @property
     def title(self) -> str:
@@ -130,8 +131,9 @@ class Evidence:
     run: RunFolder
     record: RunRecord
     trials: tuple[TrialUpdate, ...]  # by number
+    over: bool  # nothing works on it now
     effort: Effort
-    begun: int  # trials that have started
+    budget: int  # epochs of the trials that have started, had each had all of its own
     took: timedelta | None  # from the first trial's start to the last end, pauses included
     search: tuple[SearchFigure, ...]
     board: Leaderboard | None  # None before `amatune best`
@@ -152,24 +154,28 @@ def gather(run: RunFolder, data_dir: DataDir = None) -> Evidence:
     is missing is left out. Raises `RequestError` for a run that cannot be read.
     """
     record = run.record()
+    over = not run.in_use  # first: what ends meanwhile is done, and not unfinished
     study = studies.open_study(run)
     board = read_leaderboard(run) if run.leaderboard.exists() else None
     judged, why_not = None, ""
     try:
-        judged = _by_best(board) if board else _by_search(run, study)
+        judged = _by_best(board) if board else _by_search(run, record, study)
     except AmatuneError as error:
         why_not = str(error)
     trials = study.get_trials(deepcopy=False)
+    updates = tuple(studies.trial_update(trial, record.request.epochs) for trial in trials)
+    begun = zip(updates, trials, strict=True)
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     return Evidence(
         run=run,
         record=record,
-        trials=tuple(studies.read_trials(run)),
+        trials=updates,
+        over=over,
         effort=studies.effort(study),
-        begun=len(starts),
+        budget=sum(one.epochs for one, trial in begun if trial.datetime_start),
         took=max(ends) - min(starts) if ends and max(ends) > min(starts) else None,
-        search=tuple(search_figures(run)),
+        search=tuple(search_figures(run, over=over)),
         board=board,
         judged=judged,
         why_not_judged=why_not,
@@ -185,8 +191,8 @@ def _by_best(board: Leaderboard) -> Judged:
     chosen, model = board.chosen, board.chosen_model
     scores = _read_scores(model / TEST)
     validation = _read_scores(model / VALIDATION)
-    threshold, rate = threshold_of(validation[board.primary_score])
-    control = None if chosen.default else next((row for row in board.rows if row.default), None)
+    threshold, rule = _of_export(board) or threshold_of(validation[board.primary_score])
+    control = None if board.control is chosen else board.control
     return Judged(
         which="test",
         name=chosen.configuration,
@@ -194,9 +200,10 @@ def _by_best(board: Leaderboard) -> Judged:
         primary=board.primary_score,
         scores=scores,
         threshold=threshold,
-        false_alarms=rate,
+        rule=rule,
         by_seed=_test_scores(board, chosen, board.primary_score),
-        default_by_seed=_test_scores(board, control, control.score) if control else (),
+        control=control.configuration if control else "",
+        control_by_seed=_test_scores(board, control, control.score) if control else (),
         model=model,
         groups=_groups(board, validation, scores),
         belonging=board.groups.pair if board.groups else None,
@@ -223,13 +230,26 @@ def _groups(
     return tuple(group_figures(*kinds, size) for size in SIZES if min(map(len, kinds)) >= size)
 
 
-def _by_search(run: RunFolder, study: optuna.Study) -> Judged:
+def _of_export(board: Leaderboard) -> tuple[float, str] | None:
+    """The threshold by which the exported model flags unless another is asked for, as
+    `threshold_of`; None where it has none."""
+    held, usual = board.guarantee, f"{FALSE_ALARMS:.0%} false alarms"
+    if held is not None and held.point is not None:
+        return held.point.threshold, f"is the exported model's {held.point.name} one"
+    for point in board.thresholds:
+        if point.name == usual:
+            rule = f"is the exported model's for {usual}, made of held-out normal images"
+            return point.threshold, rule
+    return None
+
+
+def _by_search(run: RunFolder, record: RunRecord, study: optuna.Study) -> Judged:
     """The validation images, scored by the best trial of the search."""
     for trial in studies.full_trials(study):
         file, primary = validation_file(run, trial.number), trial.user_attrs.get(studies.PRIMARY)
         if primary is not None and file.exists():
             scores = _read_scores(file)
-            threshold, rate = threshold_of(scores[primary])
+            threshold, rule = threshold_of(scores[primary])
             return Judged(
                 which="validation",
                 name=f"trial {trial.number}",
@@ -237,10 +257,10 @@ def _by_search(run: RunFolder, study: optuna.Study) -> Judged:
                 primary=primary,
                 scores=scores,
                 threshold=threshold,
-                false_alarms=rate,
+                rule=rule,
                 by_seed=(scores[primary],),
-                default_by_seed=(),
                 model=None,
+                belonging=record.problem.groups("validation"),
             )
     raise DataError("There are no scores yet: no trial has reached the full budget.")
 
@@ -253,12 +273,14 @@ def _read_scores(file: Path) -> dict[str, dict[str, np.ndarray]]:
         raise DataError(sentence(str(error))) from error
 
 
-def threshold_of(validation: Sides) -> tuple[float, float]:
-    """The threshold that an export states, and the false positive rate that it stands for."""
+def threshold_of(validation: Sides) -> tuple[float, str]:
+    """A threshold by validation images, where there is none of an export, and what it is for: a
+    false positive rate of FALSE_ALARMS, or a larger one where normals are few."""
     normal = validation["normal"]
     least = math.ceil(10_000 / (len(normal) + 1)) / 10_000  # 1 / (n + 1), rounded up
     rate = max(FALSE_ALARMS, least)
-    return metrics.conformal_threshold(normal, rate), rate
+    rule = f"comes from the validation normals, for a false positive rate of {rate:.1%}"
+    return metrics.conformal_threshold(normal, rate), rule
 
 
 # --- the images -----------------------------------------------------------------------------------

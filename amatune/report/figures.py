@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from amatune import registry
 from amatune.errors import RequestError
+from amatune.results.effort import state_text
 from amatune.runs import RunFolder
 from amatune.tuning import study as studies
 from amatune.tuning.defaults import first_decision
@@ -56,8 +57,9 @@ class SearchFigure:
     wide: bool = False  # needs more width than a phone has
 
 
-def search_figures(run: RunFolder) -> list[SearchFigure]:
-    """Figures of a run's search, which may be going on, in the order they are best read.
+def search_figures(run: RunFolder, *, over: bool = False) -> list[SearchFigure]:
+    """Figures of a run's search, in the order they are best read; unless it is `over`, it may be
+    going on.
 
     Raises `RequestError` when the run has no study.
     """
@@ -68,11 +70,11 @@ def search_figures(run: RunFolder) -> list[SearchFigure]:
     full.sort(key=lambda t: (-_value(t), t.number))
     return [
         _history(study, full),
-        _curves(study, full, rung_epochs(run), epochs, _compared(trials)),
+        _curves(study, full, rung_epochs(run), epochs, _compared(trials), over=over),
         _importance(study, full),
         _parallel(full),
         *_slices(study, full),
-        _timeline(study),
+        _timeline(study, over=over),
     ]
 
 
@@ -166,6 +168,8 @@ def _curves(
     rungs: Sequence[int],
     epochs: int,
     compared: Mapping[int, Mapping[int, float]],
+    *,
+    over: bool,
 ) -> SearchFigure:
     title = "Learning curves, and where trials were stopped"
     trials = study.get_trials(deepcopy=False)
@@ -179,7 +183,7 @@ def _curves(
     groups = {
         TrialState.PRUNED: ("stopped early", GREY, 0.45, 1.0, "solid"),
         TrialState.COMPLETE: ("full budget", BLUE, 0.8, 1.5, "solid"),
-        TrialState.RUNNING: ("running", GREEN, 0.9, 1.5, "dot"),
+        TrialState.RUNNING: (state_text("running", over=over), GREEN, 0.9, 1.5, "dot"),
     }
     # Faint ones first, the best last: it lies above the others.
     drawing_order = [
@@ -332,14 +336,15 @@ def _slices(study: optuna.Study, full: Sequence[FrozenTrial]) -> list[SearchFigu
     return found
 
 
-def _timeline(study: optuna.Study) -> SearchFigure:
+def _timeline(study: optuna.Study, *, over: bool) -> SearchFigure:
     title = "When the trials ran"
     if all(t.datetime_start is None for t in study.get_trials(deepcopy=False)):
         return SearchFigure("timeline", title, None, "No trial has started yet.")
     figure = _drawn(lambda: optuna.visualization.plot_timeline(study))
     for trace in figure.data:
-        state = TrialState[trace.name]
-        trace.update(marker_color=STATE_COLOURS[trace.name], name=studies.STATES[state])
+        state = studies.STATES[TrialState[trace.name]]
+        colour = STATE_COLOURS[trace.name]
+        trace.update(marker_color=colour, name=state_text(state, over=over))
         trace.update(hovertemplate="%{text}<extra></extra>", width=0.8)
     figure.update_layout(xaxis_title=None, yaxis_title="trial", barmode="overlay")
     return SearchFigure("timeline", title, figure)

@@ -29,7 +29,7 @@ from amatune.report.paths import without_folders
 from amatune.report.sections import headline, make_sections
 from amatune.runs import RunFolder
 from amatune.version import __version__
-from amatune.wording import download_size, figure, interval
+from amatune.wording import download_size, figure, interval, visible
 
 PICTURE_SIDE = 160  # pixels; larger pictures are made smaller
 
@@ -84,11 +84,12 @@ def render(evidence: Evidence) -> str:
 
 
 def _environment(known: Mapping[str, str]) -> jinja2.Environment:
-    """The engine: every text is shortened, then escaped; only what is marked as markup is not."""
+    """The engine: every text is shortened and made visible, then escaped; only what is marked as
+    markup is not."""
 
     def finalize(value: Any) -> Any:
         is_text = isinstance(value, str) and not hasattr(value, "__html__")
-        return without_folders(value, known) if is_text else value
+        return visible(without_folders(value, known)) if is_text else value
 
     environment = jinja2.Environment(
         autoescape=True,

@@ -4,8 +4,7 @@ Two kinds of figures, never to be confused. Validation figures have selected som
 badge that says so. Test figures come from images that nothing was selected on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,17 +27,16 @@ from amatune.report.blocks import (
 )
 from amatune.report.curves import BOOTSTRAP, density_figure, forest, roc_figure
 from amatune.report.evidence import Evidence, Images, Judged, Shown
-from amatune.report.figures import SearchFigure
 from amatune.report.groups import groups
 from amatune.report.paths import shortened
 from amatune.report.planning import planning
 from amatune.report.thresholds import thresholds
+from amatune.report.trials import cost, search, trials
 from amatune.results.leaderboard import Leaderboard, LeaderboardRow, TestFigures
+from amatune.results.settings import side_by_side
 from amatune.runs.record import RunRecord
-from amatune.tuning.events import State, TrialUpdate
-from amatune.wording import clock, counted, figure, interval, sentence, settings_text, value_text
+from amatune.wording import counted, figure, interval, sentence, settings_text
 
-MOST_TRIALS = 100  # rows in a table of trials
 NAME = 32  # characters below a picture
 
 
@@ -60,9 +58,9 @@ def make_sections(evidence: Evidence) -> list[Section]:
         ]
     return [
         *sections,
-        Section("search", "The search", tuple(_search(evidence.search))),
-        Section("trials", "Trials", tuple(_trials(evidence))),
-        Section("cost", "Cost", tuple(_cost(evidence))),
+        Section("search", "The search", tuple(search(evidence.search))),
+        Section("trials", "Trials", tuple(trials(evidence))),
+        Section("cost", "Cost", tuple(cost(evidence))),
     ]
 
 
@@ -174,6 +172,20 @@ _SELECTION_COLUMNS: list[tuple[str, _Cell]] = [
     ("AUROC, search", lambda row: figure(row.search_auroc)),
 ]
 
+
+def _seeds(board: Leaderboard) -> str:
+    """Those that are behind the figures of the chosen configuration."""
+    return counted(len(board.chosen.seeds), "seed")
+
+
+def _retrained(board: Leaderboard) -> str:
+    """Of several methods, each has its own epochs."""
+    epochs = {row.configuration: counted(row.epochs, "epoch") for row in board.rows}
+    if len(set(epochs.values())) == 1:
+        return f"{_seeds(board)} of {epochs[board.chosen.configuration]} each"
+    return f"{_seeds(board)} each: {', '.join(f'{name} of {own}' for name, own in epochs.items())}"
+
+
 _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
     ("against the default", lambda board: board.comparison.verdict if board.comparison else ""),
     (
@@ -185,16 +197,15 @@ _BOARD_FACTS: list[tuple[str, Callable[[Leaderboard], str]]] = [
         "the search's best validation AUROC, optimistic",
         lambda board: str(board.selection) if board.selection else "",
     ),
-    ("cross-fitted AUROC", lambda b: f"{b.cross_fit or ''}"),
-    ("retrained", lambda b: f"{_seeds(b)} of {counted(b.epochs, 'epoch')} each"),
+    (
+        "cross-fitted AUROC",
+        lambda b: "; ".join(filter(None, [f"{b.cross_fit or ''}", b.other_choice])),
+    ),
+    ("retrained", _retrained),
     ("test images", lambda b: f"{b.test_normals:,} normal, {b.test_anomalies:,} anomalous"),
-    ("failed", lambda b: "; ".join([f for r in b.rows for f in r.failures] + list(b.dropped))),
+    ("failed", lambda board: "; ".join(board.failed)),
     ("warnings", lambda board: "; ".join(board.warnings)),
 ]
-
-
-def _seeds(board: Leaderboard) -> str:
-    return counted(len(board.seeds), "seed")
 
 
 def _result(evidence: Evidence) -> list[Block]:
@@ -209,9 +220,11 @@ def _result(evidence: Evidence) -> list[Block]:
                 style="remark",
             )
         ]
+    differ = any(board.title(row) != row.name for row in board.rows)
+    others = ", or as many as a row names," if differ else ""
     blocks: list[Block] = [
         Text(
-            text=f"Test figures: the mean over {_seeds(board)} ± their standard deviation; "
+            text=f"Test figures: the mean over {_seeds(board)}{others} ± their standard deviation; "
             "intervals are DeLong's, for the choice of test images."
         ),
         _leaderboard(board),
@@ -248,7 +261,7 @@ def _leaderboard(board: Leaderboard) -> Table:
         rows=tuple(
             Row(
                 cells=(
-                    f"{row.name}{' (chosen)' if row.chosen else ''}",
+                    f"{board.title(row)}{' (chosen)' if row.chosen else ''}",
                     *(cell(row) for _, cell in [*test, *_SELECTION_COLUMNS]),
                 ),
                 stands_out=row.chosen,
@@ -261,16 +274,16 @@ def _leaderboard(board: Leaderboard) -> Table:
 
 def _chosen_settings(board: Leaderboard) -> Details:
     """The chosen settings beside the default ones of its method."""
-    chosen, rows = board.chosen.settings, []
     own = (row for row in board.rows if row.default and row.method == board.chosen.method)
     default = next((row.settings for row in own), {})
-    for name in dict.fromkeys([*chosen, *default]):
-        ours, theirs = (value_text(s[name]) if name in s else "-" for s in (chosen, default))
-        rows.append(Row(cells=(name, ours, theirs), stands_out=ours != theirs))
+    rows = tuple(
+        Row(cells=(one.name, *one.texts), stands_out=one.differs)
+        for one in side_by_side([board.chosen.settings, default])
+    )
     columns = tuple(Column(title=title) for title in ("setting", "chosen", "default"))
     return Details(
         f"Settings of {board.chosen.configuration}, beside the default's",
-        (Table(columns=columns, rows=tuple(rows)),),
+        (Table(columns=columns, rows=rows),),
     )
 
 
@@ -282,15 +295,17 @@ def _caption(text: str, judged: Judged) -> Text:
 
 
 def _roc(judged: Judged) -> list[Block]:
+    drawn = ((judged.name, judged.by_seed), (judged.control, judged.control_by_seed))
     told = [
         f"{figure(float(np.mean([metrics.auroc(**scores) for scores in by_seed])))} ({name})"
-        for name, by_seed in ((judged.name, judged.by_seed), ("default", judged.default_by_seed))
+        for name, by_seed in drawn
         if by_seed
     ]
     seeds = len(judged.by_seed)
+    of = "images" if judged.belonging is None else "groups of images"
     text = (
         f"{sentence(judged.which)} images, score {judged.primary}, AUROC: {', '.join(told)}. "
-        f"Band: pointwise 95%, from {BOOTSTRAP} bootstrap draws of the images."
+        f"Band: pointwise 95%, from {BOOTSTRAP} bootstrap draws of the {of}."
     )
     if seeds > 1:
         text += f" Thin lines: each of {seeds} seeds."
@@ -321,9 +336,8 @@ def _scores(judged: Judged, images: Images) -> list[Block]:
     alarms, found = (float((own[side] > judged.threshold).mean()) for side in ("normal", "anomaly"))
     text = (
         f"Scores of {judged.title}; higher is more anomalous. The threshold {judged.threshold:.4g} "
-        f"on {judged.primary} comes from the validation normals, for a false positive rate of "
-        f"{judged.false_alarms:.1%}; of the {judged.which} images it flags {alarms:.1%} of the "
-        f"normal and {found:.1%} of the anomalous ones."
+        f"on {judged.primary} {judged.rule}; of the {judged.which} images it flags {alarms:.1%} of "
+        f"the normal and {found:.1%} of the anomalous ones."
     )
     if images.training:
         sampled = len(images.training[judged.primary])
@@ -373,128 +387,3 @@ def _picture(shown: Shown) -> Picture:
         full_name=full,
         stands_out=shown.wrong,
     )
-
-
-# --- the search -----------------------------------------------------------------------------------
-
-
-def _search(figures: Sequence[SearchFigure]) -> list[Block]:
-    blocks: list[Block] = [
-        Text(text="All of these are validation AUROCs, by which settings are chosen.", selects=True)
-    ]
-    slices: list[tuple[Block, ...]] = []
-    for one in figures:
-        if one.kind == "timeline":
-            continue
-        told = [Text(text=one.note, style="caption")] if one.note else []
-        if one.figure is None:
-            blocks += [Heading(one.title), *told]
-        elif one.kind == "slice":
-            label = f"Validation AUROC by {one.title}"
-            drawn = Drawing(figure=one.figure, label=label, height=260)
-            slices.append((Heading(one.title, 4), *told, drawn))
-        else:
-            drawn = Drawing(figure=one.figure, label=one.title, height=400, wide=one.wide)
-            blocks += [Heading(one.title), *told, drawn]
-    if slices:
-        text = "Trials with the full budget; later ones are more orange."
-        blocks += [
-            Heading("Each setting"),
-            Text(text=text, style="caption"),
-            Beside(tuple(slices), "slices"),
-        ]
-    return blocks
-
-
-_ORDER: list[State] = ["done", "running", "pruned", "failed", "waiting"]
-
-
-def _trials(evidence: Evidence) -> list[Block]:
-    fixed = evidence.record.fixed
-    ranked = sorted(
-        evidence.trials, key=lambda t: (_ORDER.index(t.state), -(t.auroc or 0.0), t.number)
-    )
-    failed = [trial for trial in ranked if trial.state == "failed"]
-    blocks: list[Block] = []
-    if failed:
-        blocks.append(Heading(f"{len(failed)} failed"))
-        blocks.append(
-            Table(
-                columns=(
-                    Column(title="trial"),
-                    Column(title="epoch"),
-                    Column(title="reason", style="settings"),
-                    Column(title="settings", style="settings"),
-                ),
-                rows=tuple(
-                    Row(cells=(str(t.number), str(t.epoch), t.reason, _searched(t, fixed)))
-                    for t in failed[:MOST_TRIALS]
-                ),
-            )
-        )
-    compared = any(t.early not in (None, t.auroc) for t in ranked)
-    every = Table(
-        columns=(
-            Column(title="trial"),
-            Column(title="state"),
-            Column(title="epochs"),
-            Column(title="validation AUROC", style="muted", selects=True),
-            *([Column(title="compared by", style="muted")] if compared else []),
-            Column(title="settings", style="settings"),
-        ),
-        rows=tuple(
-            Row(
-                cells=(
-                    str(t.number),
-                    t.state,
-                    f"{t.epoch}/{t.epochs}",
-                    figure(t.auroc),
-                    *([figure(t.early)] if compared else []),
-                    _searched(t, fixed),
-                )
-            )
-            for t in ranked[:MOST_TRIALS]
-        ),
-    )
-    unfolded: list[Block] = [every]
-    if len(ranked) > MOST_TRIALS:
-        unfolded.append(
-            Text(
-                text=f"And {len(ranked) - MOST_TRIALS:,} more:",
-                command=f"amatune status {evidence.run.name}",
-            )
-        )
-    title = f"All {len(ranked):,} trials" if len(ranked) > 1 else counted(len(ranked), "trial")
-    return [*blocks, Details(title, tuple(unfolded))]
-
-
-def _searched(trial: TrialUpdate, fixed: Mapping[str, Any]) -> str:
-    return settings_text(trial.settings, fixed)
-
-
-def _cost(evidence: Evidence) -> list[Block]:
-    epochs, board, effort = evidence.record.request.epochs, evidence.board, evidence.effort
-    states = [trial.state for trial in evidence.trials]
-    facts = {
-        "trials": ", ".join(f"{states.count(s)} {s}" for s in _ORDER if s in states) or "none yet",
-        "epochs trained": f"{effort.epochs:,}, of {evidence.begun * epochs:,} had every trial had "
-        "the full budget",
-    }
-    if evidence.took is not None:
-        took = clock(evidence.took.total_seconds())
-        facts["from first to last"] = f"{took}, pauses included"
-    if effort.hours:
-        hours = clock(3600 * effort.hours)
-        facts["time of training"] = f"{hours}, added up over trials that ran side by side"
-    if effort.gpu_hours:
-        facts["GPU-hours"] = f"{effort.gpu_hours:.2f}"
-    if board is not None:
-        trained = counted(sum(len(row.seeds) for row in board.rows), "training")
-        facts["retraining"] = f"{trained} of {counted(board.epochs, 'epoch')}"
-    blocks: list[Block] = [Facts(facts)]
-    for one in evidence.search:
-        if one.kind == "timeline" and one.figure is not None:
-            height = 160 + min(16 * len(states), 440)
-            blocks.append(Heading(one.title))
-            blocks.append(Drawing(figure=one.figure, label=one.title, height=height))
-    return blocks

@@ -134,7 +134,7 @@ def _cell(
     """Where no score is named, that of the chosen settings and that of the defaults are each the
     one that validation took for them."""
     score = row.score or board.primary_score
-    plain = next((one for one in board.rows if one.default), None)
+    plain = board.control
     return Cell(
         row=row,
         column=column,

@@ -131,7 +131,8 @@ def cross_fit(
     if groups is not None:
         sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
     auroc = statistics.fmean(aurocs)
-    low, high = metrics.area_interval(auroc, math.sqrt(images**2 + extra), *sizes)
+    error = math.sqrt(images**2 + extra)
+    low, high = metrics.area_interval(auroc, error, *sizes, grouped=groups is not None)
     difference = p = None
     if defaults is not None:
         theirs = [table.placements(defaults, seed) for seed in range(table.seeds)]

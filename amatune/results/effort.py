@@ -1,4 +1,4 @@
-"""What a search took."""
+"""What a search took, and how the states of its trials are told."""
 
 from dataclasses import dataclass
 
@@ -14,3 +14,8 @@ class Effort:
     epochs: int  # trained
     hours: float  # of training, added up over trials that ran at the same time
     gpu_hours: float  # of those, by share of a GPU
+
+
+def state_text(state: str, *, over: bool) -> str:
+    """What a state of a trial is called; when the search is `over`, nothing runs."""
+    return "unfinished" if over and state == "running" else state

@@ -35,6 +35,7 @@ from amatune.results.selection import SeedScores, Selection
 from amatune.runs import RunFolder
 from amatune.sealed import read_facts
 from amatune.several import METHOD
+from amatune.wording import counted
 
 SCHEMA = 2  # of leaderboard.json
 Places = slice | NDArray[np.intp]  # of some images among others
@@ -84,6 +85,11 @@ class LeaderboardRow:
     def method(self) -> str | None:
         """Its method in a search of several; None in that of one."""
         return self.settings.get(METHOD)
+
+    @property
+    def epochs(self) -> int:
+        """In which each of its seeds was trained; of several methods, each has its own."""
+        return int(self.config["epochs"])
 
     @property
     def name(self) -> str:
@@ -168,6 +174,35 @@ class Leaderboard:
         return next(row for row in self.rows if row.chosen)
 
     @property
+    def control(self) -> LeaderboardRow | None:
+        """The default that the chosen one is compared with: of several methods' the one that
+        validation images prefer, of those that failed with no seed. None where none was trained."""
+        whole = [row for row in self.rows if len(row.seeds) == len(self.seeds)] or self.rows
+        alone = next((row for row in self.rows if row.configuration == "default"), None)
+        defaults = (row for row in whole if row.default)
+        return max(defaults, key=lambda row: row.validation_auroc, default=alone)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Which configurations failed with which seeds, and why."""
+        by_row = (f"{row.configuration}: {told}" for row in self.rows for told in row.failures)
+        return (*by_row, *self.dropped)
+
+    @property
+    def other_choice(self) -> str:
+        """That all anomalies together would choose another configuration, in a sentence; empty
+        where they would not, and without a cross-fit."""
+        if self.cross_fit is None or self.cross_fit.final == self.chosen.configuration:
+            return ""
+        return f"by all anomalies {self.cross_fit.final} would be chosen; the export is not that"
+
+    def title(self, row: LeaderboardRow) -> str:
+        """The name of a row, with its number of seeds where that is not the chosen one's."""
+        if len(row.seeds) == len(self.chosen.seeds):
+            return row.name
+        return f"{row.name}, {counted(len(row.seeds), 'seed')}"
+
+    @property
     def primary_score(self) -> str:
         """The score of the chosen configuration that ranks the images."""
         return self.chosen.score
@@ -246,6 +281,9 @@ def _contradictions(board: Leaderboard) -> str | None:
         by_seed = row.seeds, row.validation_by_seed, row.test_auroc_by_seed
         if not row.seeds or len({len(one) for one in by_seed}) != 1:
             return f"{row.configuration} must have figures of one or more seeds, of each the same"
+        epochs = row.config.get("epochs")
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            return f"the configuration of {row.configuration} has {epochs!r:.80} epochs"
         others = (one for one in board.rows if one.method == row.method)
         if any(row.test.keys() != one.test.keys() for one in others):
             return f"{row.configuration} has figures of other scores than the rest"
@@ -339,16 +377,20 @@ def against_baseline(
     name: str,
     groups: metrics.Groups | None = None,
 ) -> Comparison:
-    """The chosen configuration, by its seeds, against a measure that needs no detector."""
+    """The chosen configuration, by its seeds, against a measure that needs no detector; the verdict
+    goes on from its name."""
     found = paired_difference(chosen, [baseline], groups)
     by = f"{found.difference:+.3f} AUROC, standard error {found.standard_error:.3f}"
-    beaten = found.difference > found.standard_error
-    verdict = f"beats the best baseline, {name} ({by})"
-    if not beaten:
+    by += f", p = {found.p:.2g}"
+    if found.difference <= 0:
         verdict = (
             f"does not beat {name}, which needs no detector ({by}): it has shown nothing that this "
             "does not"
         )
+    elif found.p >= SIGNIFICANT:
+        verdict = f"gives no evidence that it beats {name}, which needs no detector ({by})"
+    else:
+        verdict = f"beats the best baseline, {name} ({by})"
     return Comparison(
         difference=found.difference,
         standard_error=found.standard_error,

@@ -2,7 +2,7 @@
 
 Sources:
     Hanley and McNeil, Radiology 143:29-36, 1982              (standard error from sizes alone)
-    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988    (what images add to a difference)
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988    (what images add to an error)
     Dodge and others, Show Your Work, EMNLP 2019              (the best of so many trials, expected)
 
 The scores are taken for what other images would get too. The more there are than there were, the
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy import special  # and not stats, which takes a second to import
 
 from amatune import metrics
+from amatune.errors import RequestError
 from amatune.results.operating import CONFIDENCE
-from amatune.results.selection import SeedScores, auroc_of_draws, draw_images
+from amatune.results.selection import SeedScores
 
-DRAWS = 400  # of the bootstrap
 POWER = 0.8  # with which a detectable difference is found
 ALARMS = 0.05  # false alarms at which the recall is told
 TIMES = (1, 1.5, 2, 4, 8)  # as many anomalies as there are
@@ -39,7 +39,7 @@ class AnomalyRow:
     """What so many anomalies say, with the normal images that there are."""
 
     anomalies: int
-    width: float  # of the 95% interval of an AUROC, by a bootstrap of the scores
+    width: float  # of the 95% interval of an AUROC, by DeLong's variance of the scores
     width_by_size: float  # likewise, by Hanley and McNeil
     detectable: float | None  # difference of AUROC found with POWER; None without another detector
     recall: float  # that can be promised at ALARMS, if the share that is missed stays
@@ -98,14 +98,23 @@ def make_plan(
     groups: metrics.Groups | None = None,
 ) -> Plan:
     """The plan by the scores of a configuration, of one or more seeds, and of another one on the
-    same images. `trials` are the last validation AUROCs of those that have ended."""
+    same images. `trials` are the last validation AUROCs of those that have ended.
+
+    Raises `RequestError` for fewer than two images of a kind, or groups of them.
+    """
     normals, have = len(by_seed[0]["normal"]), len(by_seed[0]["anomaly"])
+    counts = [len(np.unique(side)) for side in groups] if groups is not None else [normals, have]
+    if min(counts) < 2:
+        of = "groups of " if groups is not None else ""
+        raise RequestError(
+            f"a plan needs scores of at least 2 {of}normal and 2 {of}anomalous images, got "
+            f"{counts[0]} and {counts[1]}"
+        )
     auroc = float(np.mean([metrics.auroc(**scores) for scores in by_seed]))
     seeds = _by_seeds(by_seed, other, groups) if other else ()
     rows = tuple(
         _with_anomalies(math.ceil(times * have), by_seed, other, groups) for times in TIMES
     )
-    counts = [len(np.unique(side)) for side in groups] if groups is not None else [normals, have]
     return Plan(
         of=of,
         auroc=auroc,
@@ -131,7 +140,6 @@ def _with_anomalies(
     groups: metrics.Groups | None,
 ) -> AnomalyRow:
     normals, have = len(by_seed[0]["normal"]), len(by_seed[0]["anomaly"])
-    auroc = float(np.mean([metrics.auroc(**scores) for scores in by_seed]))
     detectable = None
     if other:
         variance = _of_images(by_seed, other, number / have, groups) + _of_seeds(by_seed, other)
@@ -140,6 +148,16 @@ def _with_anomalies(
     if groups is not None:  # what they prove is that of one each
         effective = max(1, round(number * len(np.unique(groups[1])) / have))
         normals = len(np.unique(groups[0]))
+    aurocs = [metrics.auroc(**scores) for scores in by_seed]
+    mean = float(np.mean(aurocs))
+    errors = [_error(scores, number / have, groups) for scores in by_seed]
+
+    def width(auroc: float, error: float) -> float:
+        """Of the interval that a test would print."""
+        grouped = groups is not None
+        low, high = metrics.area_interval(auroc, error, normals, effective, grouped=grouped)
+        return high - low
+
     missed = np.mean(
         [
             (s["anomaly"] <= np.quantile(s["normal"], 1 - ALARMS, method="higher")).mean()
@@ -148,8 +166,8 @@ def _with_anomalies(
     )
     return AnomalyRow(
         anomalies=number,
-        width=2 * _Z * bootstrap_error(by_seed, number / have, groups),
-        width_by_size=2 * _Z * metrics.hanley_mcneil(auroc, effective, normals),
+        width=float(np.mean(list(map(width, aurocs, errors)))),
+        width_by_size=width(mean, metrics.hanley_mcneil(mean, effective, normals)),
         detectable=detectable,
         recall=_provable(effective, math.ceil(float(missed) * effective - 1e-9)),
         recall_at_best=_provable(effective, 0),
@@ -162,24 +180,10 @@ def _provable(images: int, missed: int) -> float:
     return float(special.betaincinv(found, missed + 1, 1 - CONFIDENCE)) if found else 0.0
 
 
-def bootstrap_error(
-    by_seed: Sequence[SeedScores], times: float = 1.0, groups: metrics.Groups | None = None
-) -> float:
-    """The standard error of an AUROC with `times` as many anomalies, or groups of such: images of
-    both kinds are drawn with replacement; the mean over the seeds."""
-    generator = np.random.default_rng(0)
-    sides = [len(by_seed[0][side]) for side in ("normal", "anomaly")]
-    own = groups if groups is not None else (np.arange(sides[0]), np.arange(sides[1]) + sides[0])
-    drawn = []
-    for place, side in enumerate(own):
-        names, of = np.unique(side, return_inverse=True)
-        count = max(1, round((times if place else 1.0) * len(names)))
-        drawn.append(draw_images(generator, len(names), DRAWS, count)[of])
-    errors = []
-    for scores in by_seed:
-        found = auroc_of_draws(scores, drawn[0], drawn[1])
-        errors.append(float(np.nanstd(found, ddof=1)))
-    return float(np.mean(errors))
+def _error(scores: SeedScores, times: float, groups: metrics.Groups | None) -> float:
+    """The standard error of an AUROC with `times` as many anomalies, or groups of such."""
+    normal, anomaly = metrics.area_variances(scores["normal"], scores["anomaly"], groups)
+    return math.sqrt(normal + anomaly / times)
 
 
 # --- differences ----------------------------------------------------------------------------------

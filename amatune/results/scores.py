@@ -78,3 +78,5 @@ def _check(name: str, sides: Mapping[str, np.ndarray]) -> None:
     for side, values in sides.items():
         if values.ndim != 1 or values.dtype.kind != "f" or not len(values):
             raise ValueError(f"{name}/{side} is not a list of numbers")
+        if wrong := int((~np.isfinite(values)).sum()):
+            raise ValueError(f"{name}/{side} must be finite, {wrong} of {len(values)} are not")

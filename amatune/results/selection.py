@@ -100,18 +100,9 @@ def correct_for_selection(
     )
 
 
-def auroc_of_draws(scores: SeedScores, normals: Floats, anomalies: Floats) -> Floats:
-    """The AUROC of each of B draws, (B,): how often each normal image (N, B) and each anomaly
-    (M, B) is in it. Not a number where a draw has none of a kind."""
-    return _aurocs(_above(scores), normals, anomalies, [(0, len(anomalies))], "pooled")
-
-
-def draw_images(
-    generator: np.random.Generator, size: int, draws: int, count: int | None = None
-) -> Floats:
-    """How often each of `size` images is in each draw of as many, or of `count`: (size, draws)."""
-    share = np.full(size, 1 / size)
-    return generator.multinomial(count or size, share, size=draws).T.astype(float)
+def draw_images(generator: np.random.Generator, size: int, draws: int) -> Floats:
+    """How often each of `size` images is in each draw of as many: (size, draws)."""
+    return generator.multinomial(size, np.full(size, 1 / size), size=draws).T.astype(float)
 
 
 def draw_by_group(generator: np.random.Generator, groups: NDArray[np.int64], draws: int) -> Floats:

@@ -43,7 +43,8 @@ def plan_run(run: RunFolder) -> Plan:
 def _by_best(board: Leaderboard, trials: list[float]) -> Plan:
     others = [row for row in board.rows if not row.chosen]
     # The control where there is one, else what came closest.
-    other = next((row for row in others if row.default), others[0] if others else None)
+    control = board.control
+    other = control if control and not control.chosen else next(iter(others), None)
     mine = _tested(board, board.chosen)
     return make_plan(
         f"{board.chosen.configuration} on {_images(mine[0])} of the test",

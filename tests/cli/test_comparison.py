@@ -60,6 +60,40 @@ def test_names_are_whole_in_json(written: Callable[[str], str]) -> None:
     assert [one["run"] for one in json.loads(written("json"))["runs"]] == ["plain", ODD]
 
 
+def test_a_path_that_is_no_text_can_be_written_as_json(found: RunComparison) -> None:
+    """To standard output, which takes nothing that UTF-8 cannot write."""
+    odd = replace(found.runs[0], problem="folder:caf\udce9")
+    with io.TextIOWrapper(io.BytesIO(), encoding="utf-8") as file:
+        WRITERS["json"](replace(found, runs=(odd, found.runs[1])), file)
+        file.seek(0)
+        assert json.load(file)["runs"][0]["problem"] == "folder:caf\udce9"
+
+
+def test_values_that_differ_are_not_the_same_in_all(found: RunComparison) -> None:
+    """However alike they are when they are rounded."""
+    runs = []
+    for one, value in zip(found.runs, (0.0012341, 0.0012342), strict=True):
+        row = replace(one.row, settings={"lr": value, "k": 0.12345})
+        rows = tuple(row if own.chosen else own for own in one.board.rows)
+        runs.append(replace(one, board=replace(one.board, rows=rows)))
+    file = io.StringIO()
+    WRITERS["markdown"](replace(found, runs=tuple(runs)), file)
+    assert "| lr | 0.0012341 | 0.0012342 |" in file.getvalue()
+    assert "- The same in all: k=0.123\n" in file.getvalue()
+
+
+def test_what_needs_no_detector_names_the_runs_of_its_images(found: RunComparison) -> None:
+    def told(*groups: int) -> list[str]:
+        pairs = enumerate(zip(found.runs, groups, strict=True))
+        runs = (replace(one, name=f"run{i}", group=group) for i, (one, group) in pairs)
+        file = io.StringIO()
+        WRITERS["markdown"](replace(found, runs=tuple(runs), differences=()), file)
+        return [line.split(" | ")[0] for line in file.getvalue().splitlines() if "without" in line]
+
+    assert told(0, 0) == ["| without a detector"]
+    assert told(0, 1) == ["| without a detector (run0)", "| without a detector (run1)"]
+
+
 def test_one_trial_is_no_plural(found: RunComparison) -> None:
     effort = replace(found.runs[0].board.effort, trials=1)
     runs = [replace(one, board=replace(one.board, effort=effort)) for one in found.runs]

@@ -1,11 +1,16 @@
 """Tables as a terminal shows them."""
 
+import dataclasses
 import io
+import re
+from pathlib import Path
 
 import pytest
+from fake_run import scores, small_problem, write_leaderboard, write_run
 from rich.console import Console
 
-from amatune.cli.tables import print_by_columns, print_trials
+from amatune.cli.tables import print_by_columns, print_leaderboard, print_trials
+from amatune.results.leaderboard import read_leaderboard
 from amatune.tuning.events import TrialUpdate
 
 HEADS = ["", "retrained, 3 seeds", "validation AUROC", "test AUROC of fm", "95% interval"]
@@ -35,6 +40,23 @@ def test_no_word_is_broken(width: int) -> None:
     tables = text.strip("\n").split("\n\n")
     assert (len(tables) == 1) == (width >= 100)
     assert all("trial-12" in table for table in tables)
+
+
+def test_the_seeds_that_are_told_are_those_behind_the_figures(tmp_path: Path) -> None:
+    """The chosen one failed with a seed, as all may do."""
+    run = write_run(tmp_path / "run", small_problem().to_dict(), study=False)
+    by_seed = [{"bright": scores(1.0, seed)} for seed in (1, 2)]
+    write_leaderboard(run, {"trial-1": by_seed[:1], "default": by_seed})
+    board = read_leaderboard(run)
+    chosen = dataclasses.replace(board.chosen, failures=("seed 2: diverged",))
+    board = dataclasses.replace(board, seeds=(1, 2), rows=(chosen, *board.rows[1:]))
+    console = Console(width=120, file=io.StringIO())
+    print_leaderboard(console, board)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "retrained, 1 seed " in text
+    assert re.search(r"^\*  trial-1  ", text, re.MULTILINE)
+    assert re.search(r"^   default, 2 seeds  ", text, re.MULTILINE)
+    assert "warning: trial-1: seed 2: diverged\n" in text
 
 
 def test_what_was_running_when_a_search_ended_is_unfinished() -> None:

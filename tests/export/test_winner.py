@@ -1,5 +1,6 @@
 """From a run to an export: what is written, and what is said before hours of training."""
 
+import dataclasses
 from pathlib import Path
 
 import fake_method
@@ -55,6 +56,19 @@ def test_the_export_tells_what_is_known_of_the_winner(
     assert exported.calibration is not None
     assert exported.calibration.scores == pytest.approx(sorted(held_out))
     assert exported.guarantee is None
+
+
+def test_the_card_counts_the_seeds_behind_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three that were asked for one came to its end."""
+    monkeypatch.setattr(FakeDetector, "exports_to_onnx", False)
+    run = finished_run(tmp_path / "runs" / "parts", small_problem(), seeds=1)
+    board = dataclasses.replace(read_leaderboard(run), seeds=(1, 2, 3))
+    export_winner(board)
+    figures = load(run.best / "export").figures
+    assert figures["test AUROC of bright"]["note"] == "one seed"
+    assert figures["validation AUROC"]["note"].startswith("one seed; ")
 
 
 def test_the_export_keeps_what_was_demanded_of_a_threshold(

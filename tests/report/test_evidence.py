@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from pathlib import Path
 
@@ -9,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 from fake_method import FakeDetector
-from fake_run import change, change_request
+from fake_run import change, change_request, group_images
 from parsed_page import Parsed
 from PIL import Image
 
 from amatune import report
 from amatune.data.problem import Problem
-from amatune.report.blocks import Heading, Table
+from amatune.report.blocks import Heading, Table, Text
 from amatune.report.evidence import PICTURES, gather, threshold_of
 from amatune.report.sections import make_sections
+from amatune.results.certify import with_thresholds
 from amatune.results.groups import group_figures
 from amatune.results.leaderboard import read_leaderboard
+from amatune.results.operating import Demand
 from amatune.results.scores import load_scores
 from amatune.runs import RunFolder
 
@@ -39,6 +42,63 @@ def test_the_threshold_lets_few_validation_normals_pass(finished: RunFolder, pag
     assert [t["name"] for t in figure["data"]] == ["training", "test, normal", "test, anomalous"]
     assert figure["layout"]["shapes"][0]["x0"] == pytest.approx(float(told), rel=1e-3)
     assert "shapes" not in page.figure("Densities of the score dark")["layout"]
+
+
+def test_the_threshold_of_a_tested_run_is_that_of_its_export(tested: RunFolder) -> None:
+    """Made of other images than the validation's: a page that had both would contradict itself."""
+    board = with_thresholds(read_leaderboard(tested), None)
+    board.write()
+    (five,) = (point for point in board.thresholds if point.name == "5% false alarms")
+    page = Parsed(report.make_report(tested).page)
+    alarms, recall = (f"{rate.value:.1%}" for rate in (five.false_alarms, five.recall))
+    assert (
+        f"The threshold {five.threshold:.4g} on bright is the exported model's for 5% false alarms"
+        f", made of held-out normal images; of the test images it flags {alarms} of the normal and "
+        f"{recall} of the anomalous ones."
+    ) in page.text
+    drawn = page.figure("Densities of the score bright")["layout"]["shapes"][0]["x0"]
+    assert drawn == pytest.approx(five.threshold)
+
+    board = with_thresholds(board, Demand(max_fpr=0.1))
+    board.write()
+    assert board.guarantee is not None
+    assert board.guarantee.point is not None
+    judged = gather(tested).judged
+    assert judged is not None
+    assert judged.threshold == board.guarantee.point.threshold != five.threshold
+    assert judged.rule == "is the exported model's certified one"
+
+
+def test_before_the_test_the_band_draws_whole_groups(untested: RunFolder) -> None:
+    def caption() -> str:
+        judged = gather(untested).judged
+        assert judged is not None
+        sections = make_sections(gather(untested))
+        (text,) = (b for s in sections if s.name == "roc" for b in s.blocks if isinstance(b, Text))
+        return text.text
+
+    assert "bootstrap draws of the images." in caption()
+    group_images(untested, 10)
+    judged = gather(untested).judged
+    assert judged is not None
+    assert judged.belonging is not None
+    assert len(np.unique(judged.belonging[1])) == 5
+    assert "bootstrap draws of the groups of images." in caption()
+
+
+def test_of_several_methods_the_control_is_named(tested: RunFolder) -> None:
+    models = tested.best / "models"
+    (models / "default").rename(models / "default-fake")
+    file = tested.best / "leaderboard.json"
+    board = json.loads(file.read_text(encoding="utf-8"))
+    board["rows"][1]["configuration"] = "default-fake"
+    file.write_text(json.dumps(board), encoding="utf-8")
+    page = Parsed(report.make_report(tested).page)
+    drawn = {trace.get("name") for trace in page.figure("ROC curves")["data"]}
+    assert {"trial-1", "default-fake"} <= drawn
+    assert "default" not in drawn
+    assert " (trial-1), " in page.text
+    assert " (default-fake). Band:" in page.text
 
 
 def test_several_images_are_judged_at_once_where_the_method_does(
@@ -73,8 +133,9 @@ def test_several_images_are_judged_at_once_where_the_method_does(
 
 @pytest.mark.parametrize("normals", [10, 18, 19, 500])
 def test_few_validation_normals_have_a_threshold(normals: int) -> None:
-    threshold, rate = threshold_of({"normal": np.arange(normals), "anomaly": np.zeros(1)})
-    assert rate == pytest.approx(max(0.05, 1 / (normals + 1)), abs=1e-4)
+    threshold, rule = threshold_of({"normal": np.arange(normals), "anomaly": np.zeros(1)})
+    (rate,) = re.findall(r"for a false positive rate of (.*)%", rule)
+    assert float(rate) == pytest.approx(max(5, 100 / (normals + 1)), abs=0.06)
     assert threshold == normals - max(1, (normals + 1) // 20)
 
 

@@ -153,10 +153,22 @@ def test_a_search_under_way(tmp_path: Path, problem: Problem) -> None:
     running.suggest_float("quality", 0, 1)
     running.report(0.5, 1)
     study.enqueue_trial({"quality": 0.5})
+    with run.alone():
+        page = parsed(run)
+    told = "2 done, 1 {}, 1 pruned, 1 failed, 1 waiting"
+    assert told.format("running") in page.text
+    assert "running" in page.texts["td"]
+    title = "Learning curves, and where trials were stopped"
+    assert page.figure(title)["data"][-1]["name"] == "running"
+    # Once it was killed, nothing runs.
     page = parsed(run)
-    assert "2 done, 1 running, 1 pruned, 1 failed, 1 waiting" in page.text
-    curves = page.figure("Learning curves, and where trials were stopped")["data"]
-    assert [c["name"] for c in curves][-1] == "running"
+    assert told.format("unfinished") in page.text
+    assert "unfinished" in page.texts["td"]
+    assert "running" not in page.texts["td"]
+    assert page.figure(title)["data"][-1]["name"] == "unfinished"
+    bars = {bar["name"] for bar in page.figure("When the trials ran")["data"]}
+    assert "unfinished" in bars
+    assert "running" not in bars
 
 
 def test_failed_trials_and_their_reasons(page: Parsed) -> None:
@@ -170,4 +182,65 @@ def test_cost(page: Parsed) -> None:
     assert f"{2 * EPOCHS + 1}, of {4 * EPOCHS} had every trial had the full budget" in page.text
     assert "0:04:30, pauses included" in page.text  # three minutes apart, the last takes 90 s
     assert "0:06:00, added up over trials" in page.text
-    assert "4 trainings of 9 epochs" in page.text
+    assert "4 trainings, 4 epochs together" in page.text  # of an epoch each
+
+
+def test_of_several_methods_each_has_its_own_epochs(tested: RunFolder) -> None:
+    """Frozen features are done after one."""
+    study = studies.open_study(tested)
+    one = study.trials[0]
+    one.user_attrs[studies.CONFIG]["epochs"] = 1
+    one.intermediate_values = {1: 0.7}
+    study.add_trial(one)
+    file = tested.best / "leaderboard.json"
+    board = json.loads(file.read_text(encoding="utf-8"))
+    board["rows"][0]["config"]["epochs"] = 5
+    file.write_text(json.dumps(board), encoding="utf-8")
+    page = parsed(tested)
+    ran = 2 * EPOCHS + 2
+    assert f"{ran}, of {4 * EPOCHS + 1} had every trial had the full budget" in page.text
+    assert "4 trainings, 12 epochs together" in page.text
+    assert "2 seeds each: trial-1 of 5 epochs, default of 1 epoch" in page.text
+
+
+def test_what_the_terminal_says_of_a_result_the_page_says_too(tested: RunFolder) -> None:
+    """Figures of fewer seeds, what failed, and another choice by all anomalies."""
+    file = tested.best / "leaderboard.json"
+    board = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("seeds", "validation_by_seed", "test_auroc_by_seed"):
+        board["rows"][0][name] = board["rows"][0][name][:1]
+    board["rows"][0]["failures"] = ["seed 2: diverged"]
+    board["dropped"] = ["trial-7: seed 1: no memory"]
+    figures = {"auroc": 0.8, "spread": None, "low": 0.7, "high": 0.9, "choice_error": 0.01}
+    counts = {"folds": 5, "anomalies": 60, "normals": 99, "chosen": ["default"]}
+    rest = {"final": "default", "difference": None, "p": None, "remark": ""}
+    board["cross_fit"] = {**figures, **counts, **rest}
+    file.write_text(json.dumps(board), encoding="utf-8")
+    page = parsed(tested)
+    assert "score bright, over 1 seed." in page.text
+    assert "the mean over 1 seed, or as many as a row names, ± their" in page.text
+    assert "default, 2 seeds" in page.texts["th"]
+    assert "1 seed of 1 epoch each" in page.text
+    assert "trial-1: seed 2: diverged; trial-7: seed 1: no memory" in page.text
+    assert "; by all anomalies default would be chosen; the export is not that" in page.text
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(tested: RunFolder) -> None:
+    """Bytes that are no UTF-8, and characters that turn the direction of what follows."""
+    change(tested, command="amatune search --dataset folder:caf\udce9 --ood \u202egnp.exe\n")
+    page = report.make_report(tested).page
+    page.encode("utf-8")
+    assert r"folder:caf\xe9 --ood \u202egnp.exe\n" in Parsed(page).text
+
+
+def test_settings_that_differ_beyond_three_digits_stand_out(tested: RunFolder) -> None:
+    file = tested.best / "leaderboard.json"
+    board = json.loads(file.read_text(encoding="utf-8"))
+    for row, value in zip(board["rows"], (0.0012341, 0.0012342), strict=True):
+        row["settings"]["lr"] = value
+    file.write_text(json.dumps(board), encoding="utf-8")
+    source = report.make_report(tested).page
+    (row,) = re.findall(
+        r'<tr class="chosen">\s*<th scope="row">lr</th>(.*?)</tr>', source, re.DOTALL
+    )
+    assert re.findall("<td>(.*?)</td>", row) == ["0.0012341", "0.0012342"]

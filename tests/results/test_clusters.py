@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from amatune import metrics
 from amatune.results.certify import _one_each
@@ -58,6 +58,25 @@ def test_the_variance_is_obuchowskis(mixed):
     assert paired.standard_error != plain.standard_error
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_of_more_groups_of_anomalies_the_second_part_of_a_variance_falls(mixed):
+    """As if every anomaly came once more, in a group of its own with those of its group."""
+    generator = np.random.default_rng(4)
+    common = generator.normal(size=40)
+    normal, anomaly = (drawn(generator, 40, 3, own, common=common) for own in (0.0, 1.0))
+    groups = numbered(40, 3), numbered(40, 3, 0 if mixed else 40)
+    first, second = metrics.area_variances(normal, anomaly, groups)
+    error = metrics.auroc_standard_error(normal, anomaly, groups)
+    assert first + second == pytest.approx(error**2)
+    twice = groups[0], np.concatenate([groups[1], groups[1] + 1000])
+    error = metrics.auroc_standard_error(normal, np.tile(anomaly, 2), twice)
+    assert first + second / 2 == pytest.approx(error**2, rel=0.03)
+    plain = metrics.area_variances(normal, anomaly)
+    assert sum(plain) == pytest.approx(metrics.auroc_standard_error(normal, anomaly) ** 2)
+    above = (anomaly[:, None] > normal).mean(axis=0)
+    assert plain[0] == pytest.approx(np.var(above, ddof=1) / 120)
+
+
 def test_groups_that_say_nothing_are_refused():
     with pytest.raises(ValueError, match="at least two groups on each side"):
         metrics.auroc_standard_error([1, 2, 3], [2, 3], (np.array([0, 1, 1]), np.array([2, 2])))
@@ -69,6 +88,16 @@ def test_students_quantile():
     for degrees, rough in ((1, 1e-9), (2, 1e-9), (3, 0.012), (5, 0.002), (20, 1e-4)):
         exact = stats.t.ppf(0.975, degrees)
         assert metrics._students(stats.norm.ppf(0.975), degrees) == pytest.approx(exact, rel=rough)
+
+
+def test_an_interval_of_groups_is_students():
+    """On the logit scale; by images it is the normal distribution's."""
+    area, error = 0.8, 0.05
+    for grouped, quantile in ((True, stats.t(29).ppf(0.975)), (False, stats.norm.ppf(0.975))):
+        reach = quantile * error / (area * (1 - area))
+        expected = special.expit(special.logit(area) + np.array([-reach, reach]))
+        found = metrics.area_interval(area, error, 40, 30, grouped=grouped)
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

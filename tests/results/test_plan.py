@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from calls import call
 from fake_run import finished_run, group_images, searched_run, small_problem
-from scipy import stats
+from scipy import special, stats
 
 from amatune import metrics
+from amatune.errors import RequestError
 from amatune.results.difference import paired_difference
-from amatune.results.plan import bootstrap_error, expected_best, make_plan
+from amatune.results.leaderboard import figures
+from amatune.results.plan import expected_best, make_plan
 
 
 def drawn(generator, anomalies, luck=0.0, shift=1.2, normals=150):
@@ -23,20 +25,67 @@ def drawn(generator, anomalies, luck=0.0, shift=1.2, normals=150):
     }
 
 
+def widths(plan):
+    return [row.width for row in plan.anomalies]
+
+
 def test_the_width_that_is_foretold_is_the_one_that_comes():
-    """From 50 anomalies, on average, what 200 have; and now, by DeLong."""
+    """From 50 anomalies, on average, what 200 have."""
     generator = np.random.default_rng(0)
-    foretold = [bootstrap_error([drawn(generator, 50)], 4) for _ in range(25)]
-    came = np.std([metrics.auroc(**drawn(generator, 200)) for _ in range(1500)])
-    assert np.mean(foretold) == pytest.approx(came, rel=0.08)
-    scores = drawn(generator, 50)
-    assert bootstrap_error([scores]) == pytest.approx(
-        metrics.auroc_standard_error(**scores), rel=0.1
-    )
-    groups = np.repeat(np.arange(30), 5), np.repeat(np.arange(30, 40), 5)
-    assert bootstrap_error([scores], 1, groups) == pytest.approx(
-        metrics.auroc_standard_error(**scores, groups=groups), rel=0.15
-    )
+    foretold = [widths(make_plan("x", [drawn(generator, 50)]))[3] for _ in range(25)]
+    came = [metrics.delong_interval(**drawn(generator, 200)) for _ in range(100)]
+    assert np.mean(foretold) == pytest.approx(np.mean([high - low for low, high in came]), rel=0.04)
+
+
+APART = np.repeat(np.arange(30), 5), np.repeat(np.arange(30, 40), 4)
+MIXED = np.repeat(np.arange(15), 10), np.repeat(np.arange(10), 4)
+
+
+@pytest.mark.parametrize("groups", [None, APART, MIXED])
+@pytest.mark.parametrize("shift", [0.5, 2.0, 3.5, 20.0])
+def test_today_the_interval_is_as_wide_as_the_one_that_is_printed(groups, shift):
+    """Also at AUROC 1, where no standard error says anything: there its numbers of images do."""
+    generator = np.random.default_rng(3)
+    by_seed = [drawn(generator, 40, shift=shift) for _ in range(2)]
+    printed = figures(by_seed, groups)
+    plan = make_plan("x", by_seed, groups=groups)
+    assert plan.anomalies[0].width == pytest.approx(printed.auroc_high - printed.auroc_low)
+    assert 0 < plan.anomalies[-1].width < plan.anomalies[0].width
+    if shift == 20:
+        assert printed.auroc == 1
+        assert widths(plan) == sorted(widths(plan), reverse=True)
+        assert [row.width_by_size for row in plan.anomalies] == pytest.approx(widths(plan))
+        assert not any("0.000 wide" in remark for remark in plan.remarks)
+
+
+def test_what_images_of_a_day_have_in_common_makes_no_variance_negative():
+    """Days that raise the scores of their normal images and those of their anomalies far more."""
+    generator = np.random.default_rng(4)
+    luck = generator.normal(size=20)
+    groups = np.repeat(np.arange(20), 5), np.repeat(np.arange(20), 2)
+
+    def detector(by_day):
+        return {
+            "normal": 0.4 * by_day * luck[groups[0]] + 0.3 * generator.normal(size=100),
+            "anomaly": 1 + by_day * luck[groups[1]] + 0.3 * generator.normal(size=40),
+        }
+
+    mine, other = detector(1.0), detector(0.0)
+    normal, rest = metrics.paired_variances(*mine.values(), *other.values(), groups)
+    whole = metrics.delong_paired(*mine.values(), *other.values(), groups).standard_error
+    assert normal + rest == pytest.approx(whole**2)
+    plan = make_plan("x", [mine], [other], "default", groups=groups)
+    found = [row.detectable for row in plan.anomalies]
+    power = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    assert found == pytest.approx([power * (normal + rest / t) ** 0.5 for t in (1, 1.5, 2, 4, 8)])
+
+
+def test_one_group_of_a_kind_says_nothing():
+    one = drawn(np.random.default_rng(5), 20)
+    with pytest.raises(RequestError, match=r"2 groups of normal and .* anomalous .*, got 30 and 1"):
+        make_plan("x", [one], groups=(APART[0], np.full(20, 99)))
+    with pytest.raises(RequestError, match="at least 2 normal and 2 anomalous images, got 150 and"):
+        make_plan("x", [{**one, "anomaly": one["anomaly"][:1]}])
 
 
 def test_a_detectable_difference_is_detected_four_times_in_five():
@@ -75,17 +124,17 @@ def test_the_rest_of_a_plan_by_hand():
     plan = make_plan("x", mine, other, "default", [0.5, 0.6, 0.7, 0.9])
     now = plan.anomalies[0]
     assert now.anomalies == 40
-    assert now.width_by_size == pytest.approx(
-        2 * 1.959964 * metrics.hanley_mcneil(plan.auroc, 40, 150)
-    )
+    error = metrics.hanley_mcneil(plan.auroc, 40, 150)
+    reach = 1.959964 * error / (plan.auroc * (1 - plan.auroc))
+    low, high = special.expit(special.logit(plan.auroc) + np.array([-reach, reach]))
+    assert now.width_by_size == pytest.approx(high - low)
     missed = np.mean([(s["anomaly"] <= np.sort(s["normal"])[142]).mean() for s in mine])
     hits = 40 - int(np.ceil(missed * 40 - 1e-9))
     exact = stats.binomtest(hits, 40).proportion_ci(0.9, method="exact")
     assert now.recall == pytest.approx(exact.low)
     assert now.recall_at_best == pytest.approx(0.05 ** (1 / 40))
     assert plan.normals[0].rate == pytest.approx(1 - 0.05 ** (1 / 150))
-    widths = [row.width for row in plan.anomalies]
-    assert widths == sorted(widths, reverse=True)
+    assert widths(plan) == sorted(widths(plan), reverse=True)
     variances = metrics.paired_variances(*mine[0].values(), *other[0].values())
     error = metrics.delong_paired(*mine[0].values(), *other[0].values()).standard_error
     assert sum(variances) == pytest.approx(error**2)

@@ -72,6 +72,8 @@ def test_it_comes_back(run: RunFolder) -> None:
         (with_row(test={"bright": {}}), "in rows: in test: auroc, .* not there"),
         (with_row(validation_auroc="high"), "validation_auroc must be a finite number"),
         (with_row(chosen=1), "chosen must be true or false"),
+        (with_row(config={}), "the configuration of trial-1 has None epochs"),
+        (with_row(config={"epochs": "9"}), "the configuration of trial-1 has '9' epochs"),
     ],
 )
 def test_a_leaderboard_that_is_not_as_it_should_be(
@@ -172,6 +174,10 @@ def test_scores_that_are_not_whole(kept: bytes, tmp_path: Path) -> None:
         ({"a/normal": np.ones(0), "a/anomaly": np.ones(3)}, "a/normal is not a list"),
         ({"a/normal": np.array(["x"]), "a/anomaly": np.ones(3)}, "a/normal is not a list"),
         ({"a/normal": np.array([None]), "a/anomaly": np.ones(3)}, "allow_pickle=False"),
+        (
+            {"a/normal": np.ones(3), "a/anomaly": np.array([1, np.nan, -np.inf])},
+            "a/anomaly must be finite, 2 of 3 are not",
+        ),
     ],
 )
 def test_arrays_that_are_no_scores(tmp_path: Path, arrays: Any, told: str) -> None:
