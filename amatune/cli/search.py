@@ -274,14 +274,16 @@ def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool)
     sides = counts["validation_anomalies"], counts["validation_normals"]
     ended = sum(trial.state in ENDED for trial in trials)
     say(console, f"Best: trial {outcome.best_number}, {_optimistic(outcome, sides, ended)}.")
-    for line in _against_chance(outcome, sides):
+    one_pass = record.request.steps is None and record.request.epochs == 1
+    for line in _against_chance(outcome, sides, "trials" if one_pass else "steps, trials"):
         say(console, line)
     say(console, f"Retrain and test the best: {about(run, 'best', run.name, '--export')}")
     say(console, f"Compare the trials: {tensorboard(run)}")
 
 
-def _against_chance(outcome: "SearchOutcome", sides: tuple[int, int]) -> list[str]:
-    """What needs no detector, and whether the search has found anything that this does not."""
+def _against_chance(outcome: "SearchOutcome", sides: tuple[int, int], more: str) -> list[str]:
+    """What needs no detector, and whether the search has found anything that this does not; if it
+    has not, of what `more` may help."""
     from amatune.metrics import hanley_mcneil
 
     picked = outcome.selection
@@ -297,7 +299,7 @@ def _against_chance(outcome: "SearchOutcome", sides: tuple[int, int]) -> list[st
         if held - best.validation_auroc <= error:
             lines.append(
                 f"warning: the best trial is not ahead of {best.name} by a standard error "
-                f"({error:.3f}); more steps, trials or another method may be"
+                f"({error:.3f}); more {more} or another method may be"
             )
     if held - 0.5 <= error:
         lines.append("warning: the best trial is no better than chance")

@@ -214,8 +214,8 @@ def _inside(path: Path) -> NDArray[np.bool_]:
             if picture.format in _LOSSY:
                 if 0 < values.max() < 128:
                     raise ValueError(
-                        f"a mask in {picture.format} must be black and white, for it is lossy, and "
-                        "this one is dark; save it as PNG"
+                        f"a mask in {picture.format}, which may be lossy, must be black and white, "
+                        "and this one is dark; save it as PNG"
                     )
                 values = values >= 128
     except _DECODING_ERRORS as error:

@@ -121,6 +121,11 @@ class Problem:
             start += len(selection.ids)
         return {kind: np.array(places, np.intp) for kind, places in sorted(kinds.items())}
 
+    def require_masks(self) -> None:
+        """Raise `DataError` when `test_masks` would; opens no test image."""
+        for selection in self.splits.test_anomalies:
+            self._sources[selection.source].require_masks(selection.ids)
+
     def test_masks(self) -> list[NDArray[np.bool_] | None]:
         """Where each test anomaly is anomalous, (H, W), or None where that is not known. Opens the
         test part. Raises `DataError` for a mask that cannot be used."""

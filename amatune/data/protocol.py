@@ -107,11 +107,10 @@ def make_problem(
     )
     wanted = {"validation_anomalies": request.val_anomalies, "test_anomalies": test_anomalies}
     _require_anomalies(splits, wanted, sources)
-    for selection in splits.test_anomalies:
-        sources[selection.source].require_masks(selection.ids)
     if sides is not None:
         splits = sides.named(splits)
     problem = Problem(request, _image_shape(request, normal.source), splits, sources)
+    problem.require_masks()
     _require_memory(problem)
     if sides is not None and sides.left_out:
         problem.warnings.append(

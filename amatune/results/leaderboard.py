@@ -25,7 +25,7 @@ from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reading import build
-from amatune.results.crossfit import CrossFit
+from amatune.results.crossfit import DEFAULT, CrossFit
 from amatune.results.difference import SIGNIFICANT, Sets, lead_error, paired_difference
 from amatune.results.effort import Effort
 from amatune.results.localisation import PixelSummary
@@ -177,10 +177,9 @@ class Leaderboard:
     def control(self) -> LeaderboardRow | None:
         """The default that the chosen one is compared with: of several methods' the one that
         validation images prefer, of those that failed with no seed. None where none was trained."""
-        whole = [row for row in self.rows if len(row.seeds) == len(self.seeds)] or self.rows
-        alone = next((row for row in self.rows if row.configuration == "default"), None)
-        defaults = (row for row in whole if row.default)
-        return max(defaults, key=lambda row: row.validation_auroc, default=alone)
+        validated = {row.configuration: row.validation_by_seed for row in self.rows}
+        name = control_of(validated, len(self.seeds))
+        return next((row for row in self.rows if row.configuration == name), None)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -449,6 +448,20 @@ def choose(
     if gap <= error:
         return default, f"{best} is ahead of {_the(default)} by {by}: not enough to prefer it"
     return best, f"{best} is ahead of {_the(default)} by {by} on validation images"
+
+
+def control_of(validation: Mapping[str, Sequence[float]], seeds: int) -> str:
+    """The default that others must be ahead of, by the validation AUROCs of each configuration's
+    seeds: of several methods', the one that validation images prefer, of those that failed with no
+    seed where there is one."""
+    whole = without_failure(validation, seeds)
+    defaults = [name for name in whole if name.partition("-")[0] == DEFAULT]
+    return max(defaults, key=lambda name: statistics.fmean(validation[name]), default=DEFAULT)
+
+
+def without_failure(validation: Mapping[str, Sequence[float]], seeds: int) -> list[str]:
+    """Those that failed with no seed; all where there is none."""
+    return [name for name, own in validation.items() if len(own) == seeds] or list(validation)
 
 
 def _the(default: str) -> str:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from amatune import metrics
-from amatune.results.leaderboard import choose
+from amatune.results.leaderboard import choose, control_of, without_failure
 from amatune.results.objective import Objective, best_score, validation_auroc
 from amatune.results.scores import VALIDATION
 from amatune.results.selection import SeedScores
 from amatune.tuning.retrainings import Retraining
-from amatune.tuning.shortlists import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,13 @@ def choose_candidate(
     sets = None
     if objective != "pooled":
         sets = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    names = _whole(validated, seeds)
+    aurocs = {name: one.aurocs for name, one in validated.items()}
+    names = without_failure(aurocs, seeds)
     return choose(
         {name: validated[name].scores for name in names},
-        {name: statistics.fmean(validated[name].aurocs) for name in names},
+        {name: statistics.fmean(aurocs[name]) for name in names},
         groups,
-        control(validated, seeds),
+        control_of(aurocs, seeds),
         sets=sets,
         worst=objective == "worst",
     )
-
-
-def control(validated: Mapping[str, Validated], seeds: int) -> str:
-    """The default that others must be ahead of: of several methods', the one that validation
-    images prefer, of those that failed with no seed where there is one."""
-    names = _whole(validated, seeds)
-    defaults = [name for name in names if name.partition("-")[0] == DEFAULT]
-    return max(defaults, key=lambda name: statistics.fmean(validated[name].aurocs), default=DEFAULT)
-
-
-def _whole(validated: Mapping[str, Validated], seeds: int) -> list[str]:
-    """Those that failed with no seed; all where there is none."""
-    return [n for n, one in validated.items() if len(one.aurocs) == seeds] or list(validated)

@@ -39,6 +39,7 @@ from amatune.results.leaderboard import (
     against_baseline,
     anomaly_groups,
     compare,
+    control_of,
     figures,
     read_leaderboard,
     spread,
@@ -53,7 +54,7 @@ from amatune.runs.request import LOCAL, MOST, joining, require_confirmed
 from amatune.several import METHOD
 from amatune.tuning import study as studies
 from amatune.tuning.baselines import tested_baselines
-from amatune.tuning.candidates import Validated, choose_candidate, control, validate
+from amatune.tuning.candidates import Validated, choose_candidate, validate
 from amatune.tuning.cost import Budget, Estimating, Plan
 from amatune.tuning.crossfit import CrossFitting
 from amatune.tuning.events import (
@@ -137,6 +138,7 @@ def run_best(
         if learns_in_one_pass(method) and epochs not in (None, 1, request.epochs):
             raise RequestError(told_one_pass(method, "epochs"))
         problem = record.open_problem(data_dir)
+        problem.require_masks()
         candidates: Sequence[Candidate]
         fitting = None
         if cross_fit is not None and isinstance(method, SeveralMethods):
@@ -439,7 +441,7 @@ def _compare(
     groups: metrics.Groups | None,
 ) -> Comparison | None:
     """The chosen one against the default; None for the default itself, or when it failed."""
-    default = control(validated, seeds)
+    default = control_of({name: one.aurocs for name, one in validated.items()}, seeds)
     if chosen == default or default not in validated:
         return None
     ours, theirs = (

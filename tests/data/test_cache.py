@@ -443,8 +443,13 @@ def test_progress_is_told_to_a_listener_alone(cache, files):
     assert len(told) == 40
 
 
-def test_another_decoding_is_another_entry():
+def test_another_decoding_is_another_entry(cache, files, worked, monkeypatch):
     assert f"decoding {pictures.DECODING}" in caching._RULE
+    read(cache, files)
+    monkeypatch.setattr(caching, "_RULE", caching._RULE.replace("decoding", "another decoding"))
+    read(cache, files)
+    decoded, _ = worked
+    assert len(decoded) == 2 * len(files)
 
 
 def test_clearing_does_not_mind_what_another_process_removed(tmp_path):

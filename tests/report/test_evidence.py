@@ -53,8 +53,8 @@ def test_the_threshold_of_a_tested_run_is_that_of_its_export(tested: RunFolder) 
     alarms, recall = (f"{rate.value:.1%}" for rate in (five.false_alarms, five.recall))
     assert (
         f"The threshold {five.threshold:.4g} on bright is the exported model's for 5% false alarms"
-        f", made of held-out normal images; of the test images it flags {alarms} of the normal and "
-        f"{recall} of the anomalous ones."
+        ", made of normal images, the test's too; of the test images it flags "
+        f"{alarms} of the normal and {recall} of the anomalous ones."
     ) in page.text
     drawn = page.figure("Densities of the score bright")["layout"]["shapes"][0]["x0"]
     assert drawn == pytest.approx(five.threshold)
@@ -66,7 +66,7 @@ def test_the_threshold_of_a_tested_run_is_that_of_its_export(tested: RunFolder) 
     judged = gather(tested).judged
     assert judged is not None
     assert judged.threshold == board.guarantee.point.threshold != five.threshold
-    assert judged.rule == "is the exported model's certified one"
+    assert judged.rule == "is the exported model's certified one, found with the test images"
 
 
 def test_before_the_test_the_band_draws_whole_groups(untested: RunFolder) -> None:

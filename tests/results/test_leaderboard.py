@@ -31,15 +31,15 @@ def test_the_control_is_the_default_that_validation_prefers(board: Leaderboard) 
     assert board.control is board.rows[1]
     assert with_rows(board, {}, {"configuration": "trial-2", "default": False}).control is None
     several = [
-        {"configuration": "default-ama", "validation_auroc": 0.9, "seeds": (2,)},
-        {"configuration": "default-waic", "validation_auroc": 0.7},
-        {"configuration": "default-alad", "validation_auroc": 0.8},
+        {"configuration": "default-ama", "validation_by_seed": (0.9,), "seeds": (2,)},
+        {"configuration": "default-waic", "validation_by_seed": (0.7, 0.7)},
+        {"configuration": "default-alad", "validation_by_seed": (0.8, 0.8)},
     ]
     control = with_rows(board, {}, *several).control
     assert control is not None
     assert control.configuration == "default-alad"  # the best failed with a seed
     # A default alone that failed with some seed is still what the verdict is about.
-    alone = with_rows(board, {}, {"seeds": (2,)}).control
+    alone = with_rows(board, {}, {"seeds": (2,), "validation_by_seed": (0.8,)}).control
     assert alone is not None
     assert alone.configuration == "default"
 
