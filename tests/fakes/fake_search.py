@@ -58,6 +58,9 @@ class FakeProblem:
     def test_sets(self) -> dict[str, slice]:
         return {"bright": slice(0, 25), "brighter": slice(25, 40)}
 
+    def require_masks(self) -> None:
+        """There are none."""
+
     def test_masks(self) -> list[None]:
         return [None] * 40
 
