@@ -144,10 +144,16 @@ def delong_interval(
     normal, anomaly = _checked_pair(normal, anomaly)
     area = auroc(normal, anomaly)
     error = auroc_standard_error(normal, anomaly, groups)
-    sizes = len(normal), len(anomaly)
-    if groups is not None:
-        sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
+    sizes = independent(len(normal), len(anomaly), groups)
     return area_interval(area, error, *sizes, level, grouped=groups is not None)
+
+
+def independent(normals: int, anomalies: int, groups: Groups | None) -> tuple[int, int]:
+    """How many of so many normal images and anomalies are independent: all, or as many as there
+    are groups of each."""
+    if groups is None:
+        return normals, anomalies
+    return len(np.unique(groups[0])), len(np.unique(groups[1]))
 
 
 def area_variance(

@@ -103,11 +103,10 @@ def beside_a_run(context: typer.Context, options: dict[str, Any]) -> dict[str, A
         options = {"name": str(context.params["config"].resolve().parent), **options}
         dropped = ("enqueue",)
     elif is_given(context, "method"):
-        from amatune.registry import searched_method
         from amatune.several import joined
         from amatune.tuning.options import learns_in_one_pass
 
-        if learns_in_one_pass(searched_method(joined(options["method"]))):
+        if learns_in_one_pass(joined(options["method"])):
             dropped = ("steps", "epochs")
     return {k: v for k, v in options.items() if k not in dropped or is_given(context, k)}
 

@@ -251,6 +251,7 @@ def _require_result(outcome: "SearchOutcome") -> None:
 
 def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool) -> None:
     """The table of trials, unless `brief`, and what to do next."""
+    from amatune.tuning.options import learns_in_one_pass
     from amatune.tuning.study import read_trials
 
     run = outcome.run
@@ -274,8 +275,8 @@ def _print_outcome(console: "Console", outcome: "SearchOutcome", *, brief: bool)
     sides = counts["validation_anomalies"], counts["validation_normals"]
     ended = sum(trial.state in ENDED for trial in trials)
     say(console, f"Best: trial {outcome.best_number}, {_optimistic(outcome, sides, ended)}.")
-    one_pass = record.request.steps is None and record.request.epochs == 1
-    for line in _against_chance(outcome, sides, "trials" if one_pass else "steps, trials"):
+    may_help = "trials" if learns_in_one_pass(record.request.method) else "steps, trials"
+    for line in _against_chance(outcome, sides, may_help):
         say(console, line)
     say(console, f"Retrain and test the best: {about(run, 'best', run.name, '--export')}")
     say(console, f"Compare the trials: {tensorboard(run)}")

@@ -41,9 +41,8 @@ def export(
     Raises `RequestError` when there is no such run, it was not retrained yet, or the folder holds
     anything else.
     """
-    if not isinstance(run, RunFolder):
-        run = RunFolder.open(None if run is None else os.fspath(run), runs_dir)
-    return load(export_winner(read_leaderboard(run), folder, data_dir))
+    board = read_leaderboard(RunFolder.open(run, runs_dir))
+    return load(export_winner(board, folder, data_dir))
 
 
 def export_winner(

@@ -36,6 +36,7 @@ from amatune.results.leaderboard import (
     read_leaderboard,
     require_as_listed,
 )
+from amatune.results.operating import stated_name
 from amatune.results.overlay import outline, overlaid, shares_of
 from amatune.results.scores import TEST, VALIDATION, load_scores, validation_file
 from amatune.runs import RunFolder
@@ -233,7 +234,7 @@ def _groups(
 def _of_export(board: Leaderboard) -> tuple[float, str] | None:
     """The threshold by which the exported model flags unless another is asked for, as
     `threshold_of`; None where it has none."""
-    held, usual = board.guarantee, f"{FALSE_ALARMS:.0%} false alarms"
+    held, usual = board.guarantee, stated_name(FALSE_ALARMS)
     if held is not None and held.point is not None:
         rule = f"is the exported model's {held.point.name} one, found with the test images"
         return held.point.threshold, rule

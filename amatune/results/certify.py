@@ -34,6 +34,7 @@ from amatune.results.operating import (
     OperatingPoint,
     Rate,
     held_out_normals,
+    stated_name,
 )
 from amatune.results.scores import TEST, VALIDATION, load_scores
 from amatune.results.selection import SeedScores
@@ -69,7 +70,7 @@ def stated_points(
     """The conformal thresholds of those `rates` that so many normal scores (n,) support."""
     least = 1 / (len(np.asarray(normal)) + 1)
     return tuple(
-        point_at(f"{rate:.0%} false alarms", conformal_threshold(normal, rate), normal, anomaly)
+        point_at(stated_name(rate), conformal_threshold(normal, rate), normal, anomaly)
         for rate in rates
         if rate >= least
     )

@@ -28,7 +28,7 @@ from amatune.results.difference import SIGNIFICANT, lead_error, welch_test
 from amatune.results.selection import Floats, SeedScores, draw_by_group, draw_groups, draw_images
 
 DRAWS = 300
-DEFAULT = "default"
+DEFAULT = "default"  # in a search of several methods followed by the method's name
 
 Above = NDArray[np.float32]  # (M, N): 1 where an anomaly is above a normal image, ties a half
 
@@ -127,9 +127,7 @@ def cross_fit(
     drawn = _draw(generator, table.sizes, groups, choosers, draws)
     figures, base = table.repeated(drawn, allowed, errors, defaults)
     extra = _choice(figures, metrics.area_variance(*mean, groups))
-    sizes = table.sizes[1:]
-    if groups is not None:
-        sizes = len(np.unique(groups[0])), len(np.unique(groups[1]))
+    sizes = metrics.independent(*table.sizes[1:], groups)
     auroc = statistics.fmean(aurocs)
     error = math.sqrt(images**2 + extra)
     low, high = metrics.area_interval(auroc, error, *sizes, grouped=groups is not None)

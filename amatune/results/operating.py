@@ -90,10 +90,15 @@ class Rate:
 class OperatingPoint:
     """A threshold and what it flags among held-out images."""
 
-    name: str  # "5% false alarms", CERTIFIED, CHEAPEST
+    name: str  # `stated_name`, CERTIFIED, CHEAPEST
     threshold: float  # flagged: score > threshold
     false_alarms: Rate
     recall: Rate
+
+
+def stated_name(rate: float) -> str:
+    """Of the threshold for a rate of false alarms, such as one of `STATED_RATES`."""
+    return f"{rate:.0%} false alarms"
 
 
 def rates_text(point: OperatingPoint) -> list[str]:

@@ -103,7 +103,7 @@ def make_plan(
     Raises `RequestError` for fewer than two images of a kind, or groups of them.
     """
     normals, have = len(by_seed[0]["normal"]), len(by_seed[0]["anomaly"])
-    counts = [len(np.unique(side)) for side in groups] if groups is not None else [normals, have]
+    counts = metrics.independent(normals, have, groups)
     if min(counts) < 2:
         of = "groups of " if groups is not None else ""
         raise RequestError(
@@ -113,7 +113,7 @@ def make_plan(
     auroc = float(np.mean([metrics.auroc(**scores) for scores in by_seed]))
     seeds = _by_seeds(by_seed, other, groups) if other else ()
     rows = tuple(
-        _with_anomalies(math.ceil(times * have), by_seed, other, groups) for times in TIMES
+        _with_anomalies(math.ceil(times * have), counts, by_seed, other, groups) for times in TIMES
     )
     return Plan(
         of=of,
@@ -135,19 +135,19 @@ def make_plan(
 
 def _with_anomalies(
     number: int,
+    counts: tuple[int, int],
     by_seed: Sequence[SeedScores],
     other: Sequence[SeedScores],
     groups: metrics.Groups | None,
 ) -> AnomalyRow:
-    normals, have = len(by_seed[0]["normal"]), len(by_seed[0]["anomaly"])
+    """With that number of them; `counts` are the independent images of each kind there are."""
+    have = len(by_seed[0]["anomaly"])
     detectable = None
     if other:
         variance = _of_images(by_seed, other, number / have, groups) + _of_seeds(by_seed, other)
         detectable = _REACH * math.sqrt(variance)
-    effective = number
-    if groups is not None:  # what they prove is that of one each
-        effective = max(1, round(number * len(np.unique(groups[1])) / have))
-        normals = len(np.unique(groups[0]))
+    normals = counts[0]
+    effective = max(1, round(number * counts[1] / have))  # what groups prove is that of one each
     aurocs = [metrics.auroc(**scores) for scores in by_seed]
     mean = float(np.mean(aurocs))
     errors = [_error(scores, number / have, groups) for scores in by_seed]

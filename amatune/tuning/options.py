@@ -4,7 +4,6 @@
 its default, or stays as it was when a run is continued.
 """
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from amatune.data.request import ProblemRequest
 from amatune.errors import RequestError, did_you_mean
 from amatune.fields import wrong_types
 from amatune.files import read_json, read_text, usable_path
-from amatune.registry import Method, SeveralMethods, searched_method, survey_methods
+from amatune.registry import SeveralMethods, searched_method, survey_methods
 from amatune.runs import AnyRun, RunFolder
 from amatune.runs.request import (
     LOCAL,
@@ -153,21 +152,26 @@ def budgeted(options: SearchOptions) -> SearchOptions:
             epochs = SLICES if steps is None else max(1, min(SLICES, steps))
         return {**options, "epochs": epochs, "steps": steps}
     usual = method.detector.usual_steps
-    if learns_in_one_pass(method) and (steps is not None or epochs not in (None, 1)):
-        raise RequestError(told_one_pass(method, "steps and epochs"))
+    if learns_in_one_pass(method.name) and (steps is not None or epochs not in (None, 1)):
+        raise RequestError(told_one_pass(method.name, "steps and epochs"))
     epochs, steps = budget(usual, epochs, steps)
     return {**options, "epochs": epochs, "steps": steps}
 
 
-def learns_in_one_pass(method: Method) -> bool:
-    """Whether another pass would teach a method nothing; of several, each has its own budget."""
+def learns_in_one_pass(name: str) -> bool:
+    """Whether another pass would teach the method of that name nothing. Not said of several, each
+    of which has its own budget, nor of one of a package that is not here."""
+    try:
+        method = searched_method(name)
+    except RequestError:
+        return False
     return not isinstance(method, SeveralMethods) and method.detector.usual_steps is None
 
 
-def told_one_pass(method: Method, without: str) -> str:
+def told_one_pass(name: str, without: str) -> str:
     """Why such a method has no other budget, and what to leave out."""
     return (
-        f"{method.name} learns all there is in one pass over the images, and others would only "
+        f"{name} learns all there is in one pass over the images, and others would only "
         f"repeat the scoring; leave {without} out"
     )
 
@@ -199,9 +203,8 @@ def options_of(request: SearchRequest) -> SearchOptions:
     del values["name"]
     if JOINT in request.method and request.steps is None:
         del values["epochs"]  # the usual slices: alone they would be passes
-    with contextlib.suppress(RequestError):  # the method may be of a package that is not here
-        if learns_in_one_pass(searched_method(request.method)):
-            del values["epochs"], values["steps"]  # one pass is no budget for another
+    if learns_in_one_pass(request.method):
+        del values["epochs"], values["steps"]  # one pass is no budget for another
     options: SearchOptions = {back.get(name, name): value for name, value in values.items()}  # type: ignore[assignment]
     return options
 

@@ -135,8 +135,8 @@ def run_best(
         record = dataclasses.replace(record, request=dataclasses.replace(record.request, **here))
         request = record.request
         method = registry.searched_method(request.method)
-        if learns_in_one_pass(method) and epochs not in (None, 1, request.epochs):
-            raise RequestError(told_one_pass(method, "epochs"))
+        if learns_in_one_pass(request.method) and epochs not in (None, 1, request.epochs):
+            raise RequestError(told_one_pass(request.method, "epochs"))
         problem = record.open_problem(data_dir)
         problem.require_masks()
         candidates: Sequence[Candidate]

@@ -8,14 +8,13 @@ from optuna.trial import FrozenTrial
 from amatune.config import DetectorConfig
 from amatune.errors import RequestError
 from amatune.registry import Method, SeveralMethods
+from amatune.results.crossfit import DEFAULT
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
 from amatune.several import METHOD, of_its_method
 from amatune.tuning import study as studies
 from amatune.tuning.defaults import defaults
 from amatune.tuning.retrainings import Candidate
-
-DEFAULT = "default"  # in a search of several methods followed by the method's name
 
 
 def shortlist(

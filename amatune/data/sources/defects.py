@@ -2,8 +2,6 @@
 
 # ruff: noqa: D102 - as `Source` says; not every source needs every argument
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from amatune.data.pictures import ImageShape, inspect_masks, read_mask
 from amatune.data.sources.base import PARTS, Id, Part
-from amatune.data.sources.files import OwnPictures
+from amatune.data.sources.files import OwnPictures, digest_of
 from amatune.errors import DataError
 from amatune.wording import counted
 
@@ -73,13 +71,13 @@ class DefectPictures(OwnPictures):
         tested = sorted(str(one) for one in used["test"])
         if any(one in self._kinds for one in tested):
             # A table may tell them, which is edited while the pictures stay.
-            found["kinds"] = _digest(f"{one} {self.kind(one)}" for one in tested)
+            found["kinds"] = digest_of(f"{one} {self.kind(one)}" for one in tested)
         ids = sorted({str(one) for part in PARTS for one in used[part]} & set(self._masks))
         if not ids:
             return found
         inspected, _ = self._cache.inspect([self._masks[one] for one in ids])
         # One that cannot be read is noted as that; `mask` says why, when it is asked for.
-        found["masks"] = _digest(
+        found["masks"] = digest_of(
             f"{one} {mask.digest if (mask := inspected.get(self._masks[one])) else 'broken'}"
             for one in ids
         )
@@ -131,7 +129,3 @@ class DefectPictures(OwnPictures):
             parts["train"] += drawn[:half]
             parts["test"] += drawn[half:]
         return {part: sorted(ids) for part, ids in parts.items()}
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()

@@ -64,7 +64,7 @@ class PictureFiles(Source):
             for part in PARTS
             for one in used[part]
         ]
-        return {"content": hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()}
+        return {"content": digest_of(sorted(lines))}
 
     @property
     def unreadable(self) -> Mapping[Id, str]:
@@ -163,6 +163,11 @@ class OwnPictures(PictureFiles):
             "train": [one for one in sound if one not in in_test],
             "test": [one for one in sound if one in in_test],
         }
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """The SHA-256 of lines, in hexadecimal."""
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
 
 def real_files(root: Path, ids: Iterable[Id]) -> list[str]:
