@@ -16,7 +16,8 @@ plainer than the normal images it can be all there is to s.
 The density is PixelCNN++ or Glow, the paper's two; `density` says which. Of the settings, those
 that begin with `glow_` have no use with PixelCNN++, and its own none with Glow. The paper's
 compressor is FLIF, which is no longer maintained: its heir is JPEG XL, and WebP, which comes with
-Pillow, ranks images much alike. JPEG 2000's header is larger than most small pictures.
+Pillow, ranks images much alike. JPEG 2000's header is larger than most small pictures. L is of the
+one compressor that `compressor` names, where the paper also takes the smallest file of several.
 
 The default sizes are those a CPU can train, the preset `small`; `glow` is as small, `paper` has the
 published PixelCNN++.

@@ -85,6 +85,11 @@ class TypicalityConfig(DetectorConfig):
         """Epochs in which the learning rate is below `lr`: none of a single one."""
         return rising_epochs(self.epochs, self.lr_warmup)
 
+    def score_every(self) -> int:
+        """The end alone, beside where trials are compared: a thousand images are calibrated on, as
+        many as some hundred steps see."""
+        return self.epochs
+
     def grace_epochs(self) -> int:
         """Those in which the learning rate rises, and one."""
         return self.rising_epochs + 1 if self.epochs > 2 else 1

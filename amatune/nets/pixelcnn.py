@@ -36,6 +36,7 @@ from amatune.nets.sizes import HalvedConfig, scaled
 
 LEVELS = 256  # values that a channel of a pixel can have
 MIN_LOG_SCALE = -7.0  # of a logistic, images in [-1, 1]; published
+MAX_LOG_SCALE = 30.0  # far above any that is learnt: much wider, and a bin's share is 0 in float32
 MIN_FILTERS = 4
 BETAS = (0.95, 0.9995)  # of Adam; published
 LAST_GAIN = 0.1  # of the weights with which a block's last convolution begins; published
@@ -126,7 +127,7 @@ def _log_logistic(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -
     """log(sigmoid(upper) - sigmoid(lower)), where these are the ends of the value's bin: exact also
     where both sigmoids are 0 or 1."""
     half = 1 / (levels - 1)  # of a bin
-    slope = torch.exp(-log_scale.clamp_min(MIN_LOG_SCALE))
+    slope = torch.exp(-log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE))
     gap = value - mean
     upper, lower = (gap + half) * slope, (gap - half) * slope
     width = 2 * half * slope  # upper - lower

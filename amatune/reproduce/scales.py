@@ -3,7 +3,8 @@
 `small` and `medium` give every training the same seconds of one core; `SMALL_STEPS` are what each
 method gets done in them, as measured by `python benchmarks/reproduce_steps.py`. On another machine
 trainings take longer or shorter, all of them alike. `paper` has the published sizes and budgets,
-for a cluster of GPUs.
+for a cluster of GPUs; whatever else a method has, such as its learning rates, is searched there too,
+and begins with the method's own defaults.
 
 Frozen features take one pass over the images at every scale.
 """
@@ -90,11 +91,11 @@ def _times(factor: int) -> Mapping[tuple[str, Kind], Budget]:
     }
 
 
-# Passes over the images, or steps, as published; of ALAD and typicality as in public code that
-# repeats them, of the S score those of the ratio.
+# Passes over the images, or steps, of all phases together, as published; of ALAD and typicality as
+# in public code that repeats them, of the S score those of the ratio.
 _PUBLISHED: Mapping[str, Budget] = {
     "ama": Budget(epochs=100),
-    "deep-svdd": Budget(epochs=150),
+    "deep-svdd": Budget(epochs=300),  # 150 of them of the autoencoder
     "alad": Budget(epochs=100),
     "likelihood-ratio": Budget(steps=100_000),
     "s-score": Budget(steps=50_000),
@@ -104,6 +105,9 @@ _PUBLISHED: Mapping[str, Budget] = {
     "ganomaly": Budget(epochs=15),
     "skip-ganomaly": Budget(epochs=15),
     "waic": Budget(steps=24_000),
+}
+_PUBLISHED_COLOUR: Mapping[str, Budget] = {
+    "deep-svdd": Budget(epochs=500),  # 350 of them of the autoencoder
 }
 
 _KINDS: tuple[Kind, ...] = ("grey", "colour")
@@ -146,7 +150,11 @@ SCALES = {
                 "s-score": {"filters": 160, "blocks": 5, "resolutions": 3, "mixtures": 10},
                 "typicality": {"steps": 16, "hidden": 200, "levels": 2},
             },
-            budgets={(name, kind): one for name, one in _PUBLISHED.items() for kind in _KINDS},
+            colour_sizes={"typicality": {"steps": 8, "hidden": 400, "levels": 3}},
+            budgets={
+                **{(name, kind): one for name, one in _PUBLISHED.items() for kind in _KINDS},
+                **{(name, "colour"): one for name, one in _PUBLISHED_COLOUR.items()},
+            },
         ),
     )
 }

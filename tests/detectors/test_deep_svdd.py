@@ -55,7 +55,17 @@ def test_defaults_are_the_published_values():
     assert {k: v for k, v in config.to_dict().items() if k in published} == published
     assert config.warmup_epochs == config.svdd_epochs == config.grace_epochs() == 150
     assert round(config.milestones[0] * config.svdd_epochs) == 50
-    assert round(config.radius_warmup * config.svdd_epochs) == 10
+    soft = DeepSVDDConfig(objective="soft-boundary")
+    assert (config.radius_epochs, soft.radius_epochs, soft.grace_epochs()) == (0, 10, 160)
+
+
+@pytest.mark.parametrize("objective", ["one-class", "soft-boundary"])
+@pytest.mark.parametrize("pretrain", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("epochs", [1, 2, 25])
+def test_the_settings_can_show_an_effect_before_the_end(epochs, pretrain, objective):
+    config = DeepSVDDConfig(epochs=epochs, pretrain=pretrain, objective=objective)
+    assert 1 <= config.grace_epochs() <= epochs
+    assert config.grace_epochs() >= config.warmup_epochs + config.radius_epochs
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,29 @@ def test_each_density_trains_in_its_half():
     assert moved == [["foreground"]] * 2 + [["background"]] * 2
 
 
+def test_the_background_learns_mutated_images_and_the_foreground_clean_ones():
+    detector = make(mutation_rate=0.5)
+    pictures = images()
+    batch = pictures[:8].float() / 127.5 - 1
+    for phase, network in (("foreground", detector.foreground), ("background", detector.background)):
+        drawn = torch.Generator()
+        drawn.set_state(detector.generator.get_state())
+        mutated = mutate(batch, 0.5, drawn)
+        with torch.no_grad():
+            clean, other = (
+                float(-network.log_prob(x).mean() / (64 * math.log(2))) for x in (batch, mutated)
+            )
+        found = float(detector.train_step(batch)[phase])
+        assert abs(clean - other) > 0.01
+        assert found == pytest.approx(other if phase == "background" else clean, abs=1e-4)
+        train(detector, pictures, 2)
+
+
+def test_adam_forgets_as_published():
+    (first, _) = make().optimisation.optimizers["adam"].param_groups
+    assert first["betas"] == (0.95, 0.9995)
+
+
 def test_the_ratio_is_that_of_both_densities_in_bits():
     detector = make(shape=(3, 9, 8))
     pictures = images(16, shape=(3, 9, 8))

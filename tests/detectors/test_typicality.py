@@ -98,6 +98,15 @@ def test_the_rate_rises_and_falls():
 def test_short_trainings_have_a_rate_and_a_grace_too(epochs, rising, grace):
     config = TypicalityConfig(epochs=epochs)
     assert (config.rising_epochs, config.grace_epochs()) == (rising, grace)
+    assert config.score_every() == epochs
+
+
+def test_the_penalty_reaches_the_optimiser():
+    """An L2 penalty: part of what the loss's gradient is."""
+    detector = Typicality(TypicalityConfig(**TINY, weight_decay=0.25), SHAPE)
+    (group,) = detector.optimisation.optimizers["adamax"].param_groups
+    assert group["weight_decay"] == 0.25
+    assert len(group["params"]) == len(list(detector.density.parameters()))
 
 
 def test_gradients_are_cut():

@@ -109,8 +109,9 @@ def test_a_colour_is_a_chain_of_grey_values():
     assert torch.allclose(log_probabilities(parameters, pixels), expected)
 
 
-def test_far_from_every_mean_nothing_is_infinite():
-    parameters = torch.tensor([0.0, 50.0, -30.0]).view(1, 3, 1, 1).requires_grad_()
+@pytest.mark.parametrize("log_scale", [-30.0, 20.0, 90.0, 1000.0])
+def test_far_from_every_mean_nothing_is_infinite(log_scale):
+    parameters = torch.tensor([0.0, 50.0, log_scale]).view(1, 3, 1, 1).requires_grad_()
     pixels = torch.tensor([-1.0, -0.2, 1.0]).view(3, 1, 1, 1)
     found = log_probabilities(parameters.expand(3, -1, 1, 1), pixels)
     found.sum().backward()

@@ -99,6 +99,20 @@ def test_a_scale_decides_sizes_and_steps(tmp_path):
     assert [job.request.fixed["k"] for job in plan.jobs] == [1, 1, 3, 3]
 
 
+def test_the_papers_scale_is_the_published_one():
+    """Both of Deep SVDD's phases; and what differs between grey and colour."""
+    paper = SCALES["paper"]
+    deep_svdd = find_method("deep-svdd").detector.Config()
+    assert paper.budget("deep-svdd", "grey").epochs == deep_svdd.epochs == 300
+    assert paper.budget("deep-svdd", "colour").epochs == 350 + 150
+    presets = find_method("typicality").detector.presets
+    for kind, preset in (("grey", "paper"), ("colour", "paper-colour")):
+        fixed = paper.fixed("typicality", kind)
+        assert fixed.items() <= presets[preset].items()
+        assert set(fixed) == {"steps", "hidden", "levels"}
+    assert paper.budget("ama", "colour") == paper.budget("ama", "grey")
+
+
 def test_every_budget_is_one_that_its_method_takes(tmp_path):
     for table in TABLES.values():
         for scale in SCALES.values():
