@@ -31,7 +31,7 @@ def missing(cls: type, values: Mapping[str, Any]) -> list[str]:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type: a plain one, `Any`, or, in each other, unions, `Literal`,
-    `tuple[X, ...]` and `Mapping`.
+    `tuple[X, ...]`, `tuple[X, Y]` and `Mapping`; of any other generic type, its origin.
 
     A whole number is a `float` too, an infinite one is not; true and false are no numbers.
     """
@@ -43,11 +43,16 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return not isinstance(value, bool) and any(value == option for option in inner)
     if origin is tuple:
-        return isinstance(value, tuple) and all(fits(one, inner[0]) for one in value)
+        if not isinstance(value, tuple):
+            return False
+        each = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(each) == len(value) and all(map(fits, value, each))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             return False
         return all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if origin is not None:
+        return isinstance(value, origin)
     if hint in (int, float):
         kind = int if hint is int else int | float
         return isinstance(value, kind) and not isinstance(value, bool) and _is_finite(value)
@@ -68,6 +73,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in inner)
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in inner)
+    if origin is tuple and inner[-1] is not ...:
+        return f"a list of {' and '.join(describe(one) for one in inner)}"
     if origin is tuple:
         return f"a list of {describe(inner[0])}"
     if origin is not None and issubclass(origin, Mapping):

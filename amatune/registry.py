@@ -58,6 +58,8 @@ class Method:
         found = []
         if not isinstance(given.name, str) or not _NAME.fullmatch(given.name):
             found.append(f"its name must be lower-case words joined by hyphens, got {given.name!r}")
+        elif given.name == AUTO:
+            found.append(f"{AUTO!r} stands for methods that are chosen; give it another name")
         if not (isinstance(given.detector, type) and issubclass(given.detector, Detector)):
             found.append(f"its detector must be a subclass of Detector, got {given.detector!r}")
         elif (called := getattr(given.detector, "name", None)) != given.name:

@@ -4,8 +4,8 @@ Kingma and Dhariwal (2018) train 32 steps a level with 512 channels and a rate o
 code that repeats Nalisnick et al. (2019) 8 and 16 steps with 400 and 200 channels. The sizes decide
 what a step costs and are those a CPU can train, the rates go up to what short trainings need.
 
-`levels` are at most so many: images whose sides are even once only, as 30 x 30, have one whatever is
-drawn, those of 28 x 28 two instead of three.
+`levels` are at most so many: images whose sides are even once only, as 30 x 30, have one whatever
+is drawn, those of 28 x 28 two instead of three.
 """
 
 from typing import Any

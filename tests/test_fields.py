@@ -43,6 +43,11 @@ class Thing:
         ((1, 2), tuple[int, ...], True),
         ([1, 2], tuple[int, ...], False),
         ((1, "2"), tuple[int, ...], False),
+        ((1, 2.5), tuple[int, float], True),
+        ((1, 2, 3), tuple[int, int], False),
+        ((1,), tuple[int, int], False),
+        ([1], list[int], True),
+        ({1}, list[int], False),
         ({"a": 1}, Mapping[str, int], True),
         ({"a": "1"}, Mapping[str, int], False),
         ({1: 1}, Mapping[str, int], False),
@@ -65,6 +70,7 @@ def test_wrong_types_are_said_in_words() -> None:
         "share must be a finite number or None, got 'x'",
     ]
     assert describe(Mapping[str, bool]) == "an object of true or false"
+    assert describe(tuple[int, str]) == "a list of a whole number and text"
 
 
 def test_fields_without_a_default_must_be_there() -> None:

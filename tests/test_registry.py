@@ -116,6 +116,7 @@ def test_two_packages_with_one_name_are_told_apart(monkeypatch: pytest.MonkeyPat
     [
         ({"name": "An Other"}, "lower-case words joined by hyphens, got 'An Other'"),
         ({"name": "other"}, "calls itself 'another'"),
+        ({"name": "auto"}, "'auto' stands for methods that are chosen; give it another name"),
         ({"detector": AMA(AMA.Config(), (1, 8, 8))}, "must be a subclass of Detector"),
         ({"space": None}, "must be a function of a trial, got None"),
         ({"trainable": "no place"}, "a class or 'package.module:NAME', got 'no place'"),

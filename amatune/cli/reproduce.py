@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def reproduce(
         return 0
     if not only_table:
         _run(console, plan, kind, brief=quiet, as_json=as_json)
-    return _write(console, plan, as_json=as_json)
+    return _write(console, plan, ran=not only_table, as_json=as_json)
 
 
 def _sources(given: Sequence[str]) -> dict[str, str]:
@@ -120,7 +121,7 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
 
 def _print_plan(console: "Console", plan: "Plan") -> None:
     """What there is to do."""
-    left = sum(not job.tested for job in plan.jobs)
+    left = sum(not job.done for job in plan.jobs)
     say(console, f"{plan.table.title}. Scale {plan.scale.name}: {plan.scale.summary}.")
     told = f"{counted(len(plan.jobs), 'run')} in {near(plan.folder)}, {left} to do"
     if left:
@@ -138,41 +139,59 @@ def _print_plan(console: "Console", plan: "Plan") -> None:
     for name in plan.both:
         say(console, f"note: {name} is here, and shown; what is joined of it is not")
     joined = plan.elsewhere.keys() | {row for c in plan.elsewhere.values() for row in c.cells}
+    here = {job.column.name for job in plan.jobs}
     for name, why in plan.missing.items():
-        has = "has only what is joined" if name in joined else "stays empty"
-        say(console, f"note: {name} {has}: {why}")
+        has = ["what is here"] * (name in here) + ["what is joined"] * (name in joined)
+        told = f"has only {' and '.join(has)}" if has else "stays empty"
+        say(console, f"note: {name} {told}: {why}")
 
 
 def _print_cost(console: "Console", plan: "Plan", *, brief: bool, as_json: bool) -> None:
     """Measured on the first run of each method and kind of pictures; the others are like it."""
     from amatune.tuning.rehearsal import rehearse
 
-    by_like: dict[tuple[str, str], list[Job]] = {}
+    by_like: dict[tuple[object, ...], list[Job]] = {}
     for job in plan.jobs:
-        if not job.tested:
-            by_like.setdefault((job.row.method, job.column.dataset), []).append(job)
-    total = 0.0
-    for (method, dataset), jobs in by_like.items():
-        # Without its name, which is taken where it has begun.
-        estimate = rehearse(dataclasses.replace(jobs[0].request, name=None))
+        if not job.done:
+            fixed = sorted(job.row.fixed.items())
+            by_like.setdefault((job.row.method, str(fixed), job.column.dataset), []).append(job)
+    total, tried = 0.0, 0
+    failed: list[AmatuneError] = []
+    for jobs in by_like.values():
+        row, dataset = jobs[0].row, jobs[0].column.dataset
+        about = {"method": row.method, "row": row.name, "dataset": dataset, "runs": len(jobs)}
+        try:
+            # Without its name, which is taken where it has begun.
+            estimate = rehearse(dataclasses.replace(jobs[0].request, name=None))
+        except AmatuneError as error:
+            failed.append(error)
+            if as_json:
+                event = {"event": "estimate", **about, "seconds": None, "reason": str(error)}
+                print(json.dumps(event), flush=True)
+            else:
+                say(console, f"note: {row.title} on {dataset} cannot be tried: {error}")
+            continue
         scale = plan.scale
-        whole = scale.trials + (scale.top + 1) * scale.seeds
-        each = estimate.seconds * whole / scale.trials
+        counts = scale.trials, (scale.top + 1) * scale.seeds
+        searched, retrained = (math.ceil(count / estimate.concurrent) for count in counts)
+        each = estimate.seconds * (searched + retrained) / searched
         total += len(jobs) * each
+        tried += 1
         if as_json:
-            about = {"method": method, "dataset": dataset, "runs": len(jobs), "seconds": each}
-            event = {"event": "estimate", **about, "seconds_per_step": estimate.seconds_per_step}
-            print(json.dumps(event), flush=True)
+            pace = {"seconds": each, "seconds_per_step": estimate.seconds_per_step}
+            print(json.dumps({"event": "estimate", **about, **pace}), flush=True)
         elif not brief:
             say(
                 console,
-                f"{method} on {dataset}: {counted(len(jobs), 'run')} of at most {clock(each)} on "
-                f"this machine ({1000 * estimate.seconds_per_step:.0f} ms a step)",
+                f"{row.title} on {dataset}: {counted(len(jobs), 'run')} of at most {clock(each)} "
+                f"on this machine ({1000 * estimate.seconds_per_step:.0f} ms a step)",
             )
+    if failed and not tried:
+        raise failed[0]
     if as_json:
-        print(json.dumps({"event": "total", "seconds": total, "tried": len(by_like)}), flush=True)
+        print(json.dumps({"event": "total", "seconds": total, "tried": tried}), flush=True)
         return
-    told = f"All: at most {clock(total)}; {len(by_like)} of the runs were tried for it."
+    told = f"All: at most {clock(total)}; {tried} of the runs were tried for it."
     if any(not job.tested and job.run.path.exists() for job in plan.jobs):
         told += " What has begun is counted whole."
     say(console, told)
@@ -218,8 +237,9 @@ def _line(update: "JobUpdate") -> str:
     return f"{about}: tested" if update.state == "tested" else about
 
 
-def _write(console: "Console", plan: "Plan", *, as_json: bool) -> int:
-    """The table in all formats, and on the terminal; 1 where something failed."""
+def _write(console: "Console", plan: "Plan", *, ran: bool, as_json: bool) -> int:
+    """The table in all formats, and on the terminal. Raises `AmatuneError` where something that was
+    `ran` failed."""
     from amatune.cli.tables import print_by_columns
     from amatune.reproduce.outcome import read_outcome
     from amatune.reproduce.run import failures
@@ -239,7 +259,7 @@ def _write(console: "Console", plan: "Plan", *, as_json: bool) -> int:
         for line in sentences(outcome):
             say(console, line)
         say(console, f"Written: {', '.join(near(file) for file in files)}")
-    if failed:
+    if failed and ran:
         listed = shlex.join(sorted(failed))
         told = f"{counted(len(failed), 'run')} failed ({listed}); the same command tries again"
         raise AmatuneError(told)

@@ -12,7 +12,8 @@ images, `inversion_steps` of Adam change z alone, down (its lambda is `feature_w
 The score, `inversion`, is l where they end, `image` and `features` its two sums; `inversion_c`,
 `image_c` and `features_c` are all three divided by the complexity of the image, see
 `amatune.nets.scores`. Adam treats every number by itself, so that a score does not depend on the
-other images of its batch.
+other images of its batch; with their number its rounding changes, which the steps let grow, to some
+1e-4 of a score after a hundred long ones.
 
 An inversion that has not converged says how bright an image is, and may well be worse than chance.
 So the rate begins high and falls to 0 along a cosine, and `inversion_gap`, in the losses of the
@@ -147,7 +148,9 @@ class Inversion(nn.Module):
     def invert(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of float images (B, C, H, W): f(x) (B, F), and z (B, d) after the last step."""
         features, _ = self.discriminator(images)
-        with torch.enable_grad():
+        # The caller may be in inference mode, whose tensors take no part in a gradient.
+        with torch.inference_mode(False), torch.enable_grad():
+            images, features = images.clone(), features.clone()
             z = self.start.expand(images.shape[0], -1).clone().requires_grad_(True)
             optimizer = adam(images.device, [z], self.lr)
             for step in range(self.steps):

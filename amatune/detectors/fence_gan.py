@@ -181,6 +181,7 @@ class FenceGAN(Detector):
             "beta": 10.0,
             "gamma": 0.5,
             "d_lr": 1e-4,
+            "d_lr_decay": 1e-5,
             "g_lr": 1e-3,
         },
         "mnist": {
@@ -191,6 +192,7 @@ class FenceGAN(Detector):
             "beta": 30.0,
             "gamma": 0.1,
             "d_lr": 1e-5,
+            "d_lr_decay": 0.0,
             "g_lr": 2e-5,
         },
     }

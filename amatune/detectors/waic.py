@@ -26,7 +26,9 @@ Where this differs from the authors' public code, and why:
 - A step is one of the critics; every `critic_steps`-th is followed by one of the generators. The
   code has 100 critic steps before each of the first 25 of the generators and before every 500th,
   which is more than a whole training here.
-- RMSprop's eps is added to the root, not under it.
+- RMSprop is torch's: its mean of squares begins at 0, where TensorFlow's begins at 1, so that the
+  first steps of a phase are up to three times as long and not shorter; and its eps, 1e-8, is added
+  to the root, where there 1e-10 is under it.
 """
 
 from collections.abc import Mapping
@@ -39,7 +41,7 @@ from torch.optim import Optimizer, RMSprop
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam
-from amatune.nets.adversarial import safe_norm, two_sided
+from amatune.nets.adversarial import PenalisedLeakyReLU, safe_norm, two_sided
 from amatune.nets.dcgan import SLOPE, glorot
 from amatune.nets.dense_gan import Crop
 from amatune.nets.drawing import drawn_from
@@ -118,7 +120,7 @@ class MemberCritic(nn.Sequential):
         layers: list[nn.Module] = []
         for count, stride in ((32, 1), (32, 2), (64, 1), (64, 2)):
             out = scaled(count, width)
-            layers += [nn.Conv2d(channels, out, 5, stride, padding=2), nn.LeakyReLU(SLOPE)]
+            layers += [nn.Conv2d(channels, out, 5, stride, padding=2), PenalisedLeakyReLU(SLOPE)]
             channels = out
         last, units = scaled(512, width), scaled(128, width)
         quarters = tuple(-(-side // 4) for side in size)
@@ -127,7 +129,7 @@ class MemberCritic(nn.Sequential):
         super().__init__(
             _Centred(),
             *layers,
-            *(nn.Conv2d(channels, last, kernel), nn.LeakyReLU(SLOPE), nn.Flatten()),
+            *(nn.Conv2d(channels, last, kernel), PenalisedLeakyReLU(SLOPE), nn.Flatten()),
             *(nn.Linear(flat, units), nn.Linear(units, 1), nn.Flatten(0)),
         )
 

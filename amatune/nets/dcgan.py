@@ -120,8 +120,8 @@ def initialise(
     generator: Generator | None = None,
     when: Tensor | None = None,
 ) -> None:
-    """DCGAN's beginning, in place: weights ~ N(0, std), batch norm's ~ N(1, std), biases 0; batch
-    norm's statistics stay.
+    """DCGAN's beginning, in place: weights ~ N(0, std), those of images' batch norm ~ N(1, std),
+    biases 0; batch norm's statistics stay, and so do the weights, 1, of that of vectors.
 
     Drawn from `generator`, or the process's own stream. With `when`, a bool scalar on the device,
     only where it is true, which is not waited for.

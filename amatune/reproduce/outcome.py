@@ -38,6 +38,7 @@ class Cell(Figures):
     column: Column
     published: float | None
     why: str = ""  # it is empty
+    apart: str = ""  # why it has not been compared image by image, where its scores are missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ def read_outcome(plan: Plan) -> Outcome:
         own: dict[str, Cell] = {}
         seen: dict[str, list[SeedScores]] = {}
         here: dict[str, TestFigures] = {}
+        first = ""  # the run that `here` is of
         for row in plan.table.rows:
             name = run_name(row, column)
             published = plan.table.published.get(row.name, {}).get(column.name)
@@ -93,13 +95,18 @@ def read_outcome(plan: Plan) -> Outcome:
                 )
             elif isinstance(board, Leaderboard) and here:
                 # A run of another --source, or from before the data changed, is none of the column.
-                board = other_images(controls_of(board), here) or board
+                why = other_images(controls_of(board), here)
+                told = f"{name} and {first}: {why}; remove the one that is of other images"
+                board = told if why else board
             if isinstance(board, str):
                 own[row.name] = Cell(row=row, column=column, published=published, why=board)
                 continue
             own[row.name] = cell = _cell(row, column, published, board, jobs[name])
-            seen[row.name] = kept_test_scores(board, board.chosen, cell.score)
-            here = controls_of(board) | here
+            try:
+                seen[row.name] = kept_test_scores(board, board.chosen, cell.score)
+            except RequestError as error:
+                own[row.name] = dataclasses.replace(cell, apart=str(error))
+            here, first = controls_of(board) | here, first or name
         own = _compared(own, seen)
         if saved is not None:
             apart = other_images(here, saved.controls) if seen else None
@@ -121,7 +128,7 @@ def _board(job: Job) -> Leaderboard | str | None:
     try:
         return read_leaderboard(job.run)
     except RequestError as error:
-        return str(error)
+        return f"{error}, as does the same command without --table"
 
 
 def _cell(

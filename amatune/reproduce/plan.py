@@ -44,8 +44,18 @@ class Job:
 
     @property
     def tested(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is a leaderboard."""
         return self.run.leaderboard.exists()
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do: there is a leaderboard, and it can be read."""
+        if not self.tested:
+            return False
+        with contextlib.suppress(RequestError):
+            read_leaderboard(self.run)
+            return True
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +147,12 @@ def make_plan(
     for column in columns:
         there = taken.get(column.name)
         for row in rows:
-            if row.run or row.name in missing or column.name in missing:
+            if row.run or row.name in missing:
                 continue
             if there is not None and _is_whole(row, rows, there):
+                continue
+            run = RunFolder(folder / run_name(row, column))
+            if column.name in missing and not run.leaderboard.exists():
                 continue
             kind: Kind = "colour" if column.dataset in _COLOUR else "grey"
             cost = scale.budget(row.method, kind)

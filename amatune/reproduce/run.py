@@ -1,16 +1,18 @@
 """Carry a plan out: search, retrain and test what is not there yet, one run after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from amatune.errors import AmatuneError, ClusterLostError, DiskFullError
+from amatune.errors import AmatuneError, ClusterLostError, DiskFullError, RequestError
 from amatune.files import read_json, read_text, write_json
 from amatune.reproduce.plan import Job, Plan
+from amatune.runs.folder import writing
 from amatune.runs.request import LOCAL
 from amatune.tuning.events import Listener
 from amatune.tuning.retrain import run_best
 from amatune.tuning.search import run_search
+from amatune.wording import visible
 
 FAILED = "failed.json"  # in the table's folder: what could not be done when it was last tried
 _MOST_BYTES = 2**20  # of it
@@ -40,37 +42,49 @@ def carry_out(
     Raises `DiskFullError` and `ClusterLostError`, which would end all others the same way, and
     `KeyboardInterrupt` after Ctrl-C, with everything finished so far kept.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    failed = failures(plan)
+    with writing(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
     for number, job in enumerate(plan.jobs, 1):
         about = job, number, len(plan.jobs)
-        if job.tested:
+        if job.done:
             tell(JobUpdate(*about, "there"))
             continue
         tell(JobUpdate(*about, "begins"))
-        failed.pop(job.name, None)
+        reason = None
         try:
             _do(job, listener_of)
         except (DiskFullError, ClusterLostError):
             raise
         except AmatuneError as error:
-            failed[job.name] = str(error)
-            tell(JobUpdate(*about, "failed", str(error)))
+            reason = str(error)
+            tell(JobUpdate(*about, "failed", reason))
         else:
             tell(JobUpdate(*about, "tested"))
-        write_json(plan.folder / FAILED, failed)
+        # Read anew: another process may do other columns of the same table.
+        others = {name: why for name, why in _written(plan).items() if name != job.name}
+        with writing(plan.folder):
+            write_json(
+                plan.folder / FAILED, others if reason is None else others | {job.name: reason}
+            )
 
 
 def failures(plan: Plan) -> dict[str, str]:
-    """Run -> why it could not be done when it was last tried; not of those that were since."""
+    """Run -> why it could not be done when it was last tried, of those that the plan has; not of
+    those that were done since."""
+    left = {job.name for job in plan.jobs if not job.tested}
+    return {name: why for name, why in _written(plan).items() if name in left}
+
+
+def _written(plan: Plan) -> Mapping[str, str]:
+    """Of all runs of the table; nothing where that cannot be read, since they are tried again."""
     file = plan.folder / FAILED
-    if not file.exists():
+    try:
+        known = read_json(read_text(file, "what failed", _MOST_BYTES), "it")
+    except RequestError:
         return {}
-    known = read_json(read_text(file, "what failed", _MOST_BYTES), f"what failed in {file}")
     if not isinstance(known, dict):
         return {}
-    there = plan.taken.union(job.name for job in plan.jobs if job.tested)
-    return {str(name): str(why) for name, why in known.items() if name not in there}
+    return {str(name): visible(str(why)) for name, why in known.items()}
 
 
 def _do(job: Job, listener_of: Callable[[Job], Listener | None]) -> None:

@@ -3,8 +3,8 @@
 `small` and `medium` give every training the same seconds of one core; `SMALL_STEPS` are what each
 method gets done in them, as measured by `python benchmarks/reproduce_steps.py`. On another machine
 trainings take longer or shorter, all of them alike. `paper` has the published sizes and budgets,
-for a cluster of GPUs; whatever else a method has, such as its learning rates, is searched there too,
-and begins with the method's own defaults.
+for a cluster of GPUs; whatever else a method has, such as its learning rates, is searched there
+too, and begins with the method's own defaults.
 
 Frozen features take one pass over the images at every scale.
 """

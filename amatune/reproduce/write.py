@@ -15,8 +15,9 @@ from amatune.reproduce.elsewhere import SCHEMA, SavedTable
 from amatune.reproduce.outcome import FEWEST, Cell, Outcome, saved_columns
 from amatune.results.difference import SIGNIFICANT
 from amatune.results.leaderboard import TestFigures
+from amatune.runs.folder import writing
 from amatune.version import __version__
-from amatune.wording import counted, csv_cell, interval, markdown_cell
+from amatune.wording import counted, csv_cell, interval, markdown_cell, visible
 
 NOTHING = "-"
 
@@ -64,8 +65,9 @@ def blocks(outcome: Outcome) -> list[Block]:
 
 
 def sentences(outcome: Outcome) -> list[str]:
-    """What the figures say of the row that the paper has first, and of how they were made."""
-    return [*_claim(outcome), *_about(outcome)]
+    """What the figures say of the row that the paper has first, and of how they were made: each on
+    one line."""
+    return [visible(one) for one in (*_claim(outcome), *_about(outcome))]
 
 
 def _claim(outcome: Outcome) -> list[str]:
@@ -110,7 +112,8 @@ def _against(mine: Cell, others: Sequence[Cell]) -> str:
         whom = f"the best of {counted(len(others), 'other row')}, {whom}"
     if best.p is None:
         return f"{behind:+.3f} beside {whom} (not compared image by image)"
-    told = f"({behind:+.3f}, p = {best.p:.2g} after Holm's correction for all pairs of the problem)"
+    corrected = "after Holm's correction for all pairs of the problem that were tested together"
+    told = f"({behind:+.3f}, p = {best.p:.2g} {corrected})"
     if best.p >= SIGNIFICANT:
         return f"not told apart from {whom} {told}"
     return f"{'ahead of' if behind > 0 else 'behind'} {whom} {told}"
@@ -124,7 +127,7 @@ def _auroc(cell: Cell) -> float:
 def _about(outcome: Outcome) -> list[str]:
     plan = outcome.plan
     done = sum(job.tested for job in plan.jobs)
-    runs = f"{done} of {counted(len(plan.jobs), 'run')} are there"
+    runs = f"{done} of {counted(len(plan.jobs), 'run')} {'is' if done == 1 else 'are'} there"
     if plan.elsewhere:
         joined = counted(len(plan.taken), "run")
         runs = f"{joined} computed elsewhere" + (f"; of the others {runs}" if plan.jobs else "")
@@ -141,13 +144,16 @@ def _about(outcome: Outcome) -> list[str]:
             "Rows that need no detector are the side that validation anomalies prefer of each "
             "measure; a method that is not ahead of them has shown nothing."
         )
-    empty: dict[str, list[str]] = {}
+    empty: dict[tuple[str, str], list[str]] = {}
     for cell in outcome.cells.values():
-        if cell.test is None and cell.why != "not run yet":
-            empty.setdefault(cell.why, []).append(f"{cell.row.title} on {cell.column.title}")
-    for why, where in empty.items():
+        about = ("Not compared image by image", cell.apart)
+        if cell.test is None:
+            about = ("Not there", "" if cell.why == "not run yet" else cell.why)
+        empty.setdefault(about, []).append(f"{cell.row.title} on {cell.column.title}")
+    for (what, why), where in empty.items():
         listed = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
-        found.append(f"Not there: {listed}: {why}.")
+        if why:
+            found.append(f"{what}: {listed}: {why}.")
     shown = {"", *(row.name for row in plan.table.rows)}
     return [*found, *(text for row, text in plan.table.notes if row in shown)]
 
@@ -289,10 +295,14 @@ FORMATS: Mapping[str, Callable[[Outcome], str]] = {
 
 
 def write_all(outcome: Outcome, folder: Path) -> list[Path]:
-    """All formats into a folder, and the paths of the files."""
+    """All formats into a folder, and the paths of the files.
+
+    Raises `RequestError`, or `DiskFullError`, where they cannot be written.
+    """
     found = []
     for suffix, make in FORMATS.items():
         place = folder / f"{outcome.plan.table.name}.{suffix}"
-        write_bytes(place, make(outcome).encode())
+        with writing(folder):
+            write_bytes(place, make(outcome).encode())
         found.append(place)
     return found

@@ -66,7 +66,7 @@ class RunFolder:
         in the same second. Raises `RequestError` for a name that is taken or cannot be a folder.
         """
         base = Path(runs_dir)
-        with _writing(base):
+        with writing(base):
             return cls._created(base, name, dataset)
 
     @classmethod
@@ -132,7 +132,7 @@ class RunFolder:
 
     def write(self, record: "RunRecord") -> None:
         """Replace `run.json`; a reader sees the old or the new contents, never a part."""
-        with _writing(self.run_json):
+        with writing(self.run_json):
             write_json(self.run_json, record.to_dict())
 
     def _text(self) -> str:
@@ -179,7 +179,7 @@ class RunFolder:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 lock.acquire(blocking=False)
         except Timeout:
             raise RequestError(
@@ -214,7 +214,7 @@ def _taken(base: Path, name: str) -> RequestError:
 
 
 @contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
+def writing(place: Path) -> Iterator[None]:
     """Raises `DiskFullError` or `RequestError` for what the system says against writing there."""
     try:
         yield

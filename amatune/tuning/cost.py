@@ -108,6 +108,7 @@ class Plan:
             seconds_per_step=seconds_per_epoch / self.budget.steps_per_epoch,
             seconds=math.ceil(self.trainings / self.concurrent) * each,
             at_most=self.may_stop,
+            concurrent=self.concurrent,
         )
         if self.time_budget is None or self.time_budget >= estimate.seconds:
             return estimate

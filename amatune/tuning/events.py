@@ -62,6 +62,7 @@ class TimeEstimate:
     seconds_per_step: float  # of one training, scoring included
     seconds: float  # from beginning to end
     at_most: bool  # whether poor trials are stopped early, which makes it less
+    concurrent: int = 1  # trainings at a time
     warnings: tuple[str, ...] = ()
 
 

@@ -122,8 +122,10 @@ def run_search(
             )
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
-        except (RequestError, ClusterLostError, DiskFullError, OSError) as error:
-            if _has_started(run):
+        except BaseException as error:
+            # Ctrl-C leaves what can be resumed.
+            ended = run.run_json.exists() and not isinstance(error, Exception)
+            if ended or _has_started(run):
                 raise
             # No room, no cluster: an empty run would only count as the newest.
             shutil.rmtree(run.path, ignore_errors=True)

@@ -173,7 +173,8 @@ def test_the_losses_against_numpy_and_who_moves(prior):
     fake = again.maker(first).detach()
     logits = (again.discriminator(part)[1].detach() for part in (batch(), fake))
     real, false = (values.double().numpy() for values in logits)
-    before = again.maker[1].weight.detach().clone()
+    players = {"maker": detector.maker, "discriminator": detector.discriminator}
+    before = {name: [p.detach().clone() for p in own.parameters()] for name, own in players.items()}
     losses = detector.train_step(batch())
     expected = np.log1p(np.exp(-real)).mean() + np.log1p(np.exp(false)).mean()
     assert float(losses["discriminator"]) == pytest.approx(expected, rel=1e-4)
@@ -183,6 +184,9 @@ def test_the_losses_against_numpy_and_who_moves(prior):
     told = bce(again.discriminator(batch())[1], torch.ones(8))
     told = told + bce(again.discriminator(fake)[1], torch.zeros(8))
     told.backward()
+    first = list(again.discriminator.parameters())
+    for own, other in zip(detector.discriminator.parameters(), first, strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-6)
     adam.step()
     made = again.maker(second)
     fooled = bce(again.discriminator(made)[1], torch.ones(8))
@@ -190,7 +194,24 @@ def test_the_losses_against_numpy_and_who_moves(prior):
     made, x = (part.detach().double().flatten(1).numpy() for part in (made, batch()))
     spread = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (made, x)]
     assert float(losses["diversity"]) == pytest.approx(spread[0] / spread[1], rel=1e-3)
-    assert not torch.equal(before, detector.maker[1].weight)
+    fooled.backward()
+    for own, other in zip(detector.maker.parameters(), again.maker.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-6)
+    for name, network in players.items():
+        parameters = zip(before[name], network.parameters(), strict=True)
+        assert all(not torch.equal(was, now) for was, now in parameters), name
+
+
+def test_scores_may_be_asked_for_in_inference_mode():
+    detector = make()
+    training(detector)
+    with torch.inference_mode():
+        detector.calibrate(images())
+        found = detector.scores(images())
+        rebuilt = detector.reconstruct(images())
+    for name, expected in detector.scores(images()).items():
+        assert torch.equal(found[name], expected), name
+    assert torch.equal(rebuilt, detector.reconstruct(images()))
 
 
 def test_scores_come_from_averages_of_both_networks():

@@ -38,6 +38,8 @@ def test_the_presets_are_the_published_settings():
     assert (mnist.alpha, mnist.beta, mnist.gamma, mnist.d_lr, mnist.g_lr) == (
         *(0.1, 30.0, 0.1, 1e-5, 2e-5),
     )
+    assert (mnist.batch_size, mnist.latent_dim, mnist.dropout) == (200, 200, 0.0)
+    assert (mnist.d_lr_decay, FenceGANConfig().d_lr_decay) == (0.0, 1e-5)
 
 
 def outputs(network):
@@ -164,6 +166,10 @@ def test_the_losses_of_a_step_against_numpy():
     assert float(losses["dispersion"]) == pytest.approx(float(away.detach()), rel=1e-4)
     gap = (logits.sigmoid() - 0.3).abs().mean()
     assert float(losses["fence"]) == pytest.approx(float(gap.detach()), rel=1e-3)
+    # Adam hardly feels gamma in a step; the gradient that it got is what tells.
+    pairs = zip(detector.discriminator.parameters(), again.discriminator.parameters(), strict=True)
+    for own, other in pairs:
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_the_generators_step_leaves_the_discriminator_alone():

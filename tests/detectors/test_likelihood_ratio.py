@@ -112,7 +112,8 @@ def test_the_background_learns_mutated_images_and_the_foreground_clean_ones():
     detector = make(mutation_rate=0.5)
     pictures = images()
     batch = pictures[:8].float() / 127.5 - 1
-    for phase, network in (("foreground", detector.foreground), ("background", detector.background)):
+    for phase in ("foreground", "background"):
+        network = getattr(detector, phase)
         drawn = torch.Generator()
         drawn.set_state(detector.generator.get_state())
         mutated = mutate(batch, 0.5, drawn)

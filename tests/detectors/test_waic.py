@@ -34,6 +34,10 @@ def batch(count=8, seed=0, shape=SHAPE):
 
 def test_the_defaults_are_published_and_a_preset():
     assert WAICConfig.from_dict(WAIC.presets["paper"]) == WAICConfig(score="waic")
+    for optimizer in make(optimizer="rmsprop", lr=0.5).optimisation.optimizers.values():
+        assert isinstance(optimizer, torch.optim.RMSprop)
+        (group,) = optimizer.param_groups
+        assert (group["lr"], group["alpha"], group["momentum"]) == (0.5, 0.9, 0)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +197,14 @@ def test_the_losses_of_the_game_against_numpy():
 def test_a_generator_minimises_minus_what_its_critic_says():
     detector = make()
     noise = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
-    said = detector.critics[0](detector.generators[0](noise)).detach().double().numpy()
+    said = -detector.critics[0](detector.generators[0](noise)).mean()
+    weights = list(detector.generators[0].parameters())
+    gradients = torch.autograd.grad(said, weights)
     before = vector(detector.critics)
     losses = detector._generators_step(8)
-    assert float(losses["generator_1"]) == pytest.approx(-said.mean(), rel=1e-4)
+    assert float(losses["generator_1"]) == pytest.approx(float(said.detach()), rel=1e-4)
+    for weight, expected in zip(weights, gradients, strict=True):
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-7)
     assert torch.equal(vector(detector.critics), before)
 
 

@@ -13,6 +13,7 @@ from amatune.reproduce.tables import TABLES
 from amatune.reproduce.write import joinable
 from amatune.results.leaderboard import model_folder
 from amatune.results.scores import TEST, save_scores
+from amatune.runs import RunFolder
 
 DIGITS = [f"mnist-{digit}" for digit in range(10)]
 SOURCES = {"mnist": "npz:/nowhere/mnist.npz"}
@@ -27,12 +28,16 @@ def plan_of(folder: Path, *methods: str, only: tuple[str, ...] = ("mnist",), **m
 
 
 def leave_result(
-    job: Job, shift: float, *, default: float | None = None, defaults_by: str = "bright"
+    job: Job | RunFolder,
+    shift: float,
+    *,
+    default: float | None = None,
+    defaults_by: str = "bright",
 ) -> list[dict[str, float]]:
     """Leave a tested run behind, and its test AUROC by seed and score. With its defaults, where
     they have a shift, and the score by which validation took them."""
-    run = job.run
-    run.path.mkdir(parents=True)
+    run = job.run if isinstance(job, Job) else job
+    run.path.mkdir(parents=True, exist_ok=True)
     by_seed = []
     for seed in (1, 2):
         kept = {name: scores(shift + more, seed) for name, more in SHIFTS.items()}

@@ -2,24 +2,19 @@
 
 import csv
 import io
-import json
 import re
+import shutil
 import statistics
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from fake_table import AMA, DIGITS, SMALL, SOURCES, leave_result, plan_of, saved
+from fake_table import AMA, DIGITS, SMALL, SOURCES, leave_result, plan_of
 from parsed_page import Parsed
 from scipy import stats
 
-from amatune.cli import main
-from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.registry import find_method
-from amatune.reproduce import run as running
 from amatune.reproduce.outcome import read_outcome
 from amatune.reproduce.plan import make_plan, run_name
-from amatune.reproduce.run import carry_out, failures
 from amatune.reproduce.scales import SCALES
 from amatune.reproduce.tables import TABLES
 from amatune.reproduce.write import (
@@ -135,6 +130,35 @@ def test_data_that_must_be_put_there_by_hand_leave_a_column_empty(tmp_path):
     told = plan.missing.get("cifar10-imagenet-resize", "")
     by_hand = [job for job in plan.jobs if job.column.name == "cifar10-imagenet-resize"]
     assert bool(told) != bool(by_hand)
+
+
+def test_what_has_been_tested_needs_no_data(tmp_path):
+    """As on the machine of whoever writes, not of whoever computes."""
+    given = {"only": ("cifar10-imagenet-resize",), "methods": ("deep-svdd", "waic")}
+    source = {"imagenet-resize": "npz:/nowhere/tiny.npz", "cifar10": "npz:/nowhere/cifar10.npz"}
+    (job, _) = make_plan(TABLES["table1"], SMALL, tmp_path, sources=source, **given).jobs
+    leave_result(job, 1.0)
+    plan = make_plan(TABLES["table1"], SMALL, tmp_path, data_dir=tmp_path, **given)
+    assert [one.name for one in plan.jobs] == [job.name]
+    cells = read_outcome(plan).cells
+    own = next(name for name, _ in cells if job.row.name == name)
+    assert cells[own, "cifar10-imagenet-resize"].test is not None
+    assert all("by hand" in one.why for (name, _), one in cells.items() if name != own)
+
+
+def test_a_cell_without_scores_of_images_keeps_its_figures(tmp_path):
+    plan = plan_of(tmp_path, "ganomaly", "ama", "ama-chosen", only=("mnist-0",))
+    for job in plan.jobs:
+        leave_result(job, 1.0 if job.row.name == "ama" else 0.5)
+    assert read_outcome(plan).cells["ganomaly", "mnist-0"].p is not None
+    job = next(job for job in plan.jobs if job.row.name == "ganomaly")
+    shutil.rmtree(job.run.best / "models")
+    outcome = read_outcome(plan)
+    cell = outcome.cells["ganomaly", "mnist-0"]
+    assert (cell.test is None, cell.p) == (False, None)
+    (told,) = [one for one in sentences(outcome) if one.startswith("Not compared image by image")]
+    assert "GANomaly" in told
+    assert "test.npz" in told
 
 
 # --- what came out --------------------------------------------------------------------------------
@@ -315,156 +339,6 @@ def test_texts_are_escaped(filled):
     assert "&lt;b>" in markdown(strange)
 
 
-# --- carrying it out ------------------------------------------------------------------------------
-
-
-def pretend(monkeypatch, search=None, best=None):
-    """In the place of searches and retrainings; what was called, in order."""
-    called = []
-
-    def run_search(request, _listener, resume, known):
-        assert not known  # found on images of these tables
-        called.append((request.name, resume))
-        return search(request) if search else SimpleNamespace(interrupted=False)
-
-    def run_best(run, **_):
-        (run.best).mkdir(parents=True)
-        if best:
-            best(run)
-        (run.best / "leaderboard.json").write_text("{}")
-
-    monkeypatch.setattr(running, "run_search", run_search)
-    monkeypatch.setattr(running, "run_best", run_best)
-    return called
-
-
-def test_what_is_there_is_skipped_and_what_fails_is_tried_again(tmp_path, monkeypatch):
-    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0", "mnist-1", "mnist-2"))
-    names = [job.name for job in plan.jobs]
-    broken = {names[1]}
-
-    def search(request):
-        if request.name in broken:
-            raise AmatuneError("no picture can be read")
-        return SimpleNamespace(interrupted=False)
-
-    called = pretend(monkeypatch, search)
-    updates = []
-    carry_out(plan, updates.append)
-    assert [update.state for update in updates] == [
-        *("begins", "tested", "begins", "failed", "begins", "tested")
-    ]
-    assert failures(plan) == {names[1]: "no picture can be read"}
-    assert plan.trainings == SMALL.trials + 2 * SMALL.seeds
-    broken.clear()
-    called.clear()
-    carry_out(plan, lambda _: None)
-    assert called == [(names[1], False)]
-    assert failures(plan) == {}
-
-
-def test_an_interrupted_search_is_resumed(tmp_path, monkeypatch):
-    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0",))
-
-    def search(request):
-        folder = plan.folder / request.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text("{}")
-        return SimpleNamespace(interrupted=len(called) == 1)
-
-    called = pretend(monkeypatch, search)
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(plan, lambda _: None)
-    carry_out(plan, lambda _: None)
-    assert called == [("mnist-0--deep-svdd", False), ("mnist-0--deep-svdd", True)]
-
-
-def test_a_full_disk_ends_it(tmp_path, monkeypatch):
-    def search(_):
-        raise DiskFullError("no space is left")
-
-    pretend(monkeypatch, search)
-    with pytest.raises(DiskFullError):
-        carry_out(plan_of(tmp_path, "deep-svdd"), lambda _: None)
-
-
-# --- the command ----------------------------------------------------------------------------------
-
-COMMAND = ["reproduce", "table2", "--source", "mnist=npz:/nowhere/mnist.npz"]
-
-
-def test_the_command_runs_what_is_missing_and_writes_the_table(tmp_path, monkeypatch, capsys):
-    called = pretend(monkeypatch)
-    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
-    # The leaderboards of `pretend` cannot be read: the cells stay empty, and no file is lost.
-    assert main([*COMMAND, *place]) == 0
-    told = capsys.readouterr().out
-    assert called == [("mnist-3--deep-svdd", False)]
-    assert "1 run in " in told
-    assert "[1/1] digit 3, Deep SVDD: tested" in told
-    written = {file.suffix for file in (tmp_path / "table2-small").glob("table2.*")}
-    assert written == {".md", ".csv", ".tex", ".html", ".json"}
-
-
-def test_the_command_joins_tables(filled, tmp_path, monkeypatch, capsys):
-    called = pretend(monkeypatch)
-    file = saved(filled, tmp_path, *DIGITS[:7])
-    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
-    assert main([*COMMAND, *place, "--join", str(file)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert called == []
-    assert "mnist-3: 1 row taken from" in told
-    own = filled.outcome.cells["deep-svdd", "mnist-3"].test.auroc
-    assert f"{own:.3f} (0.884)" in told
-    assert main([*COMMAND, *place, "--join", str(tmp_path / "no.json")]) == 2
-    assert "No such file" in capsys.readouterr().err
-
-
-def test_the_command_fails_with_the_runs_that_failed(tmp_path, monkeypatch, capsys):
-    def search(_):
-        raise RequestError("the file /nowhere/mnist.npz is not there")
-
-    pretend(monkeypatch, search)
-    place = ["--runs-dir", str(tmp_path), "--only", "mnist-3", "--method", "deep-svdd"]
-    assert main([*COMMAND, *place, "--json"]) == 1
-    told = capsys.readouterr()
-    events = [json.loads(line) for line in told.out.splitlines()]
-    assert [event["event"] for event in events] == ["run", "run", "table"]
-    assert events[1]["reason"] == "the file /nowhere/mnist.npz is not there"
-    assert "1 run failed (mnist-3--deep-svdd); the same command tries again" in told.err
-
-
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    pretend(monkeypatch, lambda _: SimpleNamespace(interrupted=True))
-    assert main([*COMMAND, "--runs-dir", str(tmp_path), "--method", "deep-svdd"]) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
-
-
-def test_the_cost_is_measured_once_for_runs_that_are_alike(tmp_path, monkeypatch, capsys):
-    estimated = []
-
-    def rehearse(request):
-        estimated.append(request.name)
-        return SimpleNamespace(seconds=80.0, seconds_per_step=0.01)
-
-    monkeypatch.setattr("amatune.tuning.rehearsal.rehearse", rehearse)
-    place = ["--runs-dir", str(tmp_path), "--only", "mnist", "--method", "deep-svdd"]
-    assert main([*COMMAND, *place, "--dry-run"]) == 0
-    assert estimated == [None]
-    # 8 trials take 80 s; 6 retrainings come on top, ten times over.
-    told = "All: at most 0:23:20; 1 of the runs were tried for it."
-    assert capsys.readouterr().out.endswith(f"{told}\n")
-    assert not (tmp_path / "table2-small").exists()
-
-    (tmp_path / "table2-small" / "mnist-0--deep-svdd").mkdir(parents=True)
-    assert main([*COMMAND, *place, "--dry-run", "--quiet"]) == 0
-    assert capsys.readouterr().out == f"{told} What has begun is counted whole.\n"
-    assert main([*COMMAND, *place, "--dry-run", "--json"]) == 0
-    each, total = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (each["event"], each["runs"], each["seconds"]) == ("estimate", 10, 140.0)
-    assert total == {"event": "total", "seconds": 1400.0, "tried": 1}
-
-
 def test_a_run_of_other_images_is_not_put_beside_those_of_a_column(tmp_path):
     """As one that was made with another --source: nothing is compared between them."""
     plan = plan_of(tmp_path, "ganomaly", "deep-svdd", only=("mnist-0",))
@@ -479,7 +353,10 @@ def test_a_run_of_other_images_is_not_put_beside_those_of_a_column(tmp_path):
     replace(board, baselines=(changed,)).write()
     cells = [read_outcome(plan).cells[row, "mnist-0"] for row in ("ganomaly", "deep-svdd")]
     (apart,) = [cell for cell in cells if cell.test is None]
-    assert apart.why.startswith("they are not of the same images, since the AUROC of mean bright")
+    assert "mnist-0--ganomaly" in apart.why
+    assert "mnist-0--deep-svdd" in apart.why
+    assert "they are not of the same images, since the AUROC of mean bright" in apart.why
+    assert "remove the one" in apart.why
 
 
 def test_a_leaderboard_that_cannot_be_read_is_told(tmp_path):
@@ -489,15 +366,4 @@ def test_a_leaderboard_that_cannot_be_read_is_told(tmp_path):
     cell = read_outcome(plan).cells["ganomaly", "mnist-0"]
     assert cell.test is None
     assert "cannot be read as a leaderboard" in cell.why
-    assert "`amatune best mnist-0--ganomaly` makes it again" in cell.why
-
-
-@pytest.mark.parametrize(("asked", "told"), [("head:6379", "head:6379"), (None, "local")])
-def test_retraining_is_told_the_cluster_of_the_search(tmp_path, monkeypatch, asked, told):
-    """Which it does not take from the run's record alone."""
-    plan = plan_of(tmp_path, "deep-svdd", only=("mnist-0",), address=asked)
-    addresses = []
-    pretend(monkeypatch)
-    monkeypatch.setattr(running, "run_best", lambda *_, address, **__: addresses.append(address))
-    carry_out(plan, lambda _: None)
-    assert addresses == [told]
+    assert "makes it again, as does the same command without --table" in cell.why

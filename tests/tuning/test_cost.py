@@ -64,7 +64,7 @@ def test_few_steps_and_large_batches_are_said(
 def test_the_whole_time_counts_what_runs_at_once_and_says_what_it_leaves_out() -> None:
     told = PLAN.estimate(2.0)
     assert told == TimeEstimate(
-        trainings=11, seconds_per_step=0.2, seconds=6 * 30 * 2.0, at_most=True
+        trainings=11, seconds_per_step=0.2, seconds=6 * 30 * 2.0, at_most=True, concurrent=2
     )
     assert not dataclasses.replace(PLAN, may_stop=False).estimate(2.0).at_most
 

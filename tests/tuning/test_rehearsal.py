@@ -44,7 +44,7 @@ def test_it_is_told_what_a_search_would_tell(tmp_path: Path) -> None:
     assert (begun.trials, begun.finished, begun.training_images) == (7, 0, 200)
     assert estimate == told
     assert told == TimeEstimate(
-        trainings=7, seconds_per_step=2.0, seconds=3 * 9 * 2.0, at_most=False
+        trainings=7, seconds_per_step=2.0, seconds=3 * 9 * 2.0, at_most=False, concurrent=3
     )
     assert not (tmp_path / "runs").exists()
 

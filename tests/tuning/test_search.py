@@ -413,6 +413,18 @@ def test_a_refused_search_leaves_no_run_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_before_there_is_a_record_leaves_no_run_behind(tmp_path, monkeypatch):
+    """A folder without one could be neither resumed nor searched again by its name."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(request(tmp_path, name="mine"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolat
 from torch.nn.utils.parametrizations import spectral_norm
 
 from amatune.config import ImageShape
+from amatune.nets.adversarial import PenalisedLeakyReLU
 from amatune.nets.drawing import drawn_from
 from amatune.nets.sizes import channel_plan, halve, scaled
 
@@ -306,10 +307,13 @@ class SmallCritic(Critic):
         hidden = scaled(1024, width)
         layers: list[nn.Module] = []
         for out in channel_plan(64, 256, len(sizes) - 1, width):
-            layers += [wrap(nn.Conv2d(channels, out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            layers += [
+                wrap(nn.Conv2d(channels, out, 4, stride=2, padding=1)),
+                PenalisedLeakyReLU(0.2),
+            ]
             channels = out
         flat = channels * math.prod(sizes[-1])
-        layers += [nn.Flatten(), wrap(nn.Linear(flat, hidden)), nn.LeakyReLU(0.2)]
+        layers += [nn.Flatten(), wrap(nn.Linear(flat, hidden)), PenalisedLeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
         self.head = wrap(nn.Linear(hidden, 1))
 
