@@ -369,6 +369,12 @@ def test_memory_formats_are_compared(run):
     assert re.findall(r"^deep-svdd +(\w+) .* ms .* ms ", told, re.MULTILINE) == ["grey", "colour"]
 
 
+def test_penalties_are_compared(run):
+    told = run("penalty.py", "--rounds", 1, "--steps", 1, "--set", "penalty_share=1")
+    found = re.findall(r"^(\w+) +(\w+) .* ms .* ms .*  weights equal$", told, re.MULTILINE)
+    assert found == [(name, kind) for name in ("ama", "waic") for kind in ("grey", "colour")]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 @pytest.mark.usefixtures("scripts")
 def test_a_search_tells_time_and_memory_by_its_trials(capsys):
