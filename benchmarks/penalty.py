@@ -1,4 +1,4 @@
-"""What a gradient penalty costs with torch's leaky ReLU, and with one that has no second derivative.
+"""What a gradient penalty costs with torch's leaky ReLU, and with one without second derivative.
 
     python benchmarks/penalty.py [--set NAME=VALUE ...]
 

@@ -128,7 +128,7 @@ class PenalisedLeakyReLU(nn.LeakyReLU):
     """Leaky ReLU, for critics with a gradient penalty: its second derivative is nothing.
 
     That of torch is a tensor of zeros, which the penalty's backward pass then carries through every
-    layer of the first forward pass: half of its time, for nothing. All values are the same.
+    layer of the first forward pass: a third of its time, for nothing. All values are the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
