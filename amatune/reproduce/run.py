@@ -61,18 +61,20 @@ def carry_out(
         else:
             tell(JobUpdate(*about, "tested"))
         # Read anew: another process may do other columns of the same table.
-        others = {name: why for name, why in _written(plan).items() if name != job.name}
+        failed = {name: why for name, why in _written(plan).items() if name != job.name}
+        if reason is not None:
+            failed[job.name] = reason
         with writing(plan.folder):
-            write_json(
-                plan.folder / FAILED, others if reason is None else others | {job.name: reason}
-            )
+            write_json(plan.folder / FAILED, failed)
 
 
 def failures(plan: Plan) -> dict[str, str]:
     """Run -> why it could not be done when it was last tried, of those that the plan has; not of
     those that were done since."""
-    left = {job.name for job in plan.jobs if not job.tested}
-    return {name: why for name, why in _written(plan).items() if name in left}
+    jobs = {job.name: job for job in plan.jobs}
+    return {
+        name: why for name, why in _written(plan).items() if name in jobs and not jobs[name].done
+    }
 
 
 def _written(plan: Plan) -> Mapping[str, str]:

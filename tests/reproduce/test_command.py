@@ -92,6 +92,14 @@ def test_a_leaderboard_that_cannot_be_read_is_made_again(tmp_path, monkeypatch):
     assert len(called) == 2
     assert plan.jobs[0].done
 
+    def broken(_):
+        raise AmatuneError("it broke")
+
+    pretend(monkeypatch, broken)
+    plan.jobs[0].run.leaderboard.write_text("{")
+    carry_out(plan, lambda _: None)
+    assert failures(plan) == {"mnist-0--deep-svdd": "it broke"}
+
 
 @pytest.mark.parametrize(
     "damage", ['{"a":', "[]", '{"mnist-0--deep-svdd": "a\\n\\\\input{x}\\udcff"}']
