@@ -123,9 +123,9 @@ def run_search(
             run.write(record)
             return _search(run, record, method, problem, emit, checkpoint_seconds)
         except BaseException as error:
-            # Ctrl-C leaves what can be resumed.
-            ended = run.run_json.exists() and not isinstance(error, Exception)
-            if ended or _has_started(run):
+            refused = isinstance(error, RequestError | ClusterLostError | DiskFullError | OSError)
+            # Anything else, as Ctrl-C, leaves what can be resumed.
+            if _has_started(run) or (run.run_json.exists() and not refused):
                 raise
             # No room, no cluster: an empty run would only count as the newest.
             shutil.rmtree(run.path, ignore_errors=True)
