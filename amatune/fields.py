@@ -73,10 +73,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in inner)
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in inner)
-    if origin is tuple and inner[-1] is not ...:
-        return f"a list of {' and '.join(describe(one) for one in inner)}"
     if origin is tuple:
-        return f"a list of {describe(inner[0])}"
+        return f"a list of {' and '.join(describe(one) for one in inner if one is not ...)}"
     if origin is not None and issubclass(origin, Mapping):
         return "an object" if inner[1] is Any else f"an object of {describe(inner[1])}"
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))

@@ -121,7 +121,7 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
 
 def _print_plan(console: "Console", plan: "Plan") -> None:
     """What there is to do."""
-    left = sum(not job.done for job in plan.jobs)
+    left = sum(not job.tested for job in plan.jobs)
     say(console, f"{plan.table.title}. Scale {plan.scale.name}: {plan.scale.summary}.")
     told = f"{counted(len(plan.jobs), 'run')} in {near(plan.folder)}, {left} to do"
     if left:
@@ -150,9 +150,9 @@ def _print_cost(console: "Console", plan: "Plan", *, brief: bool, as_json: bool)
     """Measured on the first run of each method and kind of pictures; the others are like it."""
     from amatune.tuning.rehearsal import rehearse
 
-    by_like: dict[tuple[object, ...], list[Job]] = {}
+    by_like: dict[tuple[str, str, str], list[Job]] = {}
     for job in plan.jobs:
-        if not job.done:
+        if not job.tested:
             fixed = sorted(job.row.fixed.items())
             by_like.setdefault((job.row.method, str(fixed), job.column.dataset), []).append(job)
     total, tried = 0.0, 0

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import leaky_relu, softplus
+from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 from amatune.detector import Optimisation, adam
@@ -79,49 +79,29 @@ def descend_alone(loss: Tensor, optimizer: Optimizer, keep_graph: bool = False) 
     optimizer.step()
 
 
-class _LeakyGradient(Function):
-    """The gradient of a leaky ReLU, which is the same on either side of 0, wherever there."""
+class _Sloped(Function):
+    """`values` where `x`, of the same shape, is above 0, elsewhere `slope` times them: the leaky
+    ReLU of `x` itself, and its gradient too. Has no derivative by `x`."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, x: Tensor, slope: float) -> Tensor:
-        found: Tensor = torch.ops.aten.leaky_relu_backward(gradient, x, slope, False)
+    def forward(values: Tensor, x: Tensor, slope: float) -> Tensor:
+        found: Tensor = torch.ops.aten.leaky_relu_backward(values, x, slope, False)
         return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:  # noqa: ARG004 - Function's signature
         _, x, ctx.slope = inputs
         ctx.save_for_backward(x)
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # nothing stays nothing, instead of zeros
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
         if gradient is None:
             return None, None, None
         (x,) = ctx.saved_tensors
-        return _LeakyGradient.apply(gradient, x, ctx.slope), None, None
-
-
-class _Leaky(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, slope: float) -> Tensor:
-        return leaky_relu(x, slope)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:  # noqa: ARG004 - Function's signature
-        x, ctx.slope = inputs
-        ctx.save_for_backward(x)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
-        if gradient is None:
-            return None, None
-        (x,) = ctx.saved_tensors
-        return _LeakyGradient.apply(gradient, x, ctx.slope), None
+        return _Sloped.apply(gradient, x, ctx.slope), None, None
 
 
 class PenalisedLeakyReLU(nn.LeakyReLU):
@@ -135,7 +115,7 @@ class PenalisedLeakyReLU(nn.LeakyReLU):
         """Any shape -> the same."""
         if not x.requires_grad:
             return super().forward(x)
-        found: Tensor = _Leaky.apply(x, self.negative_slope)
+        found: Tensor = _Sloped.apply(x, x.detach(), self.negative_slope)
         return found
 
 

@@ -123,7 +123,7 @@ def read_outcome(plan: Plan) -> Outcome:
 
 def _board(job: Job) -> Leaderboard | str | None:
     """The leaderboard of a run, or why it cannot be read; None where there is none yet."""
-    if not job.tested:
+    if not job.run.leaderboard.exists():
         return None
     try:
         return read_leaderboard(job.run)

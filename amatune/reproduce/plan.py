@@ -44,18 +44,12 @@ class Job:
 
     @property
     def tested(self) -> bool:
-        """Whether there is a leaderboard."""
-        return self.run.leaderboard.exists()
-
-    @property
-    def done(self) -> bool:
         """Whether there is nothing left to do: there is a leaderboard, and it can be read."""
-        if not self.tested:
-            return False
-        with contextlib.suppress(RequestError):
+        try:
             read_leaderboard(self.run)
-            return True
-        return False
+        except RequestError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def carry_out(
         plan.folder.mkdir(parents=True, exist_ok=True)
     for number, job in enumerate(plan.jobs, 1):
         about = job, number, len(plan.jobs)
-        if job.done:
+        if job.tested:
             tell(JobUpdate(*about, "there"))
             continue
         tell(JobUpdate(*about, "begins"))
@@ -73,7 +73,7 @@ def failures(plan: Plan) -> dict[str, str]:
     those that were done since."""
     jobs = {job.name: job for job in plan.jobs}
     return {
-        name: why for name, why in _written(plan).items() if name in jobs and not jobs[name].done
+        name: why for name, why in _written(plan).items() if name in jobs and not jobs[name].tested
     }
 
 

@@ -90,7 +90,7 @@ def test_a_leaderboard_that_cannot_be_read_is_made_again(tmp_path, monkeypatch):
     plan.jobs[0].run.leaderboard.write_text("{")
     carry_out(plan, lambda _: None)
     assert len(called) == 2
-    assert plan.jobs[0].done
+    assert plan.jobs[0].tested
 
     def broken(_):
         raise AmatuneError("it broke")
