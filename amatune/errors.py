@@ -46,6 +46,11 @@ class DiskFullError(AmatuneError):
     """A file could not be written because no space is left."""
 
 
+class TrainingWarning(RuntimeWarning):
+    """What a method says against a training of its own that went to its end: its scores may not
+    mean what they should. `Detector.calibrate` warns of it; searches and retrainings tell it."""
+
+
 def is_out_of_space(error: BaseException) -> bool:
     """Whether the system says by this error that no space is left, on a disk or of a quota."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

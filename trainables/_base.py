@@ -11,6 +11,7 @@ import gc
 import pickle
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,7 @@ from amatune.cluster.device import claim_device, naming_out_of_memory
 from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
-from amatune.errors import DiskFullError, DivergedError, is_out_of_space
+from amatune.errors import DiskFullError, DivergedError, TrainingWarning, is_out_of_space
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
@@ -114,7 +115,7 @@ class DetectorTrainable(tune.Trainable):
 
     def _score(self, detector: Detector, losses: dict[str, float], done: bool) -> dict[str, Any]:
         """Calibrate, score the validation images, and write it to the event files."""
-        detector.calibrate(self._train if done else self._sample)
+        told = _calibrate(detector, self._train if done else self._sample)
         scores = self._scores(detector)
         ranking = {
             name: validation_auroc(**s, bounds=self._bounds, kind=self._job.objective)
@@ -128,7 +129,7 @@ class DetectorTrainable(tune.Trainable):
         result: dict[str, Any] = {"auroc": ranking[primary], "early": early, "aurocs": aurocs}
         if done:
             model = StoredDetector.of(detector) if self._job.keep_model else None
-            trained = Trained(scores=scores, primary=primary, model=model)
+            trained = Trained(scores=scores, primary=primary, model=model, warnings=told)
             result["trained"] = {
                 f.name: getattr(trained, f.name) for f in dataclasses.fields(trained)
             }
@@ -235,6 +236,17 @@ class DetectorTrainable(tune.Trainable):
             self._log.histograms(
                 epoch, {n: {"training": train[n].numpy(), **s} for n, s in scores.items()}
             )
+
+
+def _calibrate(detector: Detector, images: torch.Tensor) -> tuple[str, ...]:
+    """What the method says against this training, which nobody would read of a worker."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TrainingWarning)
+        detector.calibrate(images)
+    for one in caught:
+        if not issubclass(one.category, TrainingWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return tuple(str(one.message) for one in caught if issubclass(one.category, TrainingWarning))
 
 
 def _read_checkpoint(folder: str) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class View:
     earlier: int = 0  # ended before this command
     earlier_share: float = 0.0  # of a whole training each, added up
     estimate: TimeEstimate | None = None
+    doubted: bool = False  # whether it was told what a method says against a trial
     sides: tuple[int, int] | None = None  # validation anomalies and normal images
     began: float = field(default_factory=time.monotonic)
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -145,20 +146,27 @@ class View:
                 self.warn(event.warnings)
             case TrialUpdate():
                 self.update(self.trial(event))
+                if event.state == "done" and event.reason and not self.doubted:
+                    # A search has many trials, and this method's are often alike.
+                    self.doubted = True
+                    self.warn([f"trial {event.number}: {event.reason} (told once)"])
             case RetrainUpdate(configuration=configuration, seed=seed, reason=reason):
-                waits = event.state == "waiting"
+                label = f"{configuration} seed {seed}"
+                waits, doubted = event.state == "waiting", event.state == "done" and reason
                 self.update(
                     Training(
-                        label=f"{configuration} seed {seed}",
+                        label=label,
                         state=event.state,
                         epoch=event.epoch,
                         epochs=event.epochs,
                         auroc=event.auroc,
-                        detail="" if waits else reason,
+                        detail="" if waits or doubted else reason,
                         note=reason if waits else "",
                         gpu_bytes=event.gpu_bytes,
                     )
                 )
+                if doubted:
+                    self.warn([f"{label}: {reason}"])
             case SearchEnded():
                 for training in self.running():
                     unfinished = dataclasses.replace(training, state="waiting")

@@ -79,6 +79,7 @@ class Trained:
     scores: dict[str, dict[str, np.ndarray]]  # score name -> {"normal", "anomaly"} -> (N,)
     primary: str  # name of the score that ranks the images
     model: StoredDetector | None  # the detector, when the job wants it
+    warnings: tuple[str, ...] = ()  # what its method says against it: `TrainingWarning`
 
 
 @dataclass(frozen=True, kw_only=True)

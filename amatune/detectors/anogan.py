@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from amatune.config import DetectorConfig, ImageShape
 from amatune.detector import Detector, Optimisation, adam, evenly_spaced, to_unit_range
-from amatune.errors import DivergedError
+from amatune.errors import DivergedError, TrainingWarning
 from amatune.nets.adversarial import (
     adam_each,
     average_into,
@@ -336,7 +336,7 @@ class AnoGAN(Detector):
                 f"anogan: inversions have not converged: twice inversion_steps="
                 f"{self.config.inversion_steps} would lower what they minimise by {gap:.0%}, and "
                 "scores may say how bright an image is; raise inversion_steps or inversion_lr",
-                RuntimeWarning,
+                TrainingWarning,
                 stacklevel=3,
             )
 

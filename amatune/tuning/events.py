@@ -51,7 +51,9 @@ class TrialUpdate:
     settings: Mapping[str, Any]  # what the space suggested, and what was held fixed
     early: float | None = None  # validation AUROC that it is compared by while it runs
     gpu_bytes: int | None = None  # most that it held on its GPU; None without one, or not known
-    reason: str = ""  # why it failed, was pruned, or waits to be tried again
+    # Why it failed, was pruned or waits to be tried again; of one that is done, what its method
+    # says against it (`TrainingWarning`).
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class RetrainUpdate:
     epochs: int
     auroc: float | None  # validation AUROC of the primary score
     gpu_bytes: int | None = None  # as in `TrialUpdate`
-    reason: str = ""
+    reason: str = ""  # likewise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,7 @@ class Retrainings(Trainings[Retraining]):
         for file in (TEST, PIXELS):  # of an earlier detector
             (training.folder / file).unlink(missing_ok=True)
         save_scores(training.folder / VALIDATION, trained.scores)
+        training.doubt = "; ".join(trained.warnings)
         if trained.model is not None:  # every job asks for it
             trained.model.save(training.folder)
 
@@ -137,7 +138,7 @@ class Retrainings(Trainings[Retraining]):
         training = self._running.pop(key)
         training.take_in(progress)
         self._checkpoints.delete(training.name)
-        self._update(training, "done")
+        self._update(training, "done", training.doubt)
 
     def _tries(self, training: Retraining) -> dict[str, int]:
         return training.tries

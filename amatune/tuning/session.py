@@ -189,6 +189,9 @@ class Session(Trainings[Attempt]):
         """Keep the validation scores, image by image, beside the trial's results."""
         attempt = self._running[key]
         attempt.trial.set_user_attr(studies.PRIMARY, trained.primary)
+        attempt.doubt = "; ".join(trained.warnings)
+        if attempt.doubt:
+            attempt.trial.set_user_attr(studies.REASON, attempt.doubt)
         save_scores(validation_file(self._run, attempt.trial.number), trained.scores)
 
     def finish(self, key: str, progress: Progress) -> None:
@@ -204,7 +207,7 @@ class Session(Trainings[Attempt]):
         if progress.epoch not in self._reported(attempt):
             self._note_figures(attempt, progress.epoch, attempt.auroc, attempt.early)
         self._study.tell(attempt.trial, attempt.auroc)
-        self._update(attempt, "done")
+        self._update(attempt, "done", attempt.doubt)
         # Nothing starts from them any more: a retraining begins at the beginning.
         self._checkpoints.delete(attempt.name)
 

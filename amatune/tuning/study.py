@@ -30,7 +30,7 @@ METRIC = "validation AUROC"  # of the study's one value
 # Keys of a trial's user attributes.
 SETTINGS = "settings"  # what was suggested and what was held fixed
 CONFIG = "config"  # the whole resolved configuration
-REASON = "reason"  # why it failed or was pruned
+REASON = "reason"  # why it failed or was pruned, or what its method says against it
 PRIMARY = "primary score"  # name of the score that ranks the images; of a trial with all epochs
 TRIES = "tries"  # how often it was taken up again, as `Failure.try_again` keeps it
 EARLY = "early"  # {epoch: validation AUROC that it is compared by while it runs}

@@ -26,6 +26,7 @@ class Training:
     epoch: int = 0  # epochs completed, as far as this session knows
     auroc: float | None = None
     early: float | None = None  # what it is compared by
+    doubt: str = ""  # what its method says against it, at its end
     gpu_bytes: int | None = None
 
     def take_in(self, progress: Progress) -> None:

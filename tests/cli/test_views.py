@@ -70,6 +70,23 @@ def test_what_is_left_counts_the_epochs_of_those_under_way(monkeypatch: pytest.M
     assert view.times() == "0:01:30 gone, about 0:01:30 left"
 
 
+def test_what_a_method_says_against_a_trial_is_told_once_and_of_each_retraining() -> None:
+    file = io.StringIO()
+    view = QuietView(Console(file=file, highlight=False))
+    view(started(warnings=()))
+    for number in range(3):
+        view(trial(number, "done", 30, reason="not converged" if number else ""))
+    facts: dict[str, Any] = {"state": "done", "epoch": 30, "epochs": 30, "auroc": 0.9}
+    for seed in (1, 2):
+        view(RetrainUpdate(configuration="default", seed=seed, reason="not converged", **facts))
+    assert file.getvalue().splitlines() == [
+        "warning: trial 1: not converged (told once)",
+        "warning: default seed 1: not converged",
+        "warning: default seed 2: not converged",
+    ]
+    assert view.trainings["default seed 1"].detail == ""
+
+
 def test_quiet_shows_warnings_alone() -> None:
     file = io.StringIO()
     with QuietView(Console(file=file, highlight=False)) as view:

@@ -10,7 +10,7 @@ from noise_pictures import SHAPE, batch, images, training
 from torch import nn
 
 from amatune.detectors.anogan import AnoGAN, AnoGANConfig, Inversion, diversity, draw
-from amatune.errors import ConfigError, DivergedError
+from amatune.errors import ConfigError, DivergedError, TrainingWarning
 from amatune.nets.dcgan import Discriminator
 
 TINY = {"epochs": 4, "batch_size": 8, "width": 0.05, "latent_dim": 4, "inversion_steps": 4}
@@ -278,7 +278,7 @@ def test_inversions_that_do_not_converge_are_warned_of():
     with torch.no_grad():
         detector.averaged_maker[1].weight.mul_(30)  # codes matter
     detector._measure = lambda _images: (torch.tensor(0.37), torch.tensor(0.0))
-    with pytest.warns(RuntimeWarning, match="inversion_steps=1 would lower .* by 37%"):
+    with pytest.warns(TrainingWarning, match="inversion_steps=1 would lower .* by 37%"):
         detector.calibrate(images())
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from amatune.cluster.job import Job
 from amatune.detectors.ama import AMA, AMAConfig
-from amatune.errors import DivergedError, OutOfMemoryError
+from amatune.errors import DivergedError, OutOfMemoryError, TrainingWarning
 from amatune.registry import find_method, method_names, searched_method
 from amatune.several import METHOD
-from amatune.trainables._base import DetectorTrainable
+from amatune.trainables._base import DetectorTrainable, _calibrate
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,23 @@ def test_it_is_done_at_the_last_epoch_and_hands_over_the_scores(tmp_path):
     assert trained["scores"]["dark"]["anomaly"].shape == (50,)
     assert set(trained["model"].tensors) == {"weight", "mean"}
     assert train(make(job(tmp_path)), 5)[4]["trained"]["model"] is None
+
+
+def test_what_a_method_says_against_its_training_is_handed_over(tmp_path, monkeypatch):
+    """A worker has nobody who reads it. Other warnings stay warnings."""
+
+    def doubted(detector, images):
+        warnings.warn(f"fake at epoch {detector.epoch}", TrainingWarning, stacklevel=2)
+        if len(images) == 3:
+            warnings.warn("else", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(FakeDetector, "prepare", doubted)
+    last = train(make(job(tmp_path)), 5)[4]
+    assert last["trained"]["warnings"] == ("fake at epoch 5",)
+    few = torch.arange(3 * 64).reshape(3, 1, 8, 8).to(torch.uint8)
+    with pytest.warns(UserWarning, match="else"):
+        told = _calibrate(FakeDetector(FakeConfig(), (1, 8, 8)), few)
+    assert told == ("fake at epoch 0",)
 
 
 def test_reported_auroc_is_that_of_the_primary_score(tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import numpy as np
 import optuna
 import pytest
 from fake_method import FakeConfig
@@ -11,7 +12,7 @@ from fake_session import open_session, play
 from optuna.trial import TrialState
 
 from amatune.cluster.checkpoints import Checkpoints
-from amatune.cluster.job import Failure, Progress
+from amatune.cluster.job import Failure, Progress, Trained
 from amatune.data.problem import Problem
 from amatune.errors import RequestError
 from amatune.runs import RunFolder
@@ -243,6 +244,20 @@ def test_out_of_memory_is_tried_again_once_with_a_larger_share(tmp_path):
     session.report("a", Progress(epoch=3, auroc=0.5))
     session.fail("a", Failure("out of memory", "memory"))
     assert study.trials[0].state == TrialState.FAIL
+
+
+def test_what_a_method_says_against_a_trial_is_told_and_kept(tmp_path):
+    events = []
+    session, _ = open_session(tmp_path, trials=1, listener=events.append)
+    job = session.start("a")
+    session.started("a")
+    sides = {"normal": np.zeros(3), "anomaly": np.ones(3)}
+    against = ("not converged", "nor is that")
+    session.keep("a", Trained(scores={"x": sides}, primary="x", model=None, warnings=against))
+    session.finish("a", Progress(epoch=job.config["epochs"], auroc=0.7))
+    (kept,) = read_trials(RunFolder(tmp_path / "run"))
+    for one in (events[-1], kept):
+        assert (one.state, one.reason) == ("done", "not converged; nor is that")
 
 
 def test_a_full_disk_fails_no_trial(tmp_path):
