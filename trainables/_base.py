@@ -28,7 +28,13 @@ from amatune.cluster.device import claim_device, naming_out_of_memory
 from amatune.cluster.job import CALIBRATION_IMAGES, Job, Trained
 from amatune.cluster.tensorboard import TrainingLog
 from amatune.detector import Detector, evenly_spaced
-from amatune.errors import DiskFullError, DivergedError, TrainingWarning, is_out_of_space
+from amatune.errors import (
+    ConfigError,
+    DiskFullError,
+    DivergedError,
+    TrainingWarning,
+    is_out_of_space,
+)
 from amatune.results.objective import best_score, validation_auroc
 from amatune.stored import StoredDetector
 
@@ -168,7 +174,14 @@ class DetectorTrainable(tune.Trainable):
                 continue  # cut short by a kill; the one before it is whole
             if state.pop(OWNER, None) != self._job.training:
                 continue  # of another training that had this number: a study was put back
-            detector.load_state_dict(state)
+            try:
+                detector.load_state_dict(state)
+            except (ConfigError, KeyError, ValueError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                # Another version of amatune wrote it. A part of it may have been taken.
+                detector = self._new_detector()
+                continue
             break
         self._detector = detector
         return detector

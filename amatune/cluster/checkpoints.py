@@ -7,11 +7,15 @@ Each session has a folder of its own, so that a new checkpoint never overwrites 
 be needed. The place is a folder or a URI such as s3://bucket/run.
 """
 
+import logging
+
 from pyarrow import fs  # type: ignore[import-untyped]
 
 from amatune.errors import RequestError, is_out_of_space
 
 CHECKPOINT_FILE = "checkpoint.pt"
+
+logger = logging.getLogger(__name__)
 
 
 def is_trained_at(*places: str) -> bool:
@@ -67,11 +71,15 @@ class Checkpoints:
         return found
 
     def delete(self, training: str) -> None:
-        """Remove the training's checkpoints; its other files stay."""
-        for folder in self._folders(training):
-            for name in self._list(f"{self._root}/{folder}"):
-                if name.startswith("checkpoint_"):
-                    self._files.delete_dir(f"{self._root}/{folder}/{name}")
+        """Remove the training's checkpoints; its other files stay. What cannot be removed stays
+        too: the training is over, and its results are kept."""
+        try:
+            for folder in self._folders(training):
+                for name in self._list(f"{self._root}/{folder}"):
+                    if name.startswith("checkpoint_"):
+                        self._files.delete_dir(f"{self._root}/{folder}/{name}")
+        except OSError as error:
+            logger.warning("checkpoints of %s were left at %s: %s", training, self._place, error)
 
     def _folders(self, training: str) -> list[str]:
         """Oldest session first."""

@@ -129,6 +129,7 @@ class _Proposals(Searcher):
         self._concurrent = concurrent
         self._running: set[str] = set()
         self.failures: dict[str, Failure] = {}  # noted by the scheduler just before
+        self._broken: Exception | None = None  # what kept a trial's end from being recorded
 
     def suggest(self, trial_id: str) -> Any:
         if self._halt.requested:
@@ -145,6 +146,8 @@ class _Proposals(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if self._broken is not None:
+            raise self._broken  # Tune took it for the trial's failure, which is over
         if error:
             # Else the trial is not to blame, and goes on another day.
             connection.require_alive(at_once=True)
@@ -156,7 +159,11 @@ class _Proposals(Searcher):
                 self._halt.request("disk full")
             self._work.fail(trial_id, failure)
         else:
-            self._work.finish(trial_id, _progress(result))
+            try:
+                self._work.finish(trial_id, _progress(result))
+            except Exception as error_of_ours:
+                self._broken = error_of_ours
+                raise
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         return True  # `suggest` keeps to it
@@ -317,10 +324,15 @@ def _failure(trial: Trial) -> Failure:
         return Failure(str(cause))
     if isinstance(cause, ray.exceptions.OutOfMemoryError):
         return Failure("its machine ran out of memory and Ray ended its worker", "memory")
+    if isinstance(cause, ray.exceptions.RayActorError) and cause.actor_init_failed:
+        return Failure(f"its worker could not be set up: {_last_line(cause)}")
     if isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError):
         return Failure("its worker process died; it may have run out of memory", "lost")
-    lines = str(cause).strip().splitlines() or [""]
-    return Failure(f"{type(cause).__name__}: {lines[-1]}")
+    return Failure(f"{type(cause).__name__}: {_last_line(cause)}")
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[-1]
 
 
 def _own_bytes(path: Path) -> bytes | None:

@@ -36,22 +36,25 @@ def score_models(
     cpus: float,
     gpus: float,
     gpu_memory: float,
+    concurrent: int,
 ) -> Iterator[tuple[Path, Scored]]:
     """Score images, uint8 (N, C, H, W), by the detector kept in each of the folders, of the class
     of its method; with `masks` of the anomalies also by its maps.
 
-    Each with these shares of a machine; all on a card use at most `gpu_memory`, in (0, 1], of its
-    memory. As they come in: the folder and what was found. Raises `AmatuneError` for a damaged
-    detector, and where a card has no room.
+    Each with these shares of a machine, `concurrent` at a time; all on a card use at most
+    `gpu_memory`, in (0, 1], of its memory. As they come in: the folder and what was found. Raises
+    `AmatuneError` for a damaged detector, where a card has no room, and where a worker dies.
     """
     score = ray.remote(num_cpus=cpus, num_gpus=gpus)(_score)
     sides = ray.put(normal), ray.put(anomaly), ray.put(masks)
     pending: dict[Any, Path] = {}
-    for folder in folders:
-        stored = StoredDetector.load(folder)
-        own = classes[stored.method]
-        pending[score.remote(stored, own, *sides, cpus, gpus, gpu_memory)] = folder
-    while pending:
+    left = list(folders)
+    while left or pending:
+        while left and len(pending) < concurrent:
+            folder = left.pop(0)
+            stored = StoredDetector.load(folder)
+            own = classes[stored.method]
+            pending[score.remote(stored, own, *sides, cpus, gpus, gpu_memory)] = folder
         connection.require_alive()
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
         for task in ready:
@@ -65,6 +68,13 @@ def _found(task: Any) -> Scored:
         if isinstance(error.cause, AmatuneError):
             raise error.cause from None  # in its own words, and not with all that Ray adds
         raise
+    except ray.exceptions.RayError as error:
+        connection.require_alive(at_once=True)
+        raise AmatuneError(
+            "a worker died while it scored the test images, perhaps for want of memory "
+            f"({type(error).__name__}); what is scored is kept: call again, with a smaller "
+            "--concurrent"
+        ) from error
     return found
 
 

@@ -95,7 +95,9 @@ class RunFolder:
         """Raise what `create` would for a name that is taken or cannot be a folder."""
         if name is not None:
             _require_possible(name)
-            if (Path(runs_dir) / name).exists():
+            with writing(Path(runs_dir)):  # the system refuses a name that is too long
+                taken = (Path(runs_dir) / name).exists()
+            if taken:
                 raise _taken(Path(runs_dir), name)
 
     @classmethod

@@ -12,7 +12,7 @@ from amatune.results.baselines import (
     write_baselines,
 )
 from amatune.results.leaderboard import BaselineRow, figures
-from amatune.results.scores import load_scores, save_scores
+from amatune.results.scores import has_scores, load_scores, save_scores
 from amatune.results.selection import SeedScores
 from amatune.runs import RunFolder
 from amatune.runs.request import SearchRequest
@@ -34,11 +34,12 @@ def tested_baselines(
     """
     file = run.best / "baselines.npz"
     described = read_baselines(run.baselines)
-    if not described or not file.exists():
+    scores = load_scores(file) if described and has_scores(file) else {}
+    if not described or any(one.name not in scores for one in described):
         fitted = _fitted(run, request, Images.of(problem))
         described = describe_baselines(fitted)
-        save_scores(file, score_baselines(fitted, *problem.test_images()))
-    scores = load_scores(file)
+        scores = score_baselines(fitted, *problem.test_images())
+        save_scores(file, scores)
     rows = tuple(
         BaselineRow(
             name=one.name,

@@ -17,7 +17,7 @@ from amatune.data.sources.base import Id, Part
 from amatune.data.strata import draw
 from amatune.errors import RequestError
 from amatune.registry import Method
-from amatune.results.crossfit import CrossFit, Judged, cross_fit
+from amatune.results.crossfit import DEFAULT, CrossFit, Judged, cross_fit
 from amatune.results.objective import set_bounds, validation_auroc
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, validation_file
 from amatune.runs import RunFolder
@@ -112,6 +112,11 @@ class CrossFitting:
         found = list(shortlist(run, record, method, top, epochs, full))
         plain = frozenset(candidate.name for candidate in found)
         kept = _kept_scores(run, problem, full)
+        if full and not kept:
+            raise RequestError(
+                f"the trials' scores of validation images are not in {run.trials} any more, and "
+                "cross-fitting chooses by them; leave --cross-fit out"
+            )
         of = _folds(problem, dealt, _LISTS[:1])
         bounds = set_bounds(problem.validation_sets())
         eligible: list[set[str]] = []
@@ -139,13 +144,16 @@ class CrossFitting:
         scores: Mapping[str, str],
         problem: Problem,
         objective: str,
-    ) -> CrossFit:
+    ) -> CrossFit | None:
         """Choose and test by what the retrained detectors scored; `scores` are the names of those
-        that rank, by configuration, where the settings name one."""
+        that rank, by configuration, where the settings name one. None where all that a fold may
+        choose from has failed."""
         seeds = max(map(len, finished.values()))
         candidates = {
             name: _judged(own, scores[name]) for name, own in finished.items() if len(own) == seeds
         }
+        if any(candidates.keys().isdisjoint({*own, DEFAULT}) for own in self.eligible):
+            return None
         sets = None
         if objective != "pooled":
             names = [

@@ -267,7 +267,9 @@ def run_best(
             scores = {name: one.score for name, one in validated.items()}
             trained = {name: finished[name] for name in scores}
             found = fitting.result(trained, scores, problem, request.objective)
-            board = dataclasses.replace(board, cross_fit=found)
+            without = "no cross-fitting: of some fold all that it may choose from has failed"
+            warnings = board.warnings if found else (*board.warnings, without)
+            board = dataclasses.replace(board, cross_fit=found, warnings=warnings)
         board.write()
         best = board.chosen
         test = best.test[board.primary_score]
@@ -376,6 +378,7 @@ def _test(
             cpus=record.request.cpus_per_trial,
             gpus=room.gpus_per_trial,
             gpu_memory=room.gpu_memory,
+            concurrent=room.concurrent,
         )
         for folder, one in found:
             _require_finite(folder, one.scores)

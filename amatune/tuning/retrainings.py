@@ -16,7 +16,7 @@ from amatune.results.localisation import PIXELS, PixelFigures, has_pixels, read_
 from amatune.results.scores import TEST, VALIDATION, has_scores, load_scores, save_scores
 from amatune.runs import RunFolder
 from amatune.runs.record import RunRecord
-from amatune.sealed import read_facts
+from amatune.sealed import CONFIG, read_facts
 from amatune.tuning.events import Listener, RetrainUpdate, State
 from amatune.tuning.search import trials_place
 from amatune.tuning.seeds import derive_seed
@@ -126,7 +126,8 @@ class Retrainings(Trainings[Retraining]):
     def keep(self, key: str, trained: Trained) -> None:
         """Keep the detector and its scores of validation images."""
         training = self._running[key]
-        for file in (TEST, PIXELS):  # of an earlier detector
+        # Of an earlier detector; the first says what it was, and nothing is to be taken for it.
+        for file in (CONFIG, TEST, PIXELS):
             (training.folder / file).unlink(missing_ok=True)
         save_scores(training.folder / VALIDATION, trained.scores)
         training.doubt = "; ".join(trained.warnings)

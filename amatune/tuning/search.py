@@ -132,8 +132,12 @@ def run_search(
             if execution.is_disk_full(error):
                 told = f"no space is left for the run {run.path}; free some and call again"
                 raise DiskFullError(told) from error
+            if isinstance(error, ClusterLostError):
+                told = str(error).partition(f"; {KEPT}")[0]
+                raise ClusterLostError(f"{told}; nothing was searched: call again") from None
             if isinstance(error, OSError):
-                raise RequestError(f"cannot write to {run.path}: {error.strerror}") from error
+                told = f"cannot write to {run.path}: {error.strerror or error}"
+                raise RequestError(told) from error
             raise
 
 
@@ -260,6 +264,9 @@ def _search(
         raise
 
 
+KEPT = "what is finished is kept"
+
+
 def when_to_go_on(address: str | None) -> str:
     """What comes before the command that continues after the loss of a cluster."""
     if address is None:
@@ -270,7 +277,7 @@ def when_to_go_on(address: str | None) -> str:
 def _how_to_go_on(run: RunFolder, address: str | None) -> str:
     command = ["amatune", "search", "--resume", "--name", run.name]
     command += ["--runs-dir", str(run.path.parent), *joining(address)]
-    return f"what is finished is kept; {when_to_go_on(address)}: {shlex.join(command)}"
+    return f"{KEPT}; {when_to_go_on(address)}: {shlex.join(command)}"
 
 
 def _no_space(run: RunFolder, error: Exception) -> DiskFullError:

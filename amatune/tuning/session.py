@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from amatune.cluster.checkpoints import Checkpoints
 from amatune.cluster.job import CHECKPOINT_SECONDS, Failure, Progress, Trained
 from amatune.config import DetectorConfig
-from amatune.errors import ConfigError
+from amatune.errors import AmatuneError, RequestError
 from amatune.registry import SearchSpace
 from amatune.results.scores import save_scores, validation_file
 from amatune.runs import RunFolder
@@ -113,8 +113,17 @@ class Session(Trainings[Attempt]):
                 suggested = self._space(HeldFixed(trial, self._held))
                 settings = of_its_method({**suggested, **self._held})
                 config = self._complete_config(settings)
-            except ConfigError as error:
+            except AmatuneError as error:
                 self._fail(trial, str(error), trial.params, epoch=0, auroc=None)
+                continue
+            except (OSError, optuna.exceptions.OptunaError):
+                raise  # of the study, and not of these settings
+            except (Exception, SystemExit) as error:
+                if "dynamic value space" in str(error):  # in Optuna's words
+                    raise self._other_space(error) from error
+                # A space of the user's is a program that may break for what it seldom draws.
+                told = f"no settings: {type(error).__name__}: {error}"
+                self._fail(trial, told, trial.params, epoch=0, auroc=None)
                 continue
             trial.set_user_attr(studies.SETTINGS, settings)
             trial.set_user_attr(studies.CONFIG, named(config, settings))
@@ -138,6 +147,13 @@ class Session(Trainings[Attempt]):
                     continue
             return attempt
         return None
+
+    def _other_space(self, error: BaseException) -> RequestError:
+        name = self._request.name
+        return RequestError(
+            f"the run {name!r} began with other choices for a setting than its method has now "
+            f"({error}); search anew, with --warm-start {name} for its best settings"
+        )
 
     def started(self, key: str) -> None:
         """The trial runs now."""
@@ -166,7 +182,7 @@ class Session(Trainings[Attempt]):
     def _is_to_stop(self, attempt: Attempt) -> bool:
         """Whether the trial ends at its newest epoch. It is decided once, and noted at once: later
         there may be more trials to compare with."""
-        if attempt.epoch <= attempt.config.grace_epochs():
+        if attempt.epoch <= attempt.config.grace_epochs() or attempt.epoch >= attempt.config.epochs:
             return False
         if self._allocation and attempt.trial.number < len(self._allocation.names):
             return False  # each method's default, the control, is evaluated in full

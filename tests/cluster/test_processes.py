@@ -7,6 +7,7 @@ import stat
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,12 @@ import pytest
 from processes import epochs_of, members, named, private_folder, start, trials, wait_until
 from ray import cloudpickle
 from ray._private import services
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from amatune.cluster import connection, execution, scoring
 from amatune.cluster.execution import Halt
 from amatune.cluster.processes import ClusterLost, OwnProcesses
-from amatune.errors import OutOfMemoryError
+from amatune.errors import AmatuneError, OutOfMemoryError
 
 LISTENING = "0A"
 
@@ -223,6 +224,67 @@ def test_an_error_of_another_user_is_not_read(tmp_path):
     os.chown(file, 12345, -1)
     trial = SimpleNamespace(pickled_error_file=str(file))
     assert "was not read" in execution._failure(trial).reason
+
+
+def test_a_worker_that_could_not_be_set_up_is_told_in_its_words(tmp_path):
+    """And is not tried again: it has not died."""
+    wrong = RayTaskError("__init__", "Traceback\nModuleNotFoundError: no my_package", KeyError("a"))
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(ActorDiedError(wrong)))
+    failure = execution._failure(SimpleNamespace(pickled_error_file=str(tmp_path / "error.pkl")))
+    assert failure.kind == "broken"
+    assert failure.reason.startswith("its worker could not be set up: ")
+    assert "no my_package" in failure.reason
+
+
+def test_what_keeps_an_end_from_being_recorded_is_what_ends_the_session(monkeypatch):
+    """Tune takes it for a failure of the trial, which the work knows no more."""
+
+    class Work:
+        def finish(self, _key, _progress):
+            raise OSError("the study cannot be written")
+
+    monkeypatch.setattr(connection, "require_alive", lambda **_: None)
+    proposals = execution._Proposals(Work(), Halt(), 1)
+    for error in (False, True):
+        with pytest.raises(OSError, match="the study cannot be written"):
+            proposals.on_trial_complete("a", {"epoch": 1, "auroc": 0.5}, error=error)
+
+
+def test_as_many_are_scored_at_a_time_as_was_asked_for(monkeypatch):
+    running, most = [], []
+
+    def begin(stored, *_):
+        running.append(stored)
+        most.append(len(running))
+        return stored
+
+    monkeypatch.setattr("ray.remote", lambda **_: lambda _: SimpleNamespace(remote=begin))
+    monkeypatch.setattr("ray.put", lambda value: value)
+    monkeypatch.setattr("ray.get", lambda task: task)
+    monkeypatch.setattr("ray.wait", lambda tasks, **_: ([running.pop(0)], tasks))
+    monkeypatch.setattr(connection, "require_alive", lambda **_: None)
+    monkeypatch.setattr(scoring.StoredDetector, "load", Stored)
+    folders = [Path(str(number)) for number in range(5)]
+    shares = {"cpus": 1.0, "gpus": 0.0, "gpu_memory": 1.0, "concurrent": 2}
+    found = list(scoring.score_models(folders, {"fake": None}, None, None, **shares))
+    assert [folder for folder, _ in found] == [scored.folder for _, scored in found] == folders
+    assert max(most) == 2
+
+
+@dataclass(frozen=True)
+class Stored:
+    folder: Path
+    method: str = "fake"
+
+
+def test_a_worker_that_dies_while_it_scores_is_told(monkeypatch):
+    def died(_):
+        raise WorkerCrashedError
+
+    monkeypatch.setattr("ray.get", died)
+    monkeypatch.setattr(connection, "require_alive", lambda **_: None)
+    with pytest.raises(AmatuneError, match=r"a worker died .* call again, with a smaller"):
+        scoring._found(None)
 
 
 def test_what_stops_a_scoring_is_told_in_its_own_words(monkeypatch):

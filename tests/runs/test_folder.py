@@ -75,6 +75,11 @@ def test_a_name_that_no_run_can_have_is_not_found(tmp_path):
         RunFolder.open("n" * 300, tmp_path)
 
 
+def test_a_name_that_is_too_long_is_refused_beforehand(tmp_path):
+    with pytest.raises(RequestError, match="File name too long; name another folder or run"):
+        RunFolder.require_free(tmp_path, "n" * 300)
+
+
 def test_whether_a_run_is_in_use(tmp_path):
     run = make(tmp_path, "mine")
     assert not run.in_use

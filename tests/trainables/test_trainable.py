@@ -210,6 +210,20 @@ def test_a_job_starts_from_the_newest_checkpoint_that_can_be_read(tmp_path):
     assert figures(train(second, 3)) == whole[2:]
 
 
+@pytest.mark.parametrize("other", ["format", "epoch"])
+def test_a_checkpoint_of_another_version_is_passed_over(tmp_path, other):
+    first = make(job(tmp_path))
+    train(first, 3)
+    (tmp_path / "checkpoint").mkdir()
+    first.save_checkpoint(str(tmp_path / "checkpoint"))
+    file = tmp_path / "checkpoint" / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    del state[other]
+    torch.save(state | ({"format": 1} if other == "format" else {}), file)
+    again = make(job(tmp_path, checkpoints=(str(tmp_path / "checkpoint"),)))
+    assert figures(train(again, 5)) == figures(train(make(job(tmp_path)), 5))
+
+
 def test_a_checkpoint_of_another_training_is_passed_over(tmp_path):
     first = make(job(tmp_path))
     train(first, 3)

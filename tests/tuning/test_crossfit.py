@@ -1,7 +1,9 @@
 """`--cross-fit`: the folds of a run, its shortlists, and what comes of what was retrained."""
 
 import dataclasses
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_method
 import numpy as np
@@ -137,6 +139,28 @@ def test_what_cannot_be_cross_fitted(run: RunFolder, changes, folds: int, told: 
     record = dataclasses.replace(record, request=dataclasses.replace(record.request, problem=asked))
     with pytest.raises(RequestError, match=told):
         require_possible(record, folds)
+
+
+def test_without_the_scores_of_its_trials_a_run_cannot_be_cross_fitted(
+    run: RunFolder, problem: Problem
+) -> None:
+    shutil.rmtree(run.trials)
+    with pytest.raises(RequestError, match=r"are not in .*; leave --cross-fit out"):
+        fitting(run, problem)
+
+
+def test_a_fold_without_any_candidate_leaves_nothing_to_fit(
+    run: RunFolder, problem: Problem
+) -> None:
+    """The first of the others was listed by that fold's own anomalies."""
+    found = dataclasses.replace(fitting(run, problem), eligible=[{"trial-1"}, set()])
+    training = SimpleNamespace(config=None, scores=lambda _file: _scores(problem))
+    assert found.result({"trial-1": [training]}, {"trial-1": "bright"}, problem, "pooled") is None
+
+
+def _scores(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
+    sides = zip(("normal", "anomaly"), problem.validation_images(), strict=True)
+    return {"bright": {side: np.zeros(len(images)) for side, images in sides}}
 
 
 def test_folds_leave_the_choice_as_it_is_without_them(run: RunFolder, problem: Problem) -> None:

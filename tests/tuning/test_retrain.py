@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from amatune import metrics
 from amatune.cluster import execution
+from amatune.cluster.job import Trained
 from amatune.errors import AmatuneError, DiskFullError, RequestError
 from amatune.results.leaderboard import compare, figures, read_leaderboard
 from amatune.results.scores import load_scores
@@ -24,8 +25,10 @@ from amatune.stored import StoredDetector
 from amatune.tuning import retrain
 from amatune.tuning.events import RetrainEnded, RetrainStarted, RetrainUpdate, TestStarted
 from amatune.tuning.retrain import run_best
+from amatune.tuning.retrainings import Retraining, Retrainings
 from amatune.tuning.search import run_search
 from amatune.tuning.seeds import derive_seed
+from amatune.tuning.shortlists import shortlist
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -170,6 +173,7 @@ def test_called_again_it_trains_only_what_is_missing_or_was_cut_short(searched, 
     for kept in ("default/seed1/test.npz", "default/seed2/validation.npz"):
         file = run.best / "models" / kept
         file.write_bytes(file.read_bytes()[:200])
+    (run.best / "baselines.npz").write_bytes(b"")
     shutil.rmtree(run.best / "models" / "default" / "seed3")
     events.clear()
     again = run_best(run, top=2, seeds=3, listener=events.append)
@@ -177,6 +181,7 @@ def test_called_again_it_trains_only_what_is_missing_or_was_cut_short(searched, 
     assert trained == {("default", 2), ("default", 3)}
     assert next(e for e in events if isinstance(e, TestStarted)).models == 3
     assert again.rows == board.rows
+    assert again.baselines == board.baselines
     after = json.loads((run.best / "leaderboard.json").read_text(encoding="utf-8"))
     assert after["rows"] == before["rows"]
 
@@ -190,6 +195,26 @@ def test_another_budget_trains_anew(searched, tmp_path):
     assert board.epochs == 4
     assert all(row.config["epochs"] == 4 for row in board.rows)
     assert all(row.validation_spread is None for row in board.rows)
+
+
+def test_a_kill_between_scores_and_model_leaves_no_older_model(searched, tmp_path, monkeypatch):
+    """It would be taken for finished with the scores of the newer one."""
+    run = copy(searched[0], tmp_path)
+    (*_, default) = shortlist(run, run.record(), METHOD, 1, 9)
+    training = Retraining.of(run, default, 0, 1)
+    assert training.facts is not None
+    work = Retrainings(run, run.record(), [], lambda _: None, 60.0)
+    work.left.append(training)
+    work.start("a")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoredDetector, "save", killed)
+    scores, model = training.scores("validation.npz"), StoredDetector.load(training.folder)
+    with pytest.raises(KeyboardInterrupt):
+        work.keep("a", Trained(scores=scores, primary="bright", model=model))
+    assert training.facts is None
 
 
 def test_a_model_that_was_changed_is_refused(searched, tmp_path):

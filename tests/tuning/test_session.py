@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -148,6 +149,83 @@ def test_killed_anywhere_a_search_resumes(tmp_path, die_at):
         assert trial.user_attrs[studies.CONFIG]["quality"] == trial.params["quality"]
         epochs = range(1, len(trial.intermediate_values) + 1)
         assert trial.intermediate_values == {e: values(trial.number, e) for e in epochs}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RequestError("jpeg2000 is not there"), "jpeg2000 is not there"),
+        (ZeroDivisionError("division by zero"), "no settings: ZeroDivisionError: division by zero"),
+        (SystemExit("enough"), "no settings: SystemExit: enough"),
+    ],
+)
+def test_settings_that_cannot_be_made_fail_alone(tmp_path, error, told):
+    """Else no session would get past that trial."""
+    session, study = open_session(tmp_path, trials=2)
+    complete = session._complete_config
+
+    def breaks_once(settings):
+        if len(study.trials) == 1:
+            raise error
+        return complete(settings)
+
+    session._complete_config = breaks_once
+    assert session.start("a").folder == "0001"
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs[studies.REASON] == told
+
+
+def test_what_the_study_cannot_do_is_no_fault_of_the_settings(tmp_path):
+    session, study = open_session(tmp_path, trials=2)
+
+    def breaks(error):
+        def space(_):
+            raise error
+
+        return space
+
+    session._space = breaks(optuna.exceptions.StorageInternalError("locked"))
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        session.start("a")
+    session._space = breaks(
+        ValueError("CategoricalDistribution does not support dynamic value space.")
+    )
+    with pytest.raises(RequestError, match=r"other choices .*; search anew, with --warm-start run"):
+        session.start("a")
+    assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_a_trial_with_its_last_figure_is_complete_whenever_it_was_killed(tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise Killed
+
+    asked = {"trials": 6, "epochs": 4, "scheduler": "median"}
+    session, study = open_session(tmp_path, **asked)
+    for number in range(6):
+        session.start("a")
+        for epoch in (1, 2, 3):
+            session.report("a", Progress(epoch=epoch, auroc=0.97))
+        last = Progress(epoch=4, auroc=0.97 if number < 5 else 0.6)
+        if number < 5:
+            session.finish("a", last)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", killed)
+        with pytest.raises(Killed):
+            session.finish("a", last)
+    session, study = open_session(tmp_path, **asked)
+    assert session.start("b").folder.startswith("0005")
+    session.finish("b", last)
+    assert study.trials[5].state == TrialState.COMPLETE
+
+
+def test_checkpoints_that_cannot_be_removed_stay(tmp_path, caplog):
+    def refused(_):
+        raise PermissionError("not yours")
+
+    checkpoints = Checkpoints(str(tmp_path))
+    checkpoints._files = SimpleNamespace(get_file_info=refused)
+    checkpoints.delete("0000")
+    assert "checkpoints of 0000 were left" in caplog.text
 
 
 def test_an_unfinished_trial_goes_on_with_its_number_settings_and_results(tmp_path):
