@@ -6,17 +6,23 @@ Run as a program it is a search that a test can kill:
 """
 
 import contextlib
+import functools
 import json
 import os
+import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_method
+import forked_workers
 import numpy as np
 import pytest
 import ray
+from ray._private.parameter import RayParams
 
 from amatune.data.request import ProblemRequest
 from amatune.errors import AmatuneError
@@ -138,10 +144,36 @@ def write_record(run: RunFolder, asked: SearchRequest) -> RunRecord:
 
 
 @contextlib.contextmanager
+def forking() -> Iterator[str]:
+    """A process that forks workers, and the address of its socket."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        address = f"{folder}/workers"
+        listening.bind(address)
+        listening.listen(64)
+        number = listening.fileno()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(
+            [sys.executable, forked_workers.__file__, "serve", str(number)],
+            pass_fds=[number],
+            env=environment,
+        )
+        try:
+            yield address
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
 def cluster() -> Iterator[None]:
     """A cluster that says it has 4 CPUs and a GPU, and whose workers can import the fakes."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    with pytest.MonkeyPatch.context() as patch, forking() as address:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv(forked_workers.ADDRESS, address)
+        forked = functools.partialmethod(
+            RayParams.__init__, setup_worker_path=forked_workers.__file__
+        )
+        patch.setattr(RayParams, "__init__", forked)
         ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
         try:
             yield
