@@ -23,7 +23,7 @@ from amatune.tuning.seeds import derive_seed
 from amatune.tuning.study import open_study, read_trials
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """Stands in for a kill -9 in the middle of something."""
 
 

@@ -36,7 +36,7 @@ from amatune.tuning.study import open_study
 BOTH = ("fake", "other")
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """Stands in for a kill -9 in the middle of something."""
 
 
